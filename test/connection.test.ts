@@ -1,0 +1,102 @@
+import t from 'tap'
+import net from 'node:net'
+import realIp from 'fastify-real-ip'
+import type { RealAddress } from 'fastify-real-ip'
+import { kinds, listen } from './kinds'
+
+const linux = process.platform === 'linux'
+const kernel = linux ? 'getpeername' : 'peer'
+
+for (const kind of kinds) {
+  t.test(kind.name, async (t) => {
+    t.test('every request of a connection gets the address and port the client has', async (t) => {
+      const app = kind.create()
+      await app.register(realIp)
+      app.get('/', (request) => ({ realIp: request.realIp, realAddress: request.realAddress }))
+      t.teardown(() => app.close())
+      const port = await listen(app)
+
+      const clients = await Promise.all(Array.from({ length: 20 }, (_, n) =>
+        kind.connect(port, { localAddress: `127.0.0.${n + 10}` })))
+      for (let round = 0; round < 3; round++) {
+        const answers = await Promise.all(clients.map((client) => client.get('/')))
+        answers.forEach((answer, n) => {
+          t.equal(answer.realIp, `127.0.0.${n + 10}`)
+          t.match(answer.realAddress, {
+            address: `127.0.0.${n + 10}`, port: clients[n]?.localPort, family: 'IPv4', source: kernel
+          })
+        })
+      }
+      await Promise.all(clients.map((client) => client.close()))
+    })
+
+    t.test('a late reader gets the address of its own connection, not of the one that has its descriptor now', async (t) => {
+      const app = kind.create()
+      await app.register(realIp)
+      const waiting: Array<() => RealAddress> = []
+      const arrived: Array<() => void> = []
+      app.get('/wait', (request) => {
+        waiting.push(() => {
+          t.equal(request.realIp, request.realAddress.address)
+          return request.realAddress
+        })
+        arrived.shift()?.()
+        return new Promise(() => {})
+      })
+      app.get('/', (request) => ({ realIp: request.realIp }))
+      t.teardown(() => app.close())
+      const port = await listen(app)
+      const sockets: net.Socket[] = []
+      app.server.on('connection', (socket: net.Socket) => sockets.push(socket))
+
+      const gone = await kind.connect(port, { localAddress: '127.0.0.50' })
+      const { localPort } = gone
+      const asked = new Promise<void>((resolve) => arrived.push(resolve))
+      gone.get('/wait').catch(() => {})
+      await asked
+      const socket = sockets[0] as net.Socket
+      const fd = (socket as any)._handle.fd
+      const closed = new Promise((resolve) => socket.once('close', resolve))
+      gone.socket.on('error', () => {})
+      gone.socket.resetAndDestroy()
+      await closed
+
+      // New connections until one has the descriptor of the dead one.
+      const later = []
+      let reused = false
+      while (!reused && later.length < 50) {
+        later.push(await kind.connect(port, { localAddress: '127.0.0.51' }))
+        await later.at(-1)?.get('/')
+        reused = sockets.slice(1).some((socket) => (socket as any)._handle?.fd === fd)
+      }
+      t.ok(reused, 'the descriptor was reused')
+      const late = waiting[0]?.()
+      t.match(late, { address: '127.0.0.50', port: localPort, source: kernel })
+      await Promise.all(later.map((client) => client.close()))
+    })
+
+    t.test('lookup takes every object of a connection', async (t) => {
+      const app = kind.create()
+      await app.register(realIp)
+      let session: any
+      let secure: any
+      let connection: any
+      app.server.on('session', (s: unknown) => { session = s })
+      app.server.on('secureConnection', (s: unknown) => { secure = s })
+      app.server.on('connection', (s: unknown) => { connection = s })
+      app.get('/', (request) => {
+        const raw = request.raw as any
+        const objects = [request, raw, raw.socket, raw.stream, raw.stream?.session, raw.stream?.session?.socket,
+          session, session?.socket, secure, connection]
+        return objects.map((object) => object === undefined ? '-' : app.realIp.lookup(object).address)
+      })
+      t.teardown(() => app.close())
+      const client = await kind.connect(await listen(app), { localAddress: '127.0.0.60' })
+      const answers: string[] = await client.get('/')
+      t.equal(answers[0], '127.0.0.60')
+      t.same([...new Set(answers)].filter((answer) => answer !== '-'), ['127.0.0.60'])
+      t.match(app.realIp.lookup(connection), { address: '127.0.0.60', port: client.localPort, source: kernel })
+      await client.close()
+    })
+  })
+}

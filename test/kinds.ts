@@ -1,0 +1,130 @@
+import { readFileSync } from 'node:fs'
+import http from 'node:http'
+import http2 from 'node:http2'
+import net, { type AddressInfo } from 'node:net'
+import path from 'node:path'
+import tls from 'node:tls'
+import { once } from 'node:events'
+import Fastify, { type FastifyInstance } from 'fastify'
+
+// The same path from test/ and from dist/test/.
+const root = path.dirname(require.resolve('fastify-real-ip/package.json'))
+const fixture = (name: string) => readFileSync(path.join(root, 'test/fixtures', name))
+export const key = fixture('key.pem')
+export const cert = fixture('cert.pem')
+
+export interface Client {
+  /** The raw TCP socket below everything. */
+  readonly socket: net.Socket
+  readonly localPort: number
+  get (path: string): Promise<any>
+  close (): Promise<void>
+}
+
+/** A kind of server, with a client that keeps one connection of it. */
+export interface Kind {
+  readonly name: 'http' | 'https' | 'h2c' | 'h2' | 'h2-http1'
+  create (options?: object): FastifyInstance
+  connect (port: number, options?: net.NetConnectOpts | object): Promise<Client>
+}
+
+async function open (port: number, options: object): Promise<net.Socket> {
+  const socket = net.connect({ host: '127.0.0.1', port, ...options })
+  await once(socket, 'connect')
+  return socket
+}
+
+async function openTls (socket: net.Socket, alpn: string): Promise<tls.TLSSocket> {
+  const secure = tls.connect({ socket, rejectUnauthorized: false, ALPNProtocols: [alpn] })
+  await once(secure, 'secureConnect')
+  return secure
+}
+
+function client1 (socket: net.Socket, secure: net.Socket = socket): Client {
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
+  agent.createConnection = () => secure
+  return {
+    socket,
+    localPort: socket.localPort as number,
+    async get (path) {
+      const request = http.get({ agent, path, host: '127.0.0.1' })
+      const [response] = await once(request, 'response') as [http.IncomingMessage]
+      return JSON.parse(await text(response))
+    },
+    async close () {
+      agent.destroy()
+      if (!socket.closed) {
+        secure.destroy()
+        socket.destroy()
+        await once(socket, 'close')
+      }
+    }
+  }
+}
+
+function client2 (socket: net.Socket, secure: net.Socket = socket): Client {
+  const session = http2.connect('http://127.0.0.1', { createConnection: () => secure })
+  return {
+    socket,
+    localPort: socket.localPort as number,
+    async get (path) {
+      return JSON.parse(await text(session.request({ ':path': path })))
+    },
+    async close () {
+      if (session.closed) return
+      session.close()
+      await once(session, 'close')
+    }
+  }
+}
+
+async function text (stream: NodeJS.ReadableStream): Promise<string> {
+  let body = ''
+  stream.setEncoding('utf8')
+  for await (const chunk of stream) body += chunk as string
+  return body
+}
+
+export const kinds: ReadonlyArray<Kind> = [
+  {
+    name: 'http',
+    create: (options) => Fastify({ ...options }),
+    connect: async (port, options = {}) => client1(await open(port, options))
+  },
+  {
+    name: 'https',
+    create: (options) => Fastify({ https: { key, cert }, ...options }) as unknown as FastifyInstance,
+    async connect (port, options = {}) {
+      const socket = await open(port, options)
+      return client1(socket, await openTls(socket, 'http/1.1'))
+    }
+  },
+  {
+    name: 'h2c',
+    create: (options) => Fastify({ http2: true, ...options }) as unknown as FastifyInstance,
+    connect: async (port, options = {}) => client2(await open(port, options))
+  },
+  {
+    name: 'h2',
+    create: (options) => Fastify({ http2: true, https: { key, cert }, ...options }) as unknown as FastifyInstance,
+    async connect (port, options = {}) {
+      const socket = await open(port, options)
+      return client2(socket, await openTls(socket, 'h2'))
+    }
+  },
+  {
+    name: 'h2-http1',
+    create: (options) =>
+      Fastify({ http2: true, https: { key, cert, allowHTTP1: true }, ...options }) as unknown as FastifyInstance,
+    async connect (port, options = {}) {
+      const socket = await open(port, options)
+      return client1(socket, await openTls(socket, 'http/1.1'))
+    }
+  }
+]
+
+/** Listens on a free port of 127.0.0.1, or as `options` say, and gives the port. */
+export async function listen (app: FastifyInstance, options: object = {}): Promise<number> {
+  await app.listen({ port: 0, host: '127.0.0.1', ...options })
+  return (app.server.address() as AddressInfo).port
+}

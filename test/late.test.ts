@@ -1,0 +1,68 @@
+import t from 'tap'
+import type { FastifyRequest } from 'fastify'
+import realIp from 'fastify-real-ip'
+import type { RealAddress } from 'fastify-real-ip'
+import { kinds, listen } from './kinds'
+
+type Told = RealAddress & { realIp: string | undefined }
+
+const kernel = process.platform === 'linux' ? 'getpeername' : 'peer'
+
+for (const kind of kinds) {
+  t.test(kind.name, async (t) => {
+    const app = kind.create({ connectionTimeout: 0 })
+    await app.register(realIp)
+    const told = new Map<string, (answer: Told) => void>()
+    const tell = (place: string) => async (request: FastifyRequest) => {
+      told.get(place)?.({ ...request.realAddress, realIp: request.realIp })
+    }
+    const heard = (place: string) => new Promise<Told>((resolve) => { told.set(place, resolve) })
+    app.addHook('onResponse', tell('onResponse'))
+    app.addHook('onRequestAbort', tell('onRequestAbort'))
+    app.addHook('onTimeout', tell('onTimeout'))
+    // Nothing asks for the address before the client has gone.
+    app.get('/hang', (request) => {
+      told.get('handler')?.({} as Told)
+      request.raw.once('close', () => setImmediate(() => { tell('after close')(request) }))
+      return new Promise(() => {})
+    })
+    app.get('/', async () => ({}))
+    t.teardown(() => app.close())
+    const port = await listen(app)
+
+    t.test('onResponse', async (t) => {
+      const answer = heard('onResponse')
+      const client = await kind.connect(port, { localAddress: '127.0.0.90' })
+      await client.get('/')
+      t.match(await answer, { realIp: '127.0.0.90', address: '127.0.0.90', port: client.localPort, source: kernel })
+      await client.close()
+    })
+
+    t.test('onRequestAbort, and a handler that wakes after the client has gone', async (t) => {
+      const [aborted, closed, handling] = [heard('onRequestAbort'), heard('after close'), heard('handler')]
+      const client = await kind.connect(port, { localAddress: '127.0.0.91' })
+      client.socket.on('error', () => {})
+      client.get('/hang').catch(() => {})
+      await handling
+      client.socket.resetAndDestroy()
+      const expected = { realIp: '127.0.0.91', address: '127.0.0.91', port: client.localPort, source: kernel }
+      t.match(await aborted, expected)
+      t.match(await closed, expected)
+    })
+
+    // Fastify arms this hook through the socket's timeout, which HTTP/2 streams do not have.
+    if (kind.name !== 'h2c' && kind.name !== 'h2') {
+      t.test('onTimeout', async (t) => {
+        const answer = heard('onTimeout')
+        const handling = heard('handler')
+        const client = await kind.connect(port, { localAddress: '127.0.0.92' })
+        client.socket.on('error', () => {})
+        client.get('/hang').catch(() => {})
+        app.server.once('request', (request) => request.socket.setTimeout(1))
+        await handling
+        t.match(await answer, { realIp: '127.0.0.92', address: '127.0.0.92', port: client.localPort, source: kernel })
+        await client.close()
+      })
+    }
+  })
+}

@@ -1,0 +1,142 @@
+import t, { type Test } from 'tap'
+import { channel } from 'node:diagnostics_channel'
+import Fastify, { type FastifyInstance } from 'fastify'
+import realIp from 'fastify-real-ip'
+import { loadLibc, type Libc } from '../lib/libc'
+import { kinds, listen } from './kinds'
+
+const linux = process.platform === 'linux'
+const http = kinds[0]!
+
+/** Counts the getpeername calls of this process. */
+function countReads (t: Test): () => number {
+  const libc = loadLibc() as Libc
+  const { getpeername } = libc
+  let reads = 0
+  libc.getpeername = (fd) => {
+    reads++
+    return getpeername(fd)
+  }
+  t.teardown(() => { libc.getpeername = getpeername })
+  return () => reads
+}
+
+t.test('a connection is read once, whatever the number of requests', { skip: !linux && 'not Linux' }, async (t) => {
+  const reads = countReads(t)
+  const app = Fastify()
+  await app.register(realIp)
+  app.get('/', (request) => [request.realIp, request.realIp, request.realAddress])
+  t.teardown(() => app.close())
+  const client = await http.connect(await listen(app))
+  for (let n = 0; n < 5; n++) await client.get('/')
+  t.equal(reads(), 1)
+  await client.close()
+})
+
+t.test('registered again with the same options, in any scope, it reads once', { skip: !linux && 'not Linux' }, async (t) => {
+  const reads = countReads(t)
+  const app = Fastify()
+  await app.register(realIp, { sources: ['getpeername'] })
+  await app.register(realIp, { sources: ['getpeername'] })
+  await app.register(async (child) => {
+    await child.register(realIp, { sources: ['getpeername'] })
+    child.get('/child', (request) => [request.realIp])
+  })
+  t.teardown(() => app.close())
+  const client = await http.connect(await listen(app), { localAddress: '127.0.0.70' })
+  t.same(await client.get('/child'), ['127.0.0.70'])
+  t.equal(reads(), 1)
+  await client.close()
+})
+
+t.test('registered in sibling scopes, each has its decorators and the connection is read once', { skip: !linux && 'not Linux' }, async (t) => {
+  const reads = countReads(t)
+  const app = Fastify()
+  for (const name of ['a', 'b']) {
+    await app.register(async (child) => {
+      await child.register(realIp)
+      child.get('/' + name, (request) => [request.realIp, child.realIp.lookup(request).address])
+    })
+  }
+  t.teardown(() => app.close())
+  const client = await http.connect(await listen(app), { localAddress: '127.0.0.71' })
+  t.same(await client.get('/a'), ['127.0.0.71', '127.0.0.71'])
+  t.same(await client.get('/b'), ['127.0.0.71', '127.0.0.71'])
+  t.equal(reads(), 1)
+  await client.close()
+})
+
+t.test('registered again with other options is an error that says so', async (t) => {
+  const app = Fastify()
+  await app.register(realIp)
+  t.teardown(() => app.close())
+  await t.rejects(async () => app.register(async (child) => {
+    await child.register(realIp, { sources: ['getpeername'] })
+  }), { code: 'FST_REAL_IP_ALREADY_REGISTERED', message: /with other options/ })
+})
+
+t.test('a thousand register-and-close rounds leave no listener and no subscription', async (t) => {
+  const watched = (app: FastifyInstance) =>
+    ['connection', 'session', 'stream'].map((name) => app.server.listenerCount(name))
+  const bare = Fastify()
+  const before = watched(bare)
+  await bare.close()
+  for (let n = 0; n < 1000; n++) {
+    const app = Fastify()
+    await app.register(realIp)
+    if (n % 100 === 0) await listen(app)
+    await app.close()
+    if (n % 100 === 0) t.same(watched(app), before)
+  }
+  t.notOk(channel('tracing:net.server.listen:asyncEnd').hasSubscribers)
+})
+
+t.test('other servers of the process are left alone', async (t) => {
+  const app = Fastify()
+  await app.register(realIp)
+  app.get('/', (request) => [request.realIp])
+  const other = Fastify()
+  const count = other.server.listenerCount('connection')
+  t.teardown(() => app.close())
+  t.teardown(() => other.close())
+  await listen(app)
+  await listen(other)
+  t.equal(other.server.listenerCount('connection'), count)
+  t.notOk(other.hasDecorator('realIp'))
+})
+
+t.test('require: true starts where a kernel source can work', { skip: !linux && 'not Linux' }, async (t) => {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(realIp, { require: true })
+  t.ok(app.hasDecorator('realIp'))
+})
+
+t.test('the evidence of a connection goes with its socket', { skip: !linux && 'not Linux' }, async (t) => {
+  const { setFlagsFromString } = await import('node:v8')
+  setFlagsFromString('--expose-gc')
+  const gc = (await import('node:vm')).runInNewContext('gc') as () => void
+
+  const app = Fastify()
+  await app.register(realIp)
+  app.get('/', (request) => [request.realIp])
+  t.teardown(() => app.close())
+  const port = await listen(app)
+  let live = 0
+  const registry = new FinalizationRegistry(() => { live-- })
+  app.server.on('connection', (socket) => {
+    live++
+    registry.register(app.realIp.lookup(socket), undefined)
+  })
+  for (let n = 0; n < 50; n++) {
+    const client = await http.connect(port)
+    await client.get('/')
+    await client.close()
+  }
+  t.equal(live > 0, true)
+  for (let round = 0; round < 100 && live > 2; round++) {
+    gc()
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  t.ok(live <= 2, `${live} of 50 answers are still held`)
+})

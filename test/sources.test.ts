@@ -1,0 +1,104 @@
+import t from 'tap'
+import { constants } from 'node:os'
+import { errnoName, loadLibc, type Libc } from '../lib/libc'
+import { createEndpoint, SOCKADDR_STORAGE } from '../lib/sockaddr'
+import { createGetpeername } from '../lib/sources/getpeername'
+import { createVtoa } from '../lib/sources/vtoa'
+
+/** Answers with what `next` says: a sockaddr, or an errno. */
+function fakeLibc (next: () => Uint8Array | number): Libc & { asked: number } {
+  const answer = new Uint8Array(SOCKADDR_STORAGE)
+  const family = new Uint16Array(answer.buffer, 0, 1)
+  function call (): number {
+    libc.asked++
+    answer.fill(0)
+    const result = next()
+    if (typeof result === 'number') return result
+    answer.set(result)
+    return 0
+  }
+  const libc = {
+    asked: 0,
+    answer,
+    family: () => family[0] as number,
+    getsockopt: call,
+    getpeername: call,
+    withSocket: (probe: (fd: number) => void) => probe(3)
+  }
+  return libc
+}
+
+const sockaddr = Uint8Array.of(2, 0, 0, 80, 203, 0, 113, 7)
+const { ENOPROTOOPT, ESRCH } = constants.errno as Record<string, number> as { ENOPROTOOPT: number, ESRCH: number }
+
+// getsockopt(2), getpeername(2), and what the module family adds.
+const errnos = ['EBADF', 'EFAULT', 'EINVAL', 'ENOPROTOOPT', 'ENOTSOCK', 'ENOBUFS', 'ENOTCONN', 'ESRCH', 'EPERM',
+  'EACCES', 'EOPNOTSUPP', 'ENOMEM', 'EDOM'] as const
+
+for (const create of [createVtoa, createGetpeername]) {
+  t.test(`${create.name}: every errno is a reason, by its name`, async (t) => {
+    for (const name of errnos) {
+      const into = createEndpoint()
+      const source = create(fakeLibc(() => constants.errno[name]))
+      t.equal(source.read(5, into), name)
+      t.same(into, createEndpoint(), 'and the endpoint stays as it was')
+    }
+  })
+
+  t.test(`${create.name}: success with an absurd or no family is a reason`, async (t) => {
+    const answers = [Uint8Array.of(77, 0, 1, 1, 1, 1, 1, 1), Uint8Array.of(), Uint8Array.of(1, 0), Uint8Array.of(2, 2, 0, 80)]
+    for (const answer of answers) {
+      const into = createEndpoint()
+      t.equal(create(fakeLibc(() => answer)).read(5, into), 'bad-family')
+      t.same(into, createEndpoint())
+    }
+  })
+}
+
+t.test('an errno without a name keeps its number', async (t) => {
+  t.equal(errnoName(4095), 'errno 4095')
+})
+
+t.test('1348 is skipped while the kernel does not know it, and asked again within two seconds', async (t) => {
+  let now = 5
+  let module = false
+  const libc = fakeLibc(() => module ? sockaddr : ENOPROTOOPT)
+  const source = createVtoa(libc, () => now)
+  const into = createEndpoint()
+
+  t.equal(source.read(5, into), 'ENOPROTOOPT')
+  t.equal(source.read(5, into), 'ENOPROTOOPT')
+  t.equal(libc.asked, 1, 'the second connection did not ask')
+  module = true
+  now += 1999
+  t.equal(source.read(5, into), undefined)
+  t.equal(into.port, 80)
+  module = false
+  t.equal(source.read(5, into), 'ENOPROTOOPT', 'a module stopped is seen at once')
+  t.equal(libc.asked, 3)
+})
+
+t.test('1348 is asked for every connection while a module answers, also where it has nothing', async (t) => {
+  const libc = fakeLibc(() => ESRCH)
+  const source = createVtoa(libc)
+  for (let n = 0; n < 5; n++) t.equal(source.read(5, createEndpoint()), 'ESRCH')
+  t.equal(libc.asked, 5)
+})
+
+t.test('vtoa is missing only where the kernel does not know 1348', async (t) => {
+  t.match(createVtoa(fakeLibc(() => ENOPROTOOPT)).missing(), /vtoa/)
+  t.equal(createVtoa(fakeLibc(() => ESRCH)).missing(), undefined)
+  t.equal(createGetpeername(fakeLibc(() => ESRCH)).missing(), undefined)
+})
+
+t.test('the C library answers with errnos of its own', { skip: process.platform !== 'linux' && 'not Linux' }, async (t) => {
+  const libc = loadLibc()
+  if (typeof libc === 'string') throw new Error(libc)
+  t.equal(errnoName(libc.getpeername(-1)), 'EBADF')
+  t.equal(errnoName(libc.getsockopt(-1, 0, 1348)), 'EBADF')
+  t.equal(errnoName(libc.getpeername(0x7fffffff)), 'EBADF')
+  let seen
+  libc.withSocket((fd) => { seen = errnoName(libc.getpeername(fd)) })
+  t.equal(seen, 'ENOTCONN')
+  t.same(libc.answer, new Uint8Array(SOCKADDR_STORAGE), 'and leaves no bytes behind')
+})
