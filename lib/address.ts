@@ -1,16 +1,30 @@
-import { isIP, SocketAddress } from 'node:net'
+import { isIP } from 'node:net'
+import ipaddr from 'ipaddr.js'
+
+/** An IP address as four 32-bit words in host order, signed or not; IPv4 uses `w3` alone, the others are 0. */
+export interface Address {
+  readonly family: 'IPv4' | 'IPv6'
+  readonly w0: number
+  readonly w1: number
+  readonly w2: number
+  readonly w3: number
+}
+
+export function sameAddress (a: Address, b: Address): boolean {
+  return a.w3 === b.w3 && a.family === b.family && a.w0 === b.w0 && a.w1 === b.w1 && a.w2 === b.w2
+}
 
 const octets = Array.from({ length: 256 }, (_, n) => String(n))
 const octet = (n: number) => octets[n & 0xff] as string
 
-/** Dotted text of an IPv4 address, given as a 32-bit number in host order (signed or not). */
+/** Dotted text of an IPv4 address. */
 export function formatIPv4 (word: number): string {
   return octet(word >>> 24) + '.' + octet(word >>> 16) + '.' + octet(word >>> 8) + '.' + octet(word)
 }
 
 const groups = new Uint16Array(8)
 
-/** RFC 5952 text of an IPv6 address, given as four 32-bit numbers in host order (signed or not). */
+/** RFC 5952 text of an IPv6 address. */
 export function formatIPv6 (w0: number, w1: number, w2: number, w3: number): string {
   groups[0] = w0 >>> 16
   groups[1] = w0
@@ -47,6 +61,23 @@ export function formatIPv6 (w0: number, w1: number, w2: number, w3: number): str
   return text
 }
 
+export function formatAddress (address: Address): string {
+  return address.family === 'IPv4'
+    ? formatIPv4(address.w3)
+    : formatIPv6(address.w0, address.w1, address.w2, address.w3)
+}
+
+/** Parses an address without zone; IPv4-mapped IPv6 becomes IPv4. `undefined` for anything else. */
+export function parseAddress (text: string): Address | undefined {
+  if (isIP(text) === 0 || text.includes('%')) return undefined
+  const bytes = ipaddr.process(text).toByteArray()
+  const word = (at: number) =>
+    (bytes[at] as number) << 24 | (bytes[at + 1] as number) << 16 | (bytes[at + 2] as number) << 8 | (bytes[at + 3] as number)
+  return bytes.length === 4
+    ? { family: 'IPv4', w0: 0, w1: 0, w2: 0, w3: word(0) }
+    : { family: 'IPv6', w0: word(0), w1: word(4), w2: word(8), w3: word(12) }
+}
+
 /**
  * Canonical text of an address that came as text: RFC 5952, without zone, IPv4-mapped IPv6 as IPv4.
  * `undefined` for anything that is not an IP address.
@@ -54,13 +85,6 @@ export function formatIPv6 (w0: number, w1: number, w2: number, w3: number): str
 export function canonicalAddress (text: unknown): string | undefined {
   if (typeof text !== 'string') return undefined
   const zone = text.indexOf('%')
-  const bare = zone < 0 ? text : text.slice(0, zone)
-  switch (isIP(bare)) {
-    case 4: return bare
-    case 6: {
-      const { address } = new SocketAddress({ address: bare, family: 'ipv6' })
-      return /^::ffff:(\d+\.\d+\.\d+\.\d+)$/.exec(address)?.[1] ?? address
-    }
-    default: return undefined
-  }
+  const address = parseAddress(zone < 0 ? text : text.slice(0, zone))
+  return address && formatAddress(address)
 }

@@ -1,6 +1,6 @@
-import type { Attempt, RealAddress, Reason } from '../types'
+import type { Attempt, Reason } from '../types'
 import { canonicalAddress } from './address'
-import { peerAnswer } from './evidence'
+import { fallback, type Fallback } from './evidence'
 
 // What Node.js gives no public name for. No other file touches these.
 interface Internals {
@@ -37,8 +37,8 @@ export function socketOfSession (session: { readonly socket: object }): object |
   }
 }
 
-/** The socket's own remote address, as Node.js gives it now, and never a throw: the answer where no kernel source has one. */
-export function readPeer (socket: unknown, reason: Reason, attempts?: ReadonlyArray<Attempt>): RealAddress {
+/** The socket's own remote address, as Node.js gives it now, and never a throw. */
+export function readPeer (socket: unknown, reason: Reason, attempts?: ReadonlyArray<Attempt>): Fallback {
   let address: string | undefined
   let port: unknown
   try {
@@ -48,5 +48,17 @@ export function readPeer (socket: unknown, reason: Reason, attempts?: ReadonlyAr
   } catch {
     // No object, or the proxy of a dead HTTP/2 session.
   }
-  return peerAnswer(address, port, reason, attempts)
+  return fallback(address, port, reason, attempts)
+}
+
+/** Ends a connection at once, with a TCP reset where its kind has one. */
+export function reset (socket: object): void {
+  const { resetAndDestroy, destroy } = socket as { resetAndDestroy?: () => void, destroy?: () => void }
+  (resetAndDestroy ?? destroy)?.call(socket)
+}
+
+/** The descriptor of a listening server; -1 where it has none, as in a cluster worker whose primary listens. */
+export function listeningFdOf (server: object): number {
+  const fd = (server as Internals)._handle?.fd
+  return typeof fd === 'number' ? fd : -1
 }

@@ -10,3 +10,7 @@ export const FST_REAL_IP_ALREADY_REGISTERED = createError<[]>(
 
 export const FST_REAL_IP_NATIVE_UNAVAILABLE = createError<[string]>(
   'FST_REAL_IP_NATIVE_UNAVAILABLE', 'fastify-real-ip: no configured source can work here: %s', 500)
+
+export const FST_REAL_IP_NO_TRANSPORT_PEER = createError<[string]>(
+  'FST_REAL_IP_NO_TRANSPORT_PEER',
+  "fastify-real-ip: 'trustedPeers' needs the true sender of each connection, which cannot be had here: %s", 500)

@@ -1,6 +1,8 @@
 import type { Attempt, KernelSource, RealAddress, Reason } from '../types'
 import { formatIPv4, formatIPv6 } from './address'
 import type { Endpoint } from './sockaddr'
+import type { PeerAddress } from './transport-peer'
+import type { Cell } from './trust'
 
 const none: ReadonlyArray<Attempt> = Object.freeze([])
 
@@ -33,78 +35,121 @@ export class Course {
   }
 }
 
-/** What is remembered of a connection. */
-export interface Evidence {
+/** What a kernel source said of a connection. Kept as numbers; text and object are made when first asked for. */
+export type Claim = IPv4Claim | IPv6Claim
+
+export class IPv4Claim implements Endpoint {
+  readonly course: Course
+  readonly port: number
+  readonly w3: number
+  #realAddress: RealAddress | undefined = undefined
+
+  constructor (course: Course, endpoint: Endpoint) {
+    this.course = course
+    this.port = endpoint.port
+    this.w3 = endpoint.w3
+  }
+
+  get family (): 'IPv4' { return 'IPv4' }
+  get w0 (): number { return 0 }
+  get w1 (): number { return 0 }
+  get w2 (): number { return 0 }
+
+  /** The answer where nobody asked for a policy. */
+  get realAddress (): RealAddress {
+    return this.#realAddress ??= unchecked(this, formatIPv4(this.w3))
+  }
+}
+
+export class IPv6Claim implements Endpoint {
+  readonly course: Course
+  readonly port: number
+  readonly w0: number
+  readonly w1: number
+  readonly w2: number
+  readonly w3: number
+  #realAddress: RealAddress | undefined = undefined
+
+  constructor (course: Course, endpoint: Endpoint) {
+    this.course = course
+    this.port = endpoint.port
+    this.w0 = endpoint.w0
+    this.w1 = endpoint.w1
+    this.w2 = endpoint.w2
+    this.w3 = endpoint.w3
+  }
+
+  get family (): 'IPv6' { return 'IPv6' }
+
+  /** The answer where nobody asked for a policy. */
+  get realAddress (): RealAddress {
+    return this.#realAddress ??= unchecked(this, formatIPv6(this.w0, this.w1, this.w2, this.w3))
+  }
+}
+
+function unchecked (claim: Claim, address: string): RealAddress {
+  return answer({
+    address,
+    port: claim.port === 0 ? undefined : claim.port,
+    family: claim.family,
+    source: claim.course.source,
+    trust: 'unchecked',
+    transportPeer: undefined,
+    attempts: claim.course.attempts
+  })
+}
+
+/** What is known without a kernel source: the socket's own remote address, or nothing. */
+export interface Fallback {
   readonly realAddress: RealAddress
 }
 
-/** An IPv4 answer of a kernel source, kept as numbers; text and object are made when first asked for. */
-export class IPv4Evidence implements Evidence {
-  readonly #course: Course
-  readonly #port: number
-  readonly #word: number
-  #realAddress: RealAddress | undefined = undefined
-
-  constructor (course: Course, endpoint: Endpoint) {
-    this.#course = course
-    this.#port = endpoint.port
-    this.#word = endpoint.w3
-  }
-
-  get realAddress (): RealAddress {
-    return this.#realAddress ??= kernelAnswer(this.#course, formatIPv4(this.#word), this.#port, 'IPv4')
-  }
-}
-
-/** The same for an IPv6 answer. */
-export class IPv6Evidence implements Evidence {
-  readonly #course: Course
-  readonly #port: number
-  readonly #w0: number
-  readonly #w1: number
-  readonly #w2: number
-  readonly #w3: number
-  #realAddress: RealAddress | undefined = undefined
-
-  constructor (course: Course, endpoint: Endpoint) {
-    this.#course = course
-    this.#port = endpoint.port
-    this.#w0 = endpoint.w0
-    this.#w1 = endpoint.w1
-    this.#w2 = endpoint.w2
-    this.#w3 = endpoint.w3
-  }
-
-  get realAddress (): RealAddress {
-    return this.#realAddress ??= kernelAnswer(
-      this.#course, formatIPv6(this.#w0, this.#w1, this.#w2, this.#w3), this.#port, 'IPv6')
-  }
-}
-
-function kernelAnswer (course: Course, address: string, port: number, family: 'IPv4' | 'IPv6'): RealAddress {
-  return Object.freeze({
-    address,
-    port: port === 0 ? undefined : port,
-    family,
-    source: course.source,
-    attempts: course.attempts
-  })
-}
-
-/** The answer where no kernel source has one: the socket's own remote address, or none. */
-export function peerAnswer (
+export function fallback (
   address: string | undefined, port: unknown, reason: Reason, attempts: ReadonlyArray<Attempt> = none
-): RealAddress {
-  if (address === undefined) {
-    const why = reason === 'closed' || reason === 'no-answer' ? reason : 'no-address'
-    return Object.freeze({ address, port: undefined, family: undefined, source: 'none', reason: why, attempts })
+): Fallback {
+  const known = address !== undefined
+  return {
+    realAddress: answer({
+      address,
+      port: known && isPort(port) ? port : undefined,
+      family: known ? familyOf(address) : undefined,
+      source: known ? 'peer' : 'none',
+      reason: known || reason === 'closed' || reason === 'no-answer' ? reason : 'no-address',
+      trust: 'unchecked',
+      transportPeer: undefined,
+      attempts
+    })
   }
-  return Object.freeze({
-    address,
-    port: Number.isInteger(port) && (port as number) > 0 && (port as number) < 65536 ? port as number : undefined,
-    family: address.includes(':') ? 'IPv6' : 'IPv4',
-    source: 'peer',
-    reason,
-    attempts
-  })
 }
+
+const isPort = (port: unknown): port is number => Number.isInteger(port) && port as number > 0 && port as number < 65536
+
+export const familyOf = (address: string): 'IPv4' | 'IPv6' => address.includes(':') ? 'IPv6' : 'IPv4'
+
+/** The one place that makes answers, so that all have one shape. */
+export function answer (fields: RealAddress): RealAddress {
+  return Object.freeze(fields)
+}
+
+/** A claim, or what stands in its place, with the transport peer that it is checked against. */
+export class Checked {
+  readonly claim: Claim | Fallback
+  peer: PeerAddress | undefined = undefined
+  peerPort = 0
+  /** Whether the transport peer is still being looked for. */
+  pending = false
+  /** The policy that judged, and what it found: another policy calls for another judgement. */
+  policy: object | undefined = undefined
+  cell: Cell | undefined = undefined
+  realAddress: RealAddress | undefined = undefined
+  /** Whether the connection is to be closed. */
+  refused = false
+  /** The address that `admit` was last asked about; null: none yet. */
+  asked: string | undefined | null = null
+
+  constructor (claim: Claim | Fallback) {
+    this.claim = claim
+  }
+}
+
+export type Evidence = Claim | Fallback | Checked

@@ -1,77 +1,44 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import type { FastifyRealIpOptions, RealIp } from '../types'
-import { FST_REAL_IP_ALREADY_REGISTERED, FST_REAL_IP_NATIVE_UNAVAILABLE } from './errors'
-import { loadLibc } from './libc'
-import { Observer } from './observer'
-import { checkOptions, type Options } from './options'
-import { createResolve, createSources, type Resolve } from './resolve'
-import { followServers } from './servers'
+import type { FastifyRealIpOptions } from '../types'
+import { FST_REAL_IP_ALREADY_REGISTERED } from './errors'
+import { checkOptions } from './options'
+import { register, type Registration } from './registration'
 
-interface Registration {
-  readonly options: Options
-  readonly observer: Observer
-}
-
-// One for each server, whatever the number of scopes that register the plugin: a connection is read once.
-const registrations = new WeakMap<object, Registration>()
+// One for each server, whatever the number of scopes, or of copies of this package, that register the plugin: a
+// connection is read once, and its saved SYN can be.
+const registry = Symbol.for('fastify-real-ip.registrations')
+const shared = globalThis as { [registry]?: WeakMap<object, Registration> }
+const registrations = shared[registry] ??= new WeakMap()
 
 function fastifyRealIp (app: FastifyInstance, given: FastifyRealIpOptions, done: (error?: Error) => void): void {
   try {
     const options = checkOptions(given)
-    let registration = registrations.get(app.server)
+    const { server } = app
+    let registration = registrations.get(server)
     if (registration === undefined) {
-      registration = register(app, options)
+      registration = register(app, options, () => { registrations.delete(server) })
+      registrations.set(server, registration)
     } else if (!isDeepStrictEqual(registration.options, options)) {
       throw new FST_REAL_IP_ALREADY_REGISTERED()
     }
-    decorate(app, registration.observer)
+    decorate(app, registration)
     done()
   } catch (error) {
     done(error as Error)
   }
 }
 
-function register (app: FastifyInstance, options: Options): Registration {
-  const observer = new Observer(chooseResolve(app, options))
-  const unfollow = followServers(app.server, observer.listeners)
-  const registration = { options, observer }
-  registrations.set(app.server, registration)
-  app.addHook('onClose', (instance, done) => {
-    unfollow()
-    registrations.delete(instance.server)
-    done()
-  })
-  return registration
-}
-
-/** Throws where the options require a kernel source and none can work. */
-function chooseResolve (app: FastifyInstance, options: Options): Resolve | undefined {
-  const libc = loadLibc()
-  if (typeof libc === 'string') {
-    if (options.require) throw new FST_REAL_IP_NATIVE_UNAVAILABLE(libc)
-    app.log.warn(`fastify-real-ip: ${libc}; request.realIp is the socket's own remote address, the balancer's if there is one`)
-    return undefined
-  }
-  const sources = createSources(options.sources, libc)
-  if (options.require) {
-    const missing = sources.map((source) => source.missing())
-    if (!missing.includes(undefined)) throw new FST_REAL_IP_NATIVE_UNAVAILABLE(missing.join('; '))
-  }
-  return createResolve(sources)
-}
-
-function decorate (app: FastifyInstance, observer: Observer): void {
+function decorate (app: FastifyInstance, { realIp, answerRequest }: Registration): void {
   // A parent scope has registered the plugin, and this one inherits what it decorated.
   if (app.hasDecorator('realIp')) return
-  const realIp: RealIp = { lookup: (connection) => observer.lookup(connection) }
   app.decorate('realIp', realIp)
   app.decorateRequest('realIp', {
-    getter (this: FastifyRequest) { return observer.ofRequest(this.raw).address }
+    getter (this: FastifyRequest) { return answerRequest(this).address }
   })
   app.decorateRequest('realAddress', {
-    getter (this: FastifyRequest) { return observer.ofRequest(this.raw) }
+    getter (this: FastifyRequest) { return answerRequest(this) }
   })
 }
 

@@ -2,26 +2,56 @@ import { constants } from 'node:os'
 import type * as Koffi from 'koffi' with { 'resolution-mode': 'import' }
 import { SOCKADDR_STORAGE } from './sockaddr'
 
-// <linux/socket.h>, <linux/in.h>
+// <linux/socket.h>, <linux/in.h>, <linux/netlink.h>
 const AF_INET = 2
+const AF_NETLINK = 16
 const SOCK_STREAM = 1
+const SOCK_RAW = 3
 const SOCK_CLOEXEC = 0o2000000
+const MSG_DONTWAIT = 0x40
+const NETLINK_SOCK_DIAG = 4
+
+/** Room for the headers of a saved SYN, in bytes: IPv6 extension headers can make them long. */
+export const SAVED_SYN = 2048
+// What the kernel recommends for netlink dumps, <linux/netlink.h>.
+const NETLINK_BUFFER = 32768
 
 /**
- * The system calls, each with its one shared answer buffer: what a call wrote is there until the next call.
- * Calls return 0, or the errno of the failure; they never throw.
+ * The system calls, with their shared buffers: what a call wrote is there until the next call.
+ * Calls return 0 (or what is said), or the errno of the failure; they never throw.
  */
 export interface Libc {
-  /** The answer of the last call. Cleared before each, for a short answer must not show the one before it. */
+  /**
+   * The answer of the last call. Its first 128 bytes are cleared before each, for a short answer must not show the
+   * one before it.
+   */
   readonly answer: Uint8Array
+  /** The length of the answer, as the kernel gave it: the module family leaves it as it was passed. */
+  length (): number
   /** `sa_family` of the answer, in the machine's own byte order. */
   family (): number
-  /** getsockopt(2), with a buffer of 128 bytes. */
-  getsockopt (fd: number, level: number, optname: number): number
+  /** getsockopt(2), with a buffer of `room` bytes, 128 unless said. */
+  getsockopt (fd: number, level: number, optname: number, room?: number): number
+  /** setsockopt(2) with an int. */
+  setsockopt (fd: number, level: number, optname: number, value: number): number
   /** getpeername(2), with a buffer of 128 bytes. */
   getpeername (fd: number): number
+  /** getsockname(2), with a buffer of 128 bytes. */
+  getsockname (fd: number): number
   /** Opens a TCP socket, gives it to `probe` and closes it again; without a socket to be had, `probe` is not called. */
   withSocket (probe: (fd: number) => void): void
+  /** A netlink socket for sock_diag(7): asks, and waits for nothing. */
+  openDiag (): Diag | number
+}
+
+export interface Diag {
+  /** Both what is sent and what was received. */
+  readonly buffer: Uint8Array
+  /** Sends the first `length` bytes of the buffer. */
+  send (length: number): number
+  /** The number of bytes received into the buffer, or a negative errno; EAGAIN: there is nothing to receive. */
+  receive (): number
+  close (): void
 }
 
 /** The name of an errno, e.g. `'ENOPROTOOPT'`. */
@@ -31,6 +61,8 @@ export function errnoName (errno: number): string {
 
 const errnoNames: string[] = []
 for (const [name, errno] of Object.entries(constants.errno)) errnoNames[errno] ??= name
+// On Linux ENOTSUP is a second name for it.
+errnoNames[constants.errno.EOPNOTSUPP] = 'EOPNOTSUPP'
 
 /** The process's libc, bound on first use; or the sentence that says why it cannot be had. */
 export function loadLibc (): Libc | string {
@@ -53,32 +85,52 @@ function bind (koffi: typeof Koffi): Libc {
   // null is the process itself: its libc, whether glibc or musl.
   const lib = koffi.load(null)
   // Memory that never moves, passed as a plain number: the cheapest way through koffi by far.
-  const memory = koffi.alloc('uint8_t', SOCKADDR_STORAGE + 8)
-  const address = Number(koffi.address(memory))
-  const view = koffi.view(memory, SOCKADDR_STORAGE + 8)
-  const answer = new Uint8Array(view, 0, SOCKADDR_STORAGE)
-  const words = new Float64Array(view, 0, SOCKADDR_STORAGE / 8)
-  const family = new Uint16Array(view, 0, 1)
-  const optlen = new Uint32Array(view, SOCKADDR_STORAGE, 1)
-  const optlenAddress = address + SOCKADDR_STORAGE
+  function allocate (size: number): [buffer: ArrayBuffer, address: number] {
+    const memory = koffi.alloc('uint8_t', size)
+    return [koffi.view(memory, size), Number(koffi.address(memory))]
+  }
+
+  const [memory, address] = allocate(SAVED_SYN + 8)
+  const answer = new Uint8Array(memory, 0, SAVED_SYN)
+  const words = new Float64Array(memory, 0, SOCKADDR_STORAGE / 8)
+  const family = new Uint16Array(memory, 0, 1)
+  const integer = new Int32Array(memory, 0, 1)
+  const optlen = new Uint32Array(memory, SAVED_SYN, 1)
+  const optlenAddress = address + SAVED_SYN
 
   const getsockopt = lib.func('int getsockopt(int, int, int, uintptr_t, uintptr_t)')
+  const setsockopt = lib.func('int setsockopt(int, int, int, uintptr_t, uint32_t)')
   const getpeername = lib.func('int getpeername(int, uintptr_t, uintptr_t)')
+  const getsockname = lib.func('int getsockname(int, uintptr_t, uintptr_t)')
   const socket = lib.func('int socket(int, int, int)')
+  const send = lib.func('intptr_t send(int, uintptr_t, size_t, int)')
+  const recv = lib.func('intptr_t recv(int, uintptr_t, size_t, int)')
   const close = lib.func('int close(int)')
+
+  let diagMemory: [buffer: ArrayBuffer, address: number] | undefined
 
   return {
     answer,
+    length: () => optlen[0] as number,
     family: () => family[0] as number,
-    getsockopt (fd, level, optname) {
+    getsockopt (fd, level, optname, room = SOCKADDR_STORAGE) {
       words.fill(0)
-      optlen[0] = SOCKADDR_STORAGE
+      optlen[0] = room
       return getsockopt(fd, level, optname, address, optlenAddress) === 0 ? 0 : koffi.errno()
+    },
+    setsockopt (fd, level, optname, value) {
+      integer[0] = value
+      return setsockopt(fd, level, optname, address, 4) === 0 ? 0 : koffi.errno()
     },
     getpeername (fd) {
       words.fill(0)
       optlen[0] = SOCKADDR_STORAGE
       return getpeername(fd, address, optlenAddress) === 0 ? 0 : koffi.errno()
+    },
+    getsockname (fd) {
+      words.fill(0)
+      optlen[0] = SOCKADDR_STORAGE
+      return getsockname(fd, address, optlenAddress) === 0 ? 0 : koffi.errno()
     },
     withSocket (probe) {
       const fd: number = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)
@@ -87,6 +139,20 @@ function bind (koffi: typeof Koffi): Libc {
         probe(fd)
       } finally {
         close(fd)
+      }
+    },
+    openDiag () {
+      const fd: number = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
+      if (fd < 0) return koffi.errno()
+      const [buffer, at] = diagMemory ??= allocate(NETLINK_BUFFER)
+      return {
+        buffer: new Uint8Array(buffer),
+        send: (length) => send(fd, at, length, 0) < 0 ? koffi.errno() : 0,
+        receive: () => {
+          const length: number = recv(fd, at, NETLINK_BUFFER, MSG_DONTWAIT)
+          return length < 0 ? -koffi.errno() : length
+        },
+        close: () => { close(fd) }
       }
     }
   }

@@ -1,7 +1,11 @@
 import { Duplex } from 'node:stream'
 import type { RealAddress } from '../types'
-import { acceptedSocket, fdOf, readPeer, socketOfSession } from './connection'
-import { Course, type Evidence } from './evidence'
+import { acceptedSocket, fdOf, readPeer, reset, socketOfSession } from './connection'
+import { type Claim, Course, type Evidence, type Fallback } from './evidence'
+import { hopsOf, walk } from './forwarded'
+import type { Guard } from './guard'
+import type { ForwardedOptions } from './options'
+import { compileRanges, type Ranges } from './ranges'
 import type { Resolve } from './resolve'
 import type { ServerListeners } from './servers'
 
@@ -12,6 +16,7 @@ interface Related {
   readonly session?: unknown
   readonly socket?: unknown
   readonly destroyed?: unknown
+  readonly rawHeaders?: ReadonlyArray<string>
 }
 
 const isObject = (value: unknown): value is Related => typeof value === 'object' && value !== null
@@ -25,15 +30,23 @@ export class Observer {
   // socket, nor a dead stream to its session. Never by fd: the kernel gives it to the next connection.
   readonly #evidence = new WeakMap<object, Evidence>()
   readonly #resolve: Resolve | undefined
+  readonly #guard: Guard
+  readonly #forwarded: { readonly trust: Ranges, readonly header: ForwardedOptions['header'] } | undefined
 
   /** Without `resolve` the system calls cannot be made: connections have their remote address alone. */
-  constructor (resolve: Resolve | undefined) {
+  constructor (resolve: Resolve | undefined, guard: Guard, forwarded: ForwardedOptions | undefined) {
     this.#resolve = resolve
+    this.#guard = guard
+    this.#forwarded = forwarded && { trust: compileRanges(forwarded.trust, 'forwarded.trust'), header: forwarded.header }
   }
 
   readonly listeners: ServerListeners = {
     connection: (socket) => {
-      this.#evidence.set(acceptedSocket(socket) as object, this.#read(socket))
+      const fd = fdOf(socket)
+      const key = acceptedSocket(socket) as object
+      // A saved SYN can be read once: what was found then stands.
+      if (this.#guard.hasPolicy && this.#evidence.has(key)) return
+      this.#evidence.set(key, this.#guard.examine(socket, fd, this.#read(socket, fd)))
     },
     session: (session) => {
       this.#inherit(session, socketOfSession(session))
@@ -43,13 +56,12 @@ export class Observer {
     }
   }
 
-  #read (socket: Related): Evidence {
-    if (socket.destroyed === true) return { realAddress: readPeer(socket, 'closed') }
-    if (this.#resolve === undefined) return { realAddress: readPeer(socket, 'native-unavailable') }
-    const fd = fdOf(socket)
-    if (fd < 0) return { realAddress: readPeer(socket, 'no-fd') }
+  #read (socket: Related, fd: number): Claim | Fallback {
+    if (socket.destroyed === true) return readPeer(socket, 'closed')
+    if (this.#resolve === undefined) return readPeer(socket, 'native-unavailable')
+    if (fd < 0) return readPeer(socket, 'no-fd')
     const found = this.#resolve(fd)
-    return found instanceof Course ? { realAddress: readPeer(socket, 'no-answer', found.attempts) } : found
+    return found instanceof Course ? readPeer(socket, 'no-answer', found.attempts) : found
   }
 
   #inherit (key: object, from: object | undefined): void {
@@ -57,20 +69,35 @@ export class Observer {
     if (evidence !== undefined) this.#evidence.set(key, evidence)
   }
 
-  /** The address behind a raw request of this server: the way of every request, so the shortest. */
-  ofRequest (raw: Related): RealAddress {
+  /** What was found for the connection of a raw request: the way of every request, so the shortest. */
+  ofRequest (raw: Related): Evidence | undefined {
     const key: unknown = isObject(raw.stream) ? raw.stream : acceptedSocket(raw.socket)
-    return this.#evidence.get(key as object)?.realAddress ?? this.lookup(raw)
+    return this.#evidence.get(key as object)
   }
 
-  /** The address behind any object of a connection. Never throws. */
-  lookup (connection: unknown): RealAddress {
+  /** The answer for a request, its forwarding header included. */
+  answer (raw: Related, evidence: Evidence): RealAddress {
+    const base = this.#guard.answer(evidence)
+    const forwarded = this.#forwarded
+    if (forwarded === undefined || raw.rawHeaders === undefined || !this.#guard.forwards(evidence)) return base
+    return walk(base, forwarded.trust, hopsOf[forwarded.header](raw.rawHeaders))
+  }
+
+  /**
+   * The answer for any object of a connection. Never throws. `kept` names the property in which a request keeps the
+   * answer that it began with.
+   */
+  lookup (connection: unknown, kept?: symbol): RealAddress {
     let at = connection
+    let request: Related = {}
     try {
       // A Fastify request leads to the raw one, that to its stream or socket, a stream to its session, that to a socket.
       for (let hops = 0; isObject(at) && hops < 5; hops++) {
+        const answer = kept === undefined ? undefined : (at as { [kept]?: RealAddress | null })[kept]
+        if (answer != null) return answer
+        if (at.rawHeaders !== undefined) request = at
         const evidence = this.#evidence.get(acceptedSocket(at.valueOf()) as object)
-        if (evidence !== undefined) return evidence.realAddress
+        if (evidence !== undefined) return this.answer(request, evidence)
         const next = at.raw ?? at.stream ?? at.session ?? at.socket
         if (!isObject(next)) break
         at = next
@@ -79,6 +106,13 @@ export class Observer {
       // The proxy of a dead HTTP/2 session.
     }
     // inject() has a mock in the socket's place, which is no stream.
-    return readPeer(at, at instanceof Duplex ? 'unobserved' : 'injected')
+    const injected = !(at instanceof Duplex)
+    return this.answer(request, this.#guard.examineUnobserved(readPeer(at, injected ? 'injected' : 'unobserved'), injected))
+  }
+
+  /** Closes the connection of a request: the HTTP/2 session too, which would outlive its socket's reset. */
+  close (raw: Related): void {
+    if (isObject(raw.stream) && isObject(raw.stream.session)) reset(raw.stream.session)
+    else if (isObject(raw.socket)) reset(acceptedSocket(raw.socket) as object)
   }
 }

@@ -1,4 +1,4 @@
-import { Course, IPv4Evidence, IPv6Evidence, type Evidence } from './evidence'
+import { type Claim, Course, IPv4Claim, IPv6Claim } from './evidence'
 import type { KernelSource } from '../types'
 import type { Libc } from './libc'
 import { createEndpoint } from './sockaddr'
@@ -16,7 +16,7 @@ export function createSources (names: ReadonlyArray<KernelSource>, libc: Libc): 
 }
 
 /** Asks the sources in order about one connection; the course of the attempts where none has an answer. */
-export type Resolve = (fd: number) => Evidence | Course
+export type Resolve = (fd: number) => Claim | Course
 
 export function createResolve (sources: ReadonlyArray<Source>): Resolve {
   const start = new Course(sources.map((source) => source.name))
@@ -27,7 +27,7 @@ export function createResolve (sources: ReadonlyArray<Source>): Resolve {
     for (const source of sources) {
       const reason = source.read(fd, endpoint)
       if (reason === undefined) {
-        return endpoint.family === 'IPv4' ? new IPv4Evidence(course, endpoint) : new IPv6Evidence(course, endpoint)
+        return endpoint.family === 'IPv4' ? new IPv4Claim(course, endpoint) : new IPv6Claim(course, endpoint)
       }
       course = course.after(reason)
     }

@@ -10,13 +10,13 @@ export interface ServerListeners {
 // Node.js publishes here each server that begins to listen, before it can accept anything.
 const listening = tracingChannel('net.server.listen')
 type RequestListener = (...args: unknown[]) => void
-const followed = new Map<RequestListener, (server: Server) => void>()
+const followed = new Map<RequestListener | Server, (server: Server) => void>()
 
 function onServerListening (message: object): void {
   const { server } = message as { server: Server }
-  for (const listener of server.listeners('request')) {
-    followed.get(listener as RequestListener)?.(server)
-  }
+  const follower = followed.get(server) ??
+    server.listeners('request').map((listener) => followed.get(listener as RequestListener)).find((found) => found)
+  follower?.(server)
 }
 
 const subscribers = { asyncEnd: onServerListening } as Parameters<typeof listening.subscribe>[0]
@@ -24,9 +24,12 @@ const subscribers = { asyncEnd: onServerListening } as Parameters<typeof listeni
 /**
  * Puts the listeners before all others on `main` and on each server that Fastify opens beside it: for
  * `listen({ host: 'localhost' })` there is one for each further address, with the same request listener.
- * Returns what undoes it.
+ * `prepare` is called with each server that begins to listen, before it can accept anything; where it returns an error,
+ * the server is closed and `listen()` rejects with it. Returns what undoes it all.
  */
-export function followServers (main: Server, listeners: ServerListeners): () => void {
+export function followServers (
+  main: Server, listeners: ServerListeners, prepare: (server: Server) => Error | undefined
+): () => void {
   const servers = new Set<Server>()
   const names = Object.keys(listeners) as Array<keyof ServerListeners>
 
@@ -37,20 +40,25 @@ export function followServers (main: Server, listeners: ServerListeners): () => 
     for (const name of names) server.prependListener(name, listeners[name])
   }
 
-  attach(main)
-  const requestListener = main.listeners('request')[0] as RequestListener | undefined
-  if (requestListener !== undefined) {
-    if (followed.size === 0) listening.subscribe(subscribers)
-    followed.set(requestListener, attach)
+  function follow (server: Server): void {
+    attach(server)
+    const error = prepare(server)
+    if (error === undefined) return
+    server.close()
+    server.emit('error', error)
   }
+
+  attach(main)
+  const keys = [main, main.listeners('request')[0] as RequestListener | undefined].filter((key) => key !== undefined)
+  if (followed.size === 0) listening.subscribe(subscribers)
+  for (const key of keys) followed.set(key, follow)
 
   return () => {
     for (const server of servers) {
       for (const name of names) server.removeListener(name, listeners[name])
     }
     servers.clear()
-    if (requestListener !== undefined && followed.delete(requestListener) && followed.size === 0) {
-      listening.unsubscribe(subscribers)
-    }
+    for (const key of keys) followed.delete(key)
+    if (followed.size === 0) listening.unsubscribe(subscribers)
   }
 }

@@ -1,3 +1,5 @@
+import { type Address, sameAddress } from './address'
+
 // struct sockaddr_in and sockaddr_in6 as Linux lays them out, <linux/in.h> and <linux/in6.h>.
 export const AF_INET = 2
 export const AF_INET6 = 10
@@ -9,10 +11,9 @@ export const SOCKADDR_STORAGE = 128
  * An address and port as numbers: what a source writes and the resolver copies, so that reading a connection
  * allocates no text. One is reused for all connections: copy out of it at once.
  */
-export interface Endpoint {
+export interface Endpoint extends Address {
   family: 'IPv4' | 'IPv6'
   port: number
-  /** The address as 32-bit words in host order; IPv4 uses `w3` alone. */
   w0: number
   w1: number
   w2: number
@@ -23,10 +24,31 @@ export function createEndpoint (): Endpoint {
   return { family: 'IPv4', port: 0, w0: 0, w1: 0, w2: 0, w3: 0 }
 }
 
+export function sameEndpoint (a: Readonly<Endpoint>, b: Readonly<Endpoint>): boolean {
+  return a.port === b.port && sameAddress(a, b)
+}
+
 /** The 32-bit number that stands in network byte order at `at`, as a signed integer. */
-function word (bytes: Uint8Array, at: number): number {
+export function word (bytes: Uint8Array, at: number): number {
   return (bytes[at] as number) << 24 | (bytes[at + 1] as number) << 16 | (bytes[at + 2] as number) << 8 |
     (bytes[at + 3] as number)
+}
+
+/** Copies the 16 bytes of an IPv6 address. */
+export function decodeIPv6 (bytes: Uint8Array, at: number, into: Endpoint): void {
+  into.family = 'IPv6'
+  into.w0 = word(bytes, at)
+  into.w1 = word(bytes, at + 4)
+  into.w2 = word(bytes, at + 8)
+  into.w3 = word(bytes, at + 12)
+}
+
+/** Makes an IPv4-mapped IPv6 address, ::ffff:a.b.c.d, the IPv4 address that the kernel means by it. */
+export function unmap (endpoint: Endpoint): void {
+  if (endpoint.w0 === 0 && endpoint.w1 === 0 && endpoint.w2 === 0xffff) {
+    endpoint.family = 'IPv4'
+    endpoint.w2 = 0
+  }
 }
 
 /**
@@ -36,13 +58,11 @@ function word (bytes: Uint8Array, at: number): number {
 export function decodeSockaddr (bytes: Uint8Array, family: number, into: Endpoint): boolean {
   if (family === AF_INET) {
     into.family = 'IPv4'
+    into.w0 = into.w1 = into.w2 = 0
     into.w3 = word(bytes, 4)
   } else if (family === AF_INET6) {
-    into.w0 = word(bytes, 8)
-    into.w1 = word(bytes, 12)
-    into.w2 = word(bytes, 16)
-    into.w3 = word(bytes, 20)
-    into.family = into.w0 === 0 && into.w1 === 0 && into.w2 === 0xffff ? 'IPv4' : 'IPv6'
+    decodeIPv6(bytes, 8, into)
+    unmap(into)
   } else {
     return false
   }

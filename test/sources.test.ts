@@ -23,7 +23,11 @@ function fakeLibc (next: () => Uint8Array | number): Libc & { asked: number } {
     family: () => family[0] as number,
     getsockopt: call,
     getpeername: call,
-    withSocket: (probe: (fd: number) => void) => probe(3)
+    setsockopt: call,
+    getsockname: call,
+    length: () => SOCKADDR_STORAGE,
+    withSocket: (probe: (fd: number) => void) => probe(3),
+    openDiag: call
   }
   return libc
 }
@@ -100,5 +104,5 @@ t.test('the C library answers with errnos of its own', { skip: process.platform 
   let seen
   libc.withSocket((fd) => { seen = errnoName(libc.getpeername(fd)) })
   t.equal(seen, 'ENOTCONN')
-  t.same(libc.answer, new Uint8Array(SOCKADDR_STORAGE), 'and leaves no bytes behind')
+  t.same(libc.answer.subarray(0, SOCKADDR_STORAGE), new Uint8Array(SOCKADDR_STORAGE), 'and leaves no bytes behind')
 })

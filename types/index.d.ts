@@ -34,12 +34,23 @@ declare namespace fastifyRealIp {
   export type KernelSource = 'vtoa' | 'getpeername'
 
   /**
-   * Where an address was learned: a kernel source; `'peer'`, the remote address that Node.js reports for the socket
-   * (the last resort, on any platform); or `'none'`, no address is known.
+   * Where an address was learned:
+   * - a kernel source;
+   * - `'transport-peer'`: who really sent the packets, from the saved SYN (tcp(7) `TCP_SAVED_SYN`) or sock_diag(7);
+   * - `'forwarded'`: a forwarding header that `forwarded` lets count;
+   * - `'peer'`: the remote address that Node.js reports for the socket (the last resort, on any platform);
+   * - `'none'`: no address is known.
    */
-  export type Source = KernelSource | 'peer' | 'none'
+  export type Source = KernelSource | 'transport-peer' | 'forwarded' | 'peer' | 'none'
 
   /**
+   * Why this is the answer. Where a policy was given with `trustedPeers`:
+   * - `'no-toa'`: a trusted peer claims no client; its own address stands.
+   * - `'untrusted-peer'`: a peer that is not in the list claims a client; its own address stands.
+   * - `'unverified-peer'`: who sent the packets is not known.
+   * - `'implausible'`: the claim is an address that no client can have (`0.0.0.0/8`, loopback, multicast, …).
+   * - `'forwarded-malformed'`: the forwarding header's next hop is no address; the last good one stands.
+   *
    * Why no kernel source gave the answer:
    * - `'native-unavailable'`: the system calls cannot be made in this process (not Linux, koffi missing, addons forbidden).
    * - `'no-fd'`: the connection has no file descriptor.
@@ -50,6 +61,11 @@ declare namespace fastifyRealIp {
    * - `'no-address'`: the connection has no IP address (a Unix-domain socket, a stream that is no socket).
    */
   export type Reason =
+    | 'no-toa'
+    | 'untrusted-peer'
+    | 'unverified-peer'
+    | 'implausible'
+    | 'forwarded-malformed'
     | 'native-unavailable'
     | 'no-fd'
     | 'no-answer'
@@ -78,10 +94,28 @@ declare namespace fastifyRealIp {
     readonly family: 'IPv4' | 'IPv6' | undefined
     /** Where the address was learned. */
     readonly source: Source
-    /** Why this is the answer; absent when a kernel source gave it. */
+    /** Why this is the answer; absent when a kernel source gave it and nothing speaks against it. */
     readonly reason?: Reason
+    /**
+     * - `'trusted'`: the transport peer is in `trustedPeers`, or `'any'` was said.
+     * - `'untrusted'`: the transport peer is known and not in `trustedPeers`; what it claims was not believed.
+     * - `'unverified'`: `trustedPeers` is set, and who sent the packets is not known.
+     * - `'unchecked'`: `trustedPeers` is not set: whoever reaches the port can have forged the address.
+     */
+    readonly trust: 'trusted' | 'untrusted' | 'unverified' | 'unchecked'
+    /** Who really sent the packets; `undefined` where it is not known, or nobody asked with `trustedPeers`. */
+    readonly transportPeer: TransportPeer | undefined
+    /** With `source: 'forwarded'`: the address of the connection that the header came on. */
+    readonly via?: RealAddress
     /** The sources that were asked before this answer, in order, and what each said. */
     readonly attempts: ReadonlyArray<Attempt>
+  }
+
+  /** The source address and port of a connection's packets. */
+  export interface TransportPeer {
+    readonly address: string
+    /** The TCP port; `undefined` where only the address is known, as with `inject()`. */
+    readonly port: number | undefined
   }
 
   /** What `lookup` takes. */
@@ -94,7 +128,19 @@ declare namespace fastifyRealIp {
      * Never throws; for anything else the answer has source `'none'`.
      */
     lookup (connection: Connection): RealAddress
+    /**
+     * Swaps the list at once, for live connections too: a request keeps the answer it began with, the next one of its
+     * connection has the new. Throws `FST_REAL_IP_INVALID_OPTION` for what `trustedPeers` would not take, and where
+     * the plugin was registered without `trustedPeers`; then nothing has changed.
+     */
+    setTrustedPeers (trustedPeers: TrustedPeers): void
   }
+
+  /**
+   * Whom to believe: addresses, CIDR ranges and the presets `'loopback'`, `'linklocal'`, `'uniquelocal'`; `'any'`; or a
+   * synchronous predicate of which only exact `true` trusts. `[]` trusts nobody. IPv4 and IPv6 never mix.
+   */
+  export type TrustedPeers = ReadonlyArray<string> | 'any' | ((peer: TransportPeer) => boolean)
 
   export interface FastifyRealIpOptions {
     /**
@@ -107,6 +153,46 @@ declare namespace fastifyRealIp {
      * @default false
      */
     require?: boolean
+    /**
+     * The balancers whose claims are believed, checked against the true sender of each connection's packets. A list
+     * means: these hosts overwrite or strip foreign TOA, and reach this server only by forwarding. Left out, every
+     * claim is believed and `trust` is `'unchecked'`. `undefined` and `null` are errors.
+     */
+    trustedPeers?: TrustedPeers
+    /**
+     * A claim from a peer that is not in `trustedPeers`: `'ignore'` it, or `'reject'` (reset) the connection.
+     * @default 'ignore'
+     */
+    untrusted?: 'ignore' | 'reject'
+    /**
+     * A connection from a trusted peer without a claim.
+     * @default 'ignore'
+     */
+    missing?: 'ignore' | 'reject'
+    /**
+     * A claim of a trusted peer that no client can have.
+     * @default 'reject'
+     */
+    invalid?: 'ignore' | 'reject'
+    /**
+     * A connection whose transport peer is not known; `'believe'` takes what the source says, as `trust: 'unverified'`.
+     * @default 'ignore'
+     */
+    unverified?: 'ignore' | 'reject' | 'believe'
+    /** Proxies that speak HTTP in front of the balancer, and the header they write. Needs `trustedPeers`. */
+    forwarded?: ForwardedOptions
+    /**
+     * Asked once per connection, before any TLS or HTTP work, and again when its address changes with
+     * `setTrustedPeers()`. Anything but exact `true` resets the connection.
+     */
+    admit?: (address: RealAddress) => boolean
+  }
+
+  export interface ForwardedOptions {
+    /** The proxies whose header entries are believed, as a list like `trustedPeers`. */
+    trust: ReadonlyArray<string>
+    /** @default 'x-forwarded-for' */
+    header?: 'x-forwarded-for' | 'forwarded'
   }
 
   export const fastifyRealIp: FastifyRealIp

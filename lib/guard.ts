@@ -1,0 +1,200 @@
+import { networkInterfaces } from 'node:os'
+import type { FastifyBaseLogger } from 'fastify'
+import type { RealAddress, TrustedPeers } from '../types'
+import { parseAddress, sameAddress } from './address'
+import { reset } from './connection'
+import { answer, Checked, type Claim, type Evidence, type Fallback, IPv4Claim, IPv6Claim } from './evidence'
+import { checkTrustedPeers, type Options } from './options'
+import { createPolicy, isTrue, type Policy } from './policy'
+import { createEndpoint } from './sockaddr'
+import { peerAddress, type PeerAddress, type TransportPeers } from './transport-peer'
+import { type Cell, columnOf, isLoopback, isPlausible, table } from './trust'
+import type { Warnings } from './warnings'
+
+const ERROR_INTERVAL = 1000
+const SAMPLED = 1024
+
+/** Checks what the sources claim against the transport peer, and closes the connections that are not wanted. */
+export class Guard {
+  /** Whether a policy was given; without one the transport peer is looked for only where a claim cannot be true. */
+  readonly hasPolicy: boolean
+  /** Whether a claim differed from the transport peer. */
+  rewritten = false
+  readonly #options: Options
+  readonly #peers: TransportPeers | undefined
+  readonly #log: FastifyBaseLogger
+  readonly #warnings: Warnings
+  readonly #endpoint = createEndpoint()
+  readonly #waiting = new Map<Checked, Array<() => void>>()
+  #policy: Policy
+  #claims = 0
+  #firstUntrusted = true
+  #errorAt = -Infinity
+
+  /** `peers` is undefined where the system calls cannot be made. */
+  constructor (options: Options, peers: TransportPeers | undefined, log: FastifyBaseLogger, warnings: Warnings) {
+    this.#options = options
+    this.#peers = peers
+    this.#log = log
+    this.#warnings = warnings
+    this.hasPolicy = options.trustedPeers !== undefined
+    this.#policy = createPolicy(options.trustedPeers, this.#logError)
+  }
+
+  /** Swaps the policy at once. Throws FST_REAL_IP_INVALID_OPTION, and then nothing has changed. */
+  setTrustedPeers (trustedPeers: TrustedPeers): void {
+    this.#policy = createPolicy(checkTrustedPeers(trustedPeers), this.#logError)
+  }
+
+  /** Looks at a new connection: reads its transport peer where that is called for, and resets it where it is not wanted. */
+  examine (socket: object, fd: number, found: Claim | Fallback): Evidence {
+    const claim = claimOf(found)
+    if (claim?.course.source === 'vtoa') this.#sample(fd, claim)
+    let evidence: Evidence = found
+    if (this.hasPolicy) evidence = this.#check(socket, fd, found)
+    else if (claim !== undefined && !isPlausible(claim, undefined)) evidence = this.#search(socket, fd, new Checked(found))
+    if (this.#refuses(evidence)) reset(socket)
+    return evidence
+  }
+
+  #check (socket: object, fd: number, found: Claim | Fallback): Checked {
+    const evidence = new Checked(found)
+    if (fd < 0 || this.#peers === undefined) return evidence
+    if (this.#peers.readSavedSyn(fd, this.#endpoint)) {
+      evidence.peer = peerAddress(this.#endpoint)
+      evidence.peerPort = this.#endpoint.port
+      return evidence
+    }
+    this.#warnings.warn('EMPTY_SYN')
+    return this.#search(socket, fd, evidence)
+  }
+
+  /** Looks for the transport peer another way, which may take until later. */
+  #search (socket: object, fd: number, evidence: Checked): Checked {
+    let later = false
+    evidence.pending = true
+    this.#peers?.ask(fd, (peer, port) => {
+      evidence.peer = peer
+      evidence.peerPort = port
+      evidence.pending = false
+      evidence.policy = undefined
+      if (later && this.#refuses(evidence)) reset(socket)
+      const resume = this.#waiting.get(evidence)
+      this.#waiting.delete(evidence)
+      resume?.forEach((next) => next())
+    })
+    later = true
+    return evidence
+  }
+
+  /** What is to be said of a connection that no server of this plugin handed over. */
+  examineUnobserved (found: Fallback, injected: boolean): Evidence {
+    if (!this.hasPolicy) return found
+    const evidence = new Checked(found)
+    // Whoever calls inject() plays the network, and says who sends.
+    const address = injected ? parseAddress(found.realAddress.address ?? '') : undefined
+    if (address !== undefined) evidence.peer = peerAddress(address)
+    return evidence
+  }
+
+  /** Calls `next` when it is known who sent the packets: at once, but for connections whose search goes on. */
+  whenKnown (evidence: Evidence | undefined, next: () => void): void {
+    if (!(evidence instanceof Checked) || !evidence.pending) return next()
+    const waiting = this.#waiting.get(evidence)
+    if (waiting === undefined) this.#waiting.set(evidence, [next])
+    else waiting.push(next)
+  }
+
+  /** Whether a live connection is still allowed, by the policy of the moment. */
+  allows (evidence: Evidence): boolean {
+    if (!(evidence instanceof Checked)) return true
+    return !(evidence.policy === this.#policy ? evidence.refused : this.#refuses(evidence))
+  }
+
+  /** The answer for a connection, by the policy of the moment. */
+  answer (evidence: Evidence): RealAddress {
+    if (!(evidence instanceof Checked)) return evidence.realAddress
+    const cell = this.#judge(evidence)
+    return evidence.realAddress ??= this.#answer(evidence, cell)
+  }
+
+  /** Whether a walk through a forwarding header may start at the connection's answer. */
+  forwards (evidence: Evidence): boolean {
+    return evidence instanceof Checked && this.#judge(evidence).forwards === true
+  }
+
+  #judge (evidence: Checked): Cell {
+    if (evidence.policy === this.#policy) return evidence.cell as Cell
+    const { claim, peer, peerPort } = evidence
+    const row = this.#policy.rowOf(peer, peerPort)
+    const column = columnOf(claimOf(claim), peer, peerPort)
+    if (column !== 'absent' && peer !== undefined) this.rewritten = true
+    if (row === 'unlisted' && this.#firstUntrusted) {
+      this.#firstUntrusted = false
+      if (isThisHost(peer as PeerAddress)) this.#warnings.warn('SIDECAR')
+    }
+    evidence.policy = this.#policy
+    evidence.realAddress = undefined
+    return evidence.cell = table[row][column]
+  }
+
+  #answer (evidence: Checked, cell: Cell): RealAddress {
+    const { peer, peerPort } = evidence
+    const source = evidence.claim.realAddress
+    const transportPeer = peer && Object.freeze({ address: peer.text, port: peerPort === 0 ? undefined : peerPort })
+    const reason = cell.reason ?? source.reason
+    const { trust } = cell
+    const provenance = { ...(reason && { reason }), trust, transportPeer, attempts: source.attempts }
+    const believed = cell.believe !== undefined && this.#options.settings.unverified === 'believe'
+    // Without a policy to find it, the transport peer of an absent claim is what the source says.
+    const isSource = cell.answer === 'source' || cell.answer === 'claim' || believed ||
+      (cell.answer === 'peer' && peer === undefined && claimOf(evidence.claim) === undefined)
+    if (isSource) return answer({ ...source, ...provenance })
+    if (cell.answer === 'peer' && transportPeer !== undefined) {
+      return answer({ ...transportPeer, family: (peer as PeerAddress).family, source: 'transport-peer', ...provenance })
+    }
+    return answer({ address: undefined, port: undefined, family: undefined, source: 'none', ...provenance })
+  }
+
+  /** Decides whether a connection is to be closed. */
+  #refuses (evidence: Evidence): boolean {
+    if (!(evidence instanceof Checked)) return !this.#admits(evidence)
+    // Decided once it is known, before any request of the connection is handled.
+    if (evidence.pending) return false
+    const { setting } = this.#judge(evidence)
+    if (setting !== undefined && this.#options.settings[setting] === 'reject') return evidence.refused = true
+    if (this.#options.admit === undefined || evidence.asked === this.answer(evidence).address) return evidence.refused
+    return evidence.refused = !this.#admits(evidence)
+  }
+
+  #admits (evidence: Evidence): boolean {
+    const { admit } = this.#options
+    if (admit === undefined) return true
+    const realAddress = this.answer(evidence)
+    if (evidence instanceof Checked) evidence.asked = realAddress.address
+    return isTrue(admit, realAddress, 'admit', this.#logError)
+  }
+
+  #sample (fd: number, claim: Claim): void {
+    this.rewritten = true
+    if (this.#claims++ % SAMPLED === 0 && this.#peers?.disagrees(fd, claim) === true) this.#warnings.warn('DISAGREE')
+  }
+
+  readonly #logError = (message: string, error?: unknown): void => {
+    const now = performance.now()
+    if (now - this.#errorAt < ERROR_INTERVAL) return
+    this.#errorAt = now
+    this.#log.error({ err: error }, `fastify-real-ip: ${message}`)
+  }
+}
+
+function claimOf (found: Claim | Fallback): Claim | undefined {
+  return found instanceof IPv4Claim || found instanceof IPv6Claim ? found : undefined
+}
+
+function isThisHost (peer: PeerAddress): boolean {
+  return isLoopback(peer) || Object.values(networkInterfaces()).flat().some((own) => {
+    const address = own && parseAddress(own.address)
+    return address !== undefined && sameAddress(address, peer)
+  })
+}

@@ -1,0 +1,60 @@
+import type { TrustedPeers } from '../types'
+import { compileRanges, type Ranges } from './ranges'
+import type { PeerAddress } from './transport-peer'
+import type { PeerRow } from './trust'
+
+/** One state of the list: never changed, only replaced, so that what was judged under it can be told by its identity. */
+export interface Policy {
+  rowOf (peer: PeerAddress | undefined, port: number): PeerRow
+  /** The list, where it is one. */
+  readonly ranges: Ranges | undefined
+}
+
+export function createPolicy (trustedPeers: TrustedPeers | undefined, onError: (message: string, error?: unknown) => void): Policy {
+  if (trustedPeers === undefined) return { rowOf: () => 'unset', ranges: undefined }
+  if (trustedPeers === 'any') return { rowOf: () => 'any', ranges: undefined }
+  if (typeof trustedPeers === 'function') {
+    return {
+      rowOf (peer, port) {
+        if (peer === undefined) return 'unknown'
+        return isTrue(trustedPeers, { address: peer.text, port: port === 0 ? undefined : port }, 'trustedPeers', onError)
+          ? 'listed'
+          : 'unlisted'
+      },
+      ranges: undefined
+    }
+  }
+  const ranges = compileRanges(trustedPeers, 'trustedPeers')
+  const rows = new WeakMap<PeerAddress, PeerRow>()
+  return {
+    rowOf (peer) {
+      if (peer === undefined) return 'unknown'
+      let row = rows.get(peer)
+      if (row === undefined) {
+        row = ranges.includes(peer) ? 'listed' : 'unlisted'
+        rows.set(peer, row)
+      }
+      return row
+    },
+    ranges
+  }
+}
+
+/** Calls a predicate of the user's: only exact `true` counts, and whatever it does instead is an error that is logged. */
+export function isTrue<T> (
+  predicate: (argument: T) => unknown, argument: T, name: string, onError: (message: string, error?: unknown) => void
+): boolean {
+  try {
+    const result = predicate(argument)
+    if (typeof (result as PromiseLike<unknown> | undefined)?.then === 'function') {
+      // Its rejection must not end the process.
+      Promise.resolve(result).catch(() => {})
+      onError(`'${name}' returned a promise, which counts as false: it must be synchronous`)
+    }
+    return result === true
+  } catch (error) {
+    onError(`'${name}' threw, which counts as false`, error)
+    return false
+  }
+}
+

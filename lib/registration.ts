@@ -1,0 +1,132 @@
+import type { Server } from 'node:net'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { RealAddress, RealIp } from '../types'
+import { listeningFdOf } from './connection'
+import { FST_REAL_IP_INVALID_OPTION, FST_REAL_IP_NATIVE_UNAVAILABLE, FST_REAL_IP_NO_TRANSPORT_PEER } from './errors'
+import { Guard } from './guard'
+import { type Libc, loadLibc } from './libc'
+import { Observer } from './observer'
+import type { Options } from './options'
+import { compileRanges } from './ranges'
+import { createResolve, createSources, type Resolve } from './resolve'
+import { followServers } from './servers'
+import { TransportPeers } from './transport-peer'
+import { Warnings } from './warnings'
+
+/** What a server has of this plugin. Other copies of the package in the process use it too: names and meanings stay. */
+export interface Registration {
+  readonly options: Options
+  answerRequest (request: FastifyRequest): RealAddress
+  readonly realIp: RealIp
+}
+
+// A request keeps the answer that it began with, also when the list is swapped.
+const kAnswer = Symbol('fastify-real-ip.answer')
+type Request = FastifyRequest & { [kAnswer]?: RealAddress | null }
+
+/** Throws where the options cannot be met; then nothing is left behind. */
+export function register (app: FastifyInstance, options: Options, onClose: () => void): Registration {
+  const libc = loadLibc()
+  const native = typeof libc === 'string' ? undefined : libc
+  if (typeof libc === 'string') {
+    if (options.require) throw new FST_REAL_IP_NATIVE_UNAVAILABLE(libc)
+    app.log.warn(`fastify-real-ip: ${libc}; request.realIp is the socket's own remote address, the balancer's if there is one`)
+  }
+  const resolve = native && chooseResolve(native, options)
+  const peers = native && new TransportPeers(native)
+  const warnings = new Warnings(app.log)
+  const guard = new Guard(options, peers, app.log, warnings)
+  const observer = new Observer(resolve, guard, options.forwarded)
+
+  function prepare (server: Server): Error | undefined {
+    if (!guard.hasPolicy) return undefined
+    const why = peers === undefined ? libc as string : armListener(peers, server)
+    // 'any' believes every peer, and can do without knowing it.
+    return why === undefined || options.trustedPeers === 'any' ? undefined : new FST_REAL_IP_NO_TRANSPORT_PEER(why)
+  }
+
+  const error = app.server.listening ? prepare(app.server) : undefined
+  if (error !== undefined) throw error
+  const unfollow = followServers(app.server, observer.listeners, prepare)
+  app.addHook('onClose', (_instance, done) => {
+    unfollow()
+    peers?.close()
+    onClose()
+    done()
+  })
+
+  function answer (request: FastifyRequest): RealAddress {
+    const evidence = observer.ofRequest(request.raw)
+    return evidence === undefined ? observer.lookup(request.raw) : observer.answer(request.raw, evidence)
+  }
+
+  if (guard.hasPolicy) {
+    app.decorateRequest(kAnswer, null)
+    app.addHook('onRequest', (request: Request, reply: FastifyReply, next: () => void) => {
+      const evidence = observer.ofRequest(request.raw)
+      guard.whenKnown(evidence, () => {
+        if (evidence !== undefined && !guard.allows(evidence)) {
+          reply.hijack()
+          observer.close(request.raw)
+          return
+        }
+        request[kAnswer] = answer(request)
+        next()
+      })
+    })
+  }
+
+  if (native !== undefined) warnOfPolicy(options, warnings)
+  let trustProxyChecked = false
+  return {
+    options,
+    answerRequest (request: Request) {
+      if (guard.rewritten && !trustProxyChecked) {
+        trustProxyChecked = true
+        // Fastify gives requests this property with 'trustProxy' alone.
+        if ('ips' in request) warnings.warn('TRUST_PROXY')
+      }
+      return request[kAnswer] ?? answer(request)
+    },
+    realIp: {
+      lookup: (connection) => observer.lookup(connection, kAnswer),
+      setTrustedPeers (trustedPeers) {
+        if (!guard.hasPolicy) {
+          throw new FST_REAL_IP_INVALID_OPTION(
+            "'trustedPeers' can be swapped only where it was given: register the plugin with it, [] for nobody")
+        }
+        guard.setTrustedPeers(trustedPeers)
+      }
+    }
+  }
+}
+
+/** Throws where the options require a kernel source and none can work. */
+function chooseResolve (libc: Libc, options: Options): Resolve {
+  const sources = createSources(options.sources, libc)
+  if (options.require) {
+    const missing = sources.map((source) => source.missing())
+    if (!missing.includes(undefined)) throw new FST_REAL_IP_NATIVE_UNAVAILABLE(missing.join('; '))
+  }
+  return createResolve(sources)
+}
+
+/** Why a listening server's connections cannot be told by their true sender; undefined where they can. */
+function armListener (peers: TransportPeers, server: Server): string | undefined {
+  if (typeof server.address() === 'string') return undefined
+  const fd = listeningFdOf(server)
+  if (fd < 0) {
+    return 'this process has no listening socket of its own (a cluster worker, whose primary accepts). ' +
+      'Give each worker one with listen({ reusePort: true }), Node.js 22.12 or later, or one worker with listen({ exclusive: true })'
+  }
+  const errno = peers.arm(fd)
+  return errno && `the listening socket refuses TCP_SAVE_SYN (${errno}). Listen on a plain TCP socket, not MPTCP, on Linux 4.3 or later`
+}
+
+function warnOfPolicy ({ trustedPeers, forwarded }: Options, warnings: Warnings): void {
+  if (trustedPeers === undefined) warnings.warn('FORGEABLE')
+  if (Array.isArray(trustedPeers) && forwarded !== undefined &&
+    compileRanges(trustedPeers, 'trustedPeers').overlaps(compileRanges(forwarded.trust, 'forwarded.trust'))) {
+    warnings.warn('OVERLAP')
+  }
+}

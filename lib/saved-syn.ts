@@ -1,0 +1,56 @@
+import { decodeIPv6, type Endpoint, word } from './sockaddr'
+
+// IANA protocol numbers; those an IPv6 header chain can hold before TCP.
+const HOP_BY_HOP = 0
+const TCP = 6
+const ROUTING = 43
+const AUTHENTICATION = 51
+const DESTINATION_OPTIONS = 60
+
+/** Where the TCP header stands in a saved SYN (RFC 791, RFC 8200), or -1. */
+export function tcpHeaderAt (bytes: Uint8Array, length: number): number {
+  if (length < 1) return -1
+  const version = (bytes[0] as number) >>> 4
+  if (version === 4) {
+    const header = ((bytes[0] as number) & 15) * 4
+    return header >= 20 && bytes[9] === TCP && header + 20 <= length ? header : -1
+  }
+  if (version !== 6) return -1
+  let next = bytes[6] as number
+  let at = 40
+  while (at + 20 <= length) {
+    switch (next) {
+      case TCP: return at
+      case HOP_BY_HOP:
+      case ROUTING:
+      case DESTINATION_OPTIONS:
+        next = bytes[at] as number
+        at += ((bytes[at + 1] as number) + 1) * 8
+        break
+      case AUTHENTICATION:
+        next = bytes[at] as number
+        at += ((bytes[at + 1] as number) + 2) * 4
+        break
+      default: return -1
+    }
+  }
+  return -1
+}
+
+/**
+ * Decodes who sent a SYN: source address and port of its IP and TCP headers, as TCP_SAVED_SYN gives them. An address of
+ * an IPv6 header stays IPv6 whatever it looks like. False, and `into` untouched, for bytes that are no such headers.
+ */
+export function decodeSavedSyn (bytes: Uint8Array, length: number, into: Endpoint): boolean {
+  const tcp = tcpHeaderAt(bytes, length)
+  if (tcp < 0) return false
+  if ((bytes[0] as number) >>> 4 === 4) {
+    into.family = 'IPv4'
+    into.w0 = into.w1 = into.w2 = 0
+    into.w3 = word(bytes, 12)
+  } else {
+    decodeIPv6(bytes, 8, into)
+  }
+  into.port = (bytes[tcp] as number) << 8 | (bytes[tcp + 1] as number)
+  return true
+}

@@ -1,0 +1,95 @@
+import { endianness } from 'node:os'
+import { AF_INET6, decodeIPv6, type Endpoint, unmap, word } from './sockaddr'
+
+// <linux/netlink.h>, <linux/sock_diag.h>, <linux/inet_diag.h>, <net/tcp_states.h>
+const NLMSG_HEADER = 16
+const NLMSG_ERROR = 2
+const NLMSG_DONE = 3
+const NLM_F_REQUEST = 1
+const NLM_F_MULTI = 2
+const NLM_F_DUMP = 0x300
+const SOCK_DIAG_BY_FAMILY = 20
+const IPPROTO_TCP = 6
+const TCP_LISTEN = 10
+const INET_DIAG_MSG = 72
+const COOKIE = 44
+
+/** The length of a request, in bytes: struct nlmsghdr and struct inet_diag_req_v2. */
+export const REQUEST = NLMSG_HEADER + 56
+
+// Netlink speaks the machine's own byte order.
+const little = endianness() === 'LE'
+
+/** Asks for all TCP sockets of `family` (AF_INET or AF_INET6) with this local port that are no listeners. */
+export function encodeDump (into: Uint8Array, family: number, localPort: number): void {
+  const view = header(into, family, NLM_F_REQUEST | NLM_F_DUMP)
+  view.setUint32(NLMSG_HEADER + 4, ~(1 << TCP_LISTEN) >>> 0, little)
+  view.setUint16(NLMSG_HEADER + 8, localPort)
+}
+
+/**
+ * Asks for the one TCP socket between two sockaddrs of one family, as getsockname(2) and getpeername(2) give them, and
+ * with this SO_COOKIE: the kernel refuses where the socket between them is another.
+ */
+export function encodeExact (into: Uint8Array, family: number, local: Uint8Array, peer: Uint8Array, cookie: Uint8Array): void {
+  const view = header(into, family, NLM_F_REQUEST)
+  view.setUint32(NLMSG_HEADER + 4, 0xffffffff, little)
+  const [address, length] = family === AF_INET6 ? [8, 16] : [4, 4]
+  into.set(local.subarray(2, 4), NLMSG_HEADER + 8)
+  into.set(peer.subarray(2, 4), NLMSG_HEADER + 10)
+  into.set(local.subarray(address, address + length), NLMSG_HEADER + 12)
+  into.set(peer.subarray(address, address + length), NLMSG_HEADER + 28)
+  // A link-local connection is bound to the interface that its sockaddr_in6 names.
+  if (family === AF_INET6) into.set(peer.subarray(24, 28), NLMSG_HEADER + 44)
+  into.set(cookie.subarray(0, 8), NLMSG_HEADER + 48)
+}
+
+function header (into: Uint8Array, family: number, flags: number): DataView {
+  into.fill(0, 0, REQUEST)
+  const view = new DataView(into.buffer, into.byteOffset, REQUEST)
+  view.setUint32(0, REQUEST, little)
+  view.setUint16(4, SOCK_DIAG_BY_FAMILY, little)
+  view.setUint16(6, flags, little)
+  into[NLMSG_HEADER] = family
+  into[NLMSG_HEADER + 1] = IPPROTO_TCP
+  return view
+}
+
+/**
+ * What is left of an answer after one read: more, or nothing, or it cannot be followed. A refusal (ENOENT: there is no
+ * such connection; ESTALE: it is another) is a whole answer too.
+ */
+export type Rest = 'more' | 'done' | 'broken'
+
+/**
+ * Walks the messages of one read, and gives `found` each connection's cookie, with its remote endpoint in `into`.
+ */
+export function decodeAnswers (bytes: Uint8Array, length: number, into: Endpoint, found: (cookie: bigint) => void): Rest {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, length)
+  let at = 0
+  while (at < length) {
+    if (at + NLMSG_HEADER > length) return 'broken'
+    const size = view.getUint32(at, little)
+    if (size < NLMSG_HEADER || at + size > length) return 'broken'
+    const body = at + NLMSG_HEADER
+    const type = view.getUint16(at + 4, little)
+    if (type === NLMSG_DONE || type === NLMSG_ERROR) return 'done'
+    // The exact lookup answers with the listener where no connection has the tuple.
+    if (type === SOCK_DIAG_BY_FAMILY && size >= NLMSG_HEADER + INET_DIAG_MSG && bytes[body + 1] !== TCP_LISTEN) {
+      into.port = view.getUint16(body + 6)
+      if (bytes[body] === AF_INET6) {
+        decodeIPv6(bytes, body + 24, into)
+        unmap(into)
+      } else {
+        into.family = 'IPv4'
+        into.w0 = into.w1 = into.w2 = 0
+        into.w3 = word(bytes, body + 24)
+      }
+      found(view.getBigUint64(body + COOKIE, little))
+    }
+    // A dump says of each message that there are others; the answer to an exact lookup is one alone.
+    if ((view.getUint16(at + 6, little) & NLM_F_MULTI) === 0) return 'done'
+    at += size + 3 & ~3
+  }
+  return 'more'
+}
