@@ -1,0 +1,103 @@
+// Plants faults in copies of lib/ and runs the decisive lab test against each: it has to fail. Ends with a plain line.
+
+import { spawnSync } from 'node:child_process'
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+
+interface Fault {
+  readonly name: string
+  readonly edits: ReadonlyArray<readonly [file: string, find: string, replace: string]>
+}
+
+const faults: ReadonlyArray<Fault> = [
+  {
+    name: 'the cache is keyed by fd',
+    edits: [
+      ['lib/observer.ts', 'readonly #evidence = new WeakMap<object, Evidence>()',
+        'readonly #evidence = new class { byFd = new Map<any, any>(); keys = new WeakMap<any, any>(); ' +
+        'key (o: any) { const fd = o?._handle?.fd ?? o?.socket?._handle?.fd; if (fd >= 0) this.keys.set(o, fd); return this.keys.get(o) } ' +
+        'get (o: any): any { return this.byFd.get(this.key(o)) } has (o: any) { return false } ' +
+        'set (o: any, e: any) { if (!this.keys.has(o)) this.key(o) ?? this.keys.set(o, e.fd); this.byFd.set(this.key(o), e) } }()']
+    ]
+  },
+  {
+    name: 'the buffer is not cleared',
+    edits: [['lib/libc.ts', 'getsockopt (fd, level, optname, room = SOCKADDR_STORAGE) {\n      words.fill(0)\n',
+      'getsockopt (fd, level, optname, room = SOCKADDR_STORAGE) {\n']]
+  },
+  {
+    name: 'optlen is trusted',
+    edits: [['lib/sources/vtoa.ts', 'libc.family()', '(libc.length() >= 28 ? 10 : 2)']]
+  },
+  {
+    name: 'read at the first request instead of at connect',
+    edits: [
+      ['lib/observer.ts', 'this.#evidence.set(key, this.#guard.examine(socket, fd, this.#read(socket, fd)))',
+        'void key; this.#late.set(key, () => this.#guard.examine(socket, fdOf(socket), this.#read(socket, fdOf(socket))))'],
+      ['lib/observer.ts', 'readonly #resolve: Resolve | undefined\n',
+        'readonly #resolve: Resolve | undefined\n  readonly #late = new WeakMap<object, () => Evidence>()\n'],
+      ['lib/observer.ts', 'return this.#evidence.get(key as object)\n',
+        'let e = this.#evidence.get(key as object); const s: any = (raw.stream as any)?.session?.socket ?? raw.socket; ' +
+        'if (e === undefined) { e = this.#late.get(acceptedSocket(s?.valueOf()) as object)?.(); if (e) this.#evidence.set(key as object, e) } return e\n']
+    ]
+  },
+  {
+    name: 'the HTTP/2 proxy object is the key',
+    edits: [
+      ['lib/observer.ts', 'const key: unknown = isObject(raw.stream) ? raw.stream : acceptedSocket(raw.socket)',
+        'const key: unknown = isObject(raw.stream) ? raw.socket : acceptedSocket(raw.socket)'],
+      ['lib/observer.ts', 'this.#inherit(session, socketOfSession(session))', 'this.#inherit(session.socket, socketOfSession(session))'],
+      ['lib/observer.ts', 'this.#inherit(stream, stream.session)', 'this.#inherit((stream as any).session?.socket, (stream as any).session?.socket)']
+    ]
+  }
+]
+
+const project = path.dirname(require.resolve('fastify-real-ip/package.json'))
+
+function run (edits: Fault['edits']): { passed: boolean, output: string } {
+  const copy = mkdtempSync(path.join(tmpdir(), 'fastify-real-ip-fault-'))
+  try {
+    for (const part of ['lib', 'types', 'test', 'package.json', 'tsconfig.json']) {
+      cpSync(path.join(project, part), path.join(copy, part), { recursive: true })
+    }
+    symlinkSync(path.join(project, 'node_modules'), path.join(copy, 'node_modules'))
+    for (const [file, find, replace] of edits) {
+      const source = readFileSync(path.join(copy, file), 'utf8')
+      if (source.split(find).length !== 2) throw new Error(`${file} has not exactly one '${find}' to plant a fault in`)
+      writeFileSync(path.join(copy, file), source.replace(find, () => replace))
+    }
+    const tsc = spawnSync(process.execPath, [require.resolve('typescript/bin/tsc'), '-p', copy,
+      '--noUnusedLocals', 'false', '--noUnusedParameters', 'false'], { encoding: 'utf8' })
+    if (tsc.status !== 0) throw new Error(`it does not compile:\n${tsc.stdout}`)
+    const test = spawnSync(process.execPath, [path.join(copy, 'dist/test/kernel/decisive.test.js')], {
+      encoding: 'utf8', cwd: copy, env: { ...process.env, FASTIFY_REAL_IP_LAB: 'required' }
+    })
+    return { passed: test.status === 0, output: test.stdout + test.stderr }
+  } finally {
+    rmSync(copy, { recursive: true, force: true })
+  }
+}
+
+let failed = 0
+const only = process.argv[2]
+const report = (good: boolean, line: string) => {
+  if (!good) failed++
+  console.log(`${good ? 'ok' : 'NOT OK'} - ${line}`)
+}
+
+const control = run([])
+report(control.passed, 'without a fault the decisive test passes')
+if (!control.passed) console.log(control.output)
+let count = 1
+for (const { name, edits } of faults) {
+  if (only !== undefined && !name.includes(only)) continue
+  const { passed, output } = run(edits)
+  // It has to fail by an answer, not because nothing ran.
+  const caught = !passed && /not ok/.test(output) && /^ *# Subtest: h2$/m.test(output)
+  report(caught, `caught: ${name}`)
+  if (!caught || only !== undefined) console.log(output.split('\n').filter((line) => /not ok|instead of|wrong/.test(line)).slice(0, 12).join('\n'))
+  count++
+}
+console.log(`faults: ${count - failed} passed, ${failed} failed`)
+process.exit(failed === 0 ? 0 : 1)
