@@ -11,6 +11,7 @@ export function inLab (name: string, tests: (t: Test, lab: Lab) => Promise<void>
     t.test(name, { skip: missing }, () => {})
     return
   }
+  t.setTimeout(300_000)
   t.test(name, { timeout: 120_000 }, async (t) => {
     const lab = await openLab()
     t.teardown(() => lab.close())

@@ -29,7 +29,7 @@ export interface VtoaModule {
   start (ways?: { getsockopt?: boolean, getpeername?: boolean }): void
   /** as rmmod */
   stop (): void
-  /** makes 1348 misbehave from now on; without a fault it behaves again */
+  /** makes 1348 misbehave from now on, across starts; without a fault it behaves again */
   fault (fault?: Fault): void
 }
 
@@ -80,6 +80,7 @@ let home: string | undefined // the cgroup that this process was in before the f
 /** undefined where the lab can run, else one sentence that says what is missing */
 export function labUnavailable (): string | undefined {
   if (process.platform !== 'linux') return 'the kernel lab needs Linux'
+  // before 5.18 no program could choose the errno of a getsockopt
   const [major = 0, minor = 0] = release().split('.').map(Number)
   if (major < 5 || (major === 5 && minor < 18)) return `the kernel lab needs Linux 5.18 or newer, this is ${release()}`
   if (process.getuid!() !== 0) return 'the kernel lab needs root: it loads eBPF programs'

@@ -81,8 +81,8 @@ static __always_inline int read_toa(struct connection *connection, const __u8 *o
   return 1;
 }
 
-// Visits every offset in turn and skips to `next`. Because `next` is memory, whose content the
-// verifier does not follow, each turn is one state to it; an ordinary loop would be a million.
+// Visits every offset in turn and skips to `next`. Because `next` is volatile memory, whose content
+// the verifier does not follow, each turn is one state to it; an ordinary loop would be a million.
 static __always_inline void walk_options(struct connection *connection) {
   for (__u32 i = 0; i < TCP_OPTIONS_MAX; i++) {
     const __u8 *option = connection->options + i;
@@ -129,7 +129,8 @@ int remember_toa(struct bpf_sock_ops *skops) {
 }
 
 // The kernel copies optlen bytes of ctx->optval to the caller, and optlen itself. The module leaves
-// optlen alone yet writes only its sockaddr, so the rest has to be what the caller has there already.
+// optlen alone yet writes only its sockaddr, so the rest has to be what the caller has there already
+// (of buffers beyond a sockaddr_storage, what follows that is cleared).
 static __always_inline void keep_callers_bytes(struct bpf_sockopt *ctx) {
   struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
   __u8 *optval = ctx->optval;

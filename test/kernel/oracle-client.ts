@@ -13,6 +13,8 @@ import { claimedBy, type Stamp } from './stamp'
 interface Answer { realIp?: string, port?: number, source?: string }
 
 interface Connection {
+  /** what the client was set to when it was made */
+  readonly stamp: Stamp | null
   readonly raw: net.Socket
   readonly localPort: number
   readonly localAddress: string
@@ -49,7 +51,7 @@ async function halfOfTls (raw: net.Socket, protocol: Protocol): Promise<void> {
   secure.destroy()
 }
 
-async function speak (raw: net.Socket, protocol: Protocol): Promise<Connection> {
+async function speak (raw: net.Socket, protocol: Protocol, stamp: Stamp | null): Promise<Connection> {
   const { localPort = 0, localAddress = '' } = raw
   let socket = raw
   if (protocol === 'https' || protocol === 'h2') {
@@ -57,7 +59,7 @@ async function speak (raw: net.Socket, protocol: Protocol): Promise<Connection> 
     await once(socket, 'secureConnect')
   }
   const speaker = protocol === 'http' || protocol === 'https' ? speakHttp1(socket) : await speakHttp2(socket)
-  return { raw, localPort, localAddress, ...speaker }
+  return { stamp, raw, localPort, localAddress, ...speaker }
 }
 
 function speakHttp1 (socket: net.Socket): Pick<Connection, 'ask' | 'send' | 'end'> {
@@ -79,8 +81,8 @@ function speakHttp1 (socket: net.Socket): Pick<Connection, 'ask' | 'send' | 'end
 
 async function speakHttp2 (socket: net.Socket): Promise<Pick<Connection, 'ask' | 'send' | 'end'>> {
   const session = http2.connect('http://oracle', { createConnection: () => socket })
-  await once(session, 'connect')
   session.on('error', () => {})
+  await once(session, 'connect')
   return {
     async ask (path) {
       return JSON.parse(await text(session.request({ ':path': path })))
@@ -100,7 +102,7 @@ async function abandon (raw: net.Socket, options: OracleRun): Promise<void> {
   if (options.abandon === 'tls') {
     await halfOfTls(raw, options.protocol ?? 'http')
   } else if (options.abandon === 'request') {
-    const connection = await speak(raw, options.protocol ?? 'http')
+    const connection = await speak(raw, options.protocol ?? 'http', null)
     await connection.send(options.path ?? '/whoami')
   }
   await reset(raw)
@@ -126,9 +128,9 @@ async function finish (connection: Connection, ending: Ending): Promise<void> {
   else await reset(connection.raw)
 }
 
-async function interrogate (connection: Connection, options: OracleAsk, stamp: Stamp | null, tally: OracleTally): Promise<void> {
+async function interrogate (connection: Connection, options: OracleAsk, tally: OracleTally): Promise<void> {
   for (let i = 0; i < (options.requests ?? 1); i++) {
-    const expected = expectation(connection, options, stamp)
+    const expected = expectation(connection, options)
     const got = await connection.ask(options.path ?? '/whoami')
     tally.answers++
     if (got.source !== undefined) tally.sources[got.source] = (tally.sources[got.source] ?? 0) + 1
@@ -141,13 +143,12 @@ async function interrogate (connection: Connection, options: OracleAsk, stamp: S
   }
 }
 
-function expectation (connection: Connection, options: OracleAsk, stamp: Stamp | null): Claim[] {
-  const { localPort, localAddress } = connection
-  const { expect = 'stamped' } = options
+function expectation ({ stamp, localPort, localAddress }: Connection, { expect = 'stamped' }: OracleAsk): Claim[] {
   if (typeof expect === 'object') return [expect]
   const peer = { address: localAddress, port: localPort }
   if (expect === 'peer') return [peer]
-  const claimed = claimedBy(stamp!, localPort)
+  if (stamp === null || stamp.bytes !== undefined) throw new Error('the client claims no one address: tell the oracle what to expect')
+  const claimed = claimedBy(stamp, localPort)
   return expect === 'stamped' ? [claimed] : [claimed, peer]
 }
 
@@ -158,17 +159,16 @@ function agrees (got: Answer, claim: Claim): boolean {
 /** Does all `jobs`, some at a time, until the time is over. */
 async function inParallel<Job> (jobs: Job[], options: OracleAsk, tally: OracleTally, work: (job: Job) => Promise<void>): Promise<void> {
   const queue = jobs.values()
-  let timer: NodeJS.Timeout | undefined
-  const timedOut = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new Error('timed out')), options.timeout ?? 30_000)
-  })
+  const timeout = new AbortController()
+  const timer = setTimeout(() => timeout.abort(), options.timeout ?? 30_000)
+  const timedOut = once(timeout.signal, 'abort').then(() => { throw new Error('timed out') })
   timedOut.catch(() => {}) // perhaps nobody is waiting any more
 
   async function worker (): Promise<void> {
     for (const job of queue) {
       tally.connections++
       try {
-        await Promise.race([work(job), timedOut])
+        await Promise.race([timeout.signal.aborted ? timedOut : work(job), timedOut])
       } catch (error) {
         tally.errors++
         if (tally.messages.length < SAMPLES_MAX) tally.messages.push(String(error))
@@ -193,8 +193,8 @@ async function run (options: OracleRun, stamp: Stamp | null): Promise<OracleTall
       await abandon(raw, options)
       tally.abandoned++
     } else {
-      const connection = await speak(raw, options.protocol ?? 'http')
-      await interrogate(connection, options, stamp, tally)
+      const connection = await speak(raw, options.protocol ?? 'http', stamp)
+      await interrogate(connection, options, tally)
       await finish(connection, options.then ?? 'end')
     }
     sockets.delete(raw)
@@ -203,13 +203,13 @@ async function run (options: OracleRun, stamp: Stamp | null): Promise<OracleTall
   return tally
 }
 
-async function again (options: OracleAgain, stamp: Stamp | null): Promise<OracleTally> {
+async function again (options: OracleAgain): Promise<OracleTally> {
   const tally = newTally()
   const connections = kept.splice(0, options.count ?? kept.length)
   const failed = new Set(connections)
 
   await inParallel(connections, options, tally, async connection => {
-    await interrogate(connection, options, stamp, tally)
+    await interrogate(connection, options, tally)
     await finish(connection, options.then ?? 'keep')
     failed.delete(connection)
   })
@@ -218,9 +218,8 @@ async function again (options: OracleAgain, stamp: Stamp | null): Promise<Oracle
 }
 
 process.on('message', async (message: OracleOrder) => {
-  const { id, stamp, ...rest } = message
-  const tally = rest.order === 'run' ? await run(rest.options, stamp) : await again(rest.options, stamp)
-  const report: OracleReport = { id, tally }
+  const tally = message.order === 'run' ? await run(message.options, message.stamp) : await again(message.options)
+  const report: OracleReport = { id: message.id, tally }
   process.send!(report)
 })
 process.on('disconnect', () => process.exit())

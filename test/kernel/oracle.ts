@@ -9,7 +9,7 @@ export interface Claim { readonly address: string, readonly port?: number }
 export interface OracleAsk {
   /** default '/whoami' */
   readonly path?: string
-  /** default 'stamped', what the client claims; 'peer' is the connection's own end; either, while the module comes and goes */
+  /** default 'stamped', what the client was set to claim when the connection was made; 'peer' is the connection's own end; either, while the module comes and goes */
   readonly expect?: 'stamped' | 'peer' | 'stamped-or-peer' | Claim
   /** not checked by default */
   readonly source?: string
@@ -69,14 +69,14 @@ export interface Oracle {
   close (): Promise<void>
 }
 
-/** What goes to the child: claims are made from `stamp` and each connection's local port. */
-export type OracleOrder = { id: number, stamp: Stamp | null } & (
-  | { order: 'run', options: OracleRun }
-  | { order: 'again', options: OracleAgain }
-)
+/** What goes to the child. It works out each connection's claim from `stamp` and the local port. */
+export type OracleOrder =
+  | { id: number, order: 'run', options: OracleRun, stamp: Stamp | null }
+  | { id: number, order: 'again', options: OracleAgain }
 
 export interface OracleReport { id: number, tally: OracleTally }
 
+type Unnumbered = OracleOrder extends infer Order ? Order extends unknown ? Omit<Order, 'id'> : never : never
 interface Waiting { resolve (tally: OracleTally): void, reject (error: Error): void }
 type Spawn = (command: string, args: readonly string[], options: SpawnOptions) => ChildProcess
 
@@ -95,25 +95,21 @@ export function openOracle (spawn: Spawn, currentStamp: () => Stamp | null): Ora
     waiting.clear()
   })
 
-  function obey (order: 'run' | 'again', options: OracleRun | OracleAgain): Promise<OracleTally> {
-    const stamp = currentStamp()
-    if (needsClaim(options) && (stamp === null || stamp.bytes !== undefined)) {
-      throw new TypeError("this client claims no one address: give `expect`, 'peer' or { address, port }")
-    }
+  function obey (order: Unnumbered): Promise<OracleTally> {
     const id = ++orders
     return new Promise((resolve, reject) => {
       waiting.set(id, { resolve, reject })
-      child.send({ id, order, options, stamp }, error => {
+      child.send({ id, ...order }, error => {
         if (error !== null) reject(error)
       })
     })
   }
 
   return {
-    async run (options) { return await obey('run', options) },
-    async again (options = {}) { return await obey('again', options) },
+    run: options => obey({ order: 'run', options, stamp: currentStamp() }),
+    again: (options = {}) => obey({ order: 'again', options }),
     async drop ({ count, by = 'end' } = {}) {
-      const { connections } = await obey('again', { requests: 0, then: by, ...count === undefined ? {} : { count } })
+      const { connections } = await obey({ order: 'again', options: { requests: 0, then: by, ...count === undefined ? {} : { count } } })
       return connections
     },
     async close () {
@@ -121,8 +117,4 @@ export function openOracle (spawn: Spawn, currentStamp: () => Stamp | null): Ora
       await ended
     }
   }
-}
-
-function needsClaim ({ expect = 'stamped', requests, abandon }: Partial<OracleRun>): boolean {
-  return typeof expect === 'string' && expect !== 'peer' && requests !== 0 && abandon === undefined
 }

@@ -11,6 +11,7 @@ async function serve (options: object): Promise<void> {
   const app = Fastify()
   await app.register(realIp)
   app.get('/', (request) => request.realAddress)
+  app.get('/whoami', ({ realAddress: { address, port, source } }) => ({ realIp: address, port, source }))
   await app.listen(options)
   parent.once('message', () => {
     app.close().then(() => process.exit(0))
