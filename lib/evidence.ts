@@ -1,4 +1,4 @@
-import type { Attempt, KernelSource, RealAddress, Reason } from '../types'
+import type { Attempt, KernelSource, RealAddress, Reason, VirtualServer } from '../types'
 import { formatIPv4, formatIPv6 } from './address'
 import type { Endpoint } from './sockaddr'
 import type { PeerAddress } from './transport-peer'
@@ -99,6 +99,10 @@ function unchecked (claim: Claim, address: string): RealAddress {
   })
 }
 
+export function claimOf (endpoint: Endpoint, course: Course): Claim {
+  return endpoint.family === 'IPv4' ? new IPv4Claim(course, endpoint) : new IPv6Claim(course, endpoint)
+}
+
 /** What is known without a kernel source: the socket's own remote address, or nothing. */
 export interface Fallback {
   readonly realAddress: RealAddress
@@ -131,24 +135,42 @@ export function answer (fields: RealAddress): RealAddress {
   return Object.freeze(fields)
 }
 
+const PENDING = 1
+const REFUSED = 2
+const AMBIGUOUS = 4
+
 /** A claim, or what stands in its place, with the transport peer that it is checked against. */
 export class Checked {
   readonly claim: Claim | Fallback
   peer: PeerAddress | undefined = undefined
   peerPort = 0
-  /** Whether the transport peer is still being looked for. */
-  pending = false
   /** The policy that judged, and what it found: another policy calls for another judgement. */
   policy: object | undefined = undefined
   cell: Cell | undefined = undefined
   realAddress: RealAddress | undefined = undefined
-  /** Whether the connection is to be closed. */
-  refused = false
   /** The address that `admit` was last asked about; null: none yet. */
   asked: string | undefined | null = null
+  virtualServer: VirtualServer | undefined = undefined
+  #flags = 0
 
   constructor (claim: Claim | Fallback) {
     this.claim = claim
+  }
+
+  /** Whether the transport peer is still being looked for. */
+  get pending (): boolean { return (this.#flags & PENDING) !== 0 }
+  set pending (value: boolean) { this.#set(PENDING, value) }
+
+  /** Whether the connection is to be closed. */
+  get refused (): boolean { return (this.#flags & REFUSED) !== 0 }
+  set refused (value: boolean) { this.#set(REFUSED, value) }
+
+  /** Whether the sources contradict each other. */
+  get ambiguous (): boolean { return (this.#flags & AMBIGUOUS) !== 0 }
+  set ambiguous (value: boolean) { this.#set(AMBIGUOUS, value) }
+
+  #set (flag: number, value: boolean): void {
+    this.#flags = value ? this.#flags | flag : this.#flags & ~flag
   }
 }
 

@@ -4,15 +4,24 @@ import type { RealAddress, TrustedPeers } from '../types'
 import { parseAddress, sameAddress } from './address'
 import { reset } from './connection'
 import { answer, Checked, type Claim, type Evidence, type Fallback, IPv4Claim, IPv6Claim } from './evidence'
-import { checkTrustedPeers, type Options } from './options'
+import { checkList, checkTrustedPeers, type Options } from './options'
 import { createPolicy, isTrue, type Policy } from './policy'
-import { createEndpoint } from './sockaddr'
+import { createEndpoint, type Endpoint, sameEndpoint } from './sockaddr'
+import type { Source } from './sources/source'
 import { peerAddress, type PeerAddress, type TransportPeers } from './transport-peer'
 import { type Cell, columnOf, isLoopback, isPlausible, table } from './trust'
+import type { VirtualServerReader } from './virtual-server'
 import type { Warnings } from './warnings'
 
 const ERROR_INTERVAL = 1000
 const SAMPLED = 1024
+
+/** What the guard has of the kernel. */
+export interface Kernel {
+  readonly peers: TransportPeers
+  readonly witnesses: ReadonlyArray<Source>
+  readonly readVirtualServer: VirtualServerReader | undefined
+}
 
 /** Checks what the sources claim against the transport peer, and closes the connections that are not wanted. */
 export class Guard {
@@ -24,6 +33,9 @@ export class Guard {
   readonly #peers: TransportPeers | undefined
   readonly #log: FastifyBaseLogger
   readonly #warnings: Warnings
+  readonly #witnesses: ReadonlyArray<Source>
+  readonly #readVirtualServer: VirtualServerReader | undefined
+  readonly #sender = createEndpoint()
   readonly #endpoint = createEndpoint()
   readonly #waiting = new Map<Checked, Array<() => void>>()
   #policy: Policy
@@ -31,10 +43,15 @@ export class Guard {
   #firstUntrusted = true
   #errorAt = -Infinity
 
-  /** `peers` is undefined where the system calls cannot be made. */
-  constructor (options: Options, peers: TransportPeers | undefined, log: FastifyBaseLogger, warnings: Warnings) {
+  /**
+   * `kernel` is undefined where the system calls cannot be made. Its witnesses are sources that must not contradict the
+   * one that answers.
+   */
+  constructor (options: Options, kernel: Kernel | undefined, log: FastifyBaseLogger, warnings: Warnings) {
     this.#options = options
-    this.#peers = peers
+    this.#peers = kernel?.peers
+    this.#witnesses = kernel?.witnesses ?? []
+    this.#readVirtualServer = kernel?.readVirtualServer
     this.#log = log
     this.#warnings = warnings
     this.hasPolicy = options.trustedPeers !== undefined
@@ -43,37 +60,61 @@ export class Guard {
 
   /** Swaps the policy at once. Throws FST_REAL_IP_INVALID_OPTION, and then nothing has changed. */
   setTrustedPeers (trustedPeers: TrustedPeers): void {
+    if (this.#options.toa !== undefined) checkList(trustedPeers)
     this.#policy = createPolicy(checkTrustedPeers(trustedPeers), this.#logError)
   }
 
-  /** Looks at a new connection: reads its transport peer where that is called for, and resets it where it is not wanted. */
-  examine (socket: object, fd: number, found: Claim | Fallback): Evidence {
-    const claim = claimOf(found)
+  /** Who sent a new connection's SYN, before any source is asked about it; undefined where that is not known yet. */
+  readSender (fd: number): Endpoint | undefined {
+    if (!this.hasPolicy || this.#peers === undefined || fd < 0) return undefined
+    if (this.#peers.readSavedSyn(fd, this.#sender)) return this.#sender
+    this.#warnings.warn('EMPTY_SYN')
+    return undefined
+  }
+
+  /** Looks at a new connection: finds its transport peer where that is called for, and resets it where it is not wanted. */
+  examine (socket: object, fd: number, sender: Endpoint | undefined, found: Claim | Fallback): Evidence {
+    const claim = asClaim(found)
     if (claim?.course.source === 'vtoa') this.#sample(fd, claim)
     let evidence: Evidence = found
-    if (this.hasPolicy) evidence = this.#check(socket, fd, found)
-    else if (claim !== undefined && !isPlausible(claim, undefined)) evidence = this.#search(socket, fd, new Checked(found))
+    if (this.hasPolicy) {
+      evidence = new Checked(found)
+      if (this.#witnesses.length > 0 && fd >= 0) evidence.ambiguous = this.#contradicts(fd, sender, claim)
+      if (sender !== undefined) {
+        evidence.peer = peerAddress(sender)
+        evidence.peerPort = sender.port
+      } else if (fd >= 0) {
+        this.#search(socket, fd, evidence)
+      }
+    } else if (claim !== undefined && !isPlausible(claim, undefined)) {
+      evidence = this.#search(socket, fd, new Checked(found))
+    }
+    if (this.#readVirtualServer !== undefined && fd >= 0) {
+      if (!(evidence instanceof Checked)) evidence = new Checked(found)
+      evidence.virtualServer = this.#readVirtualServer(fd)
+    }
     if (this.#refuses(evidence)) reset(socket)
     return evidence
   }
 
-  #check (socket: object, fd: number, found: Claim | Fallback): Checked {
-    const evidence = new Checked(found)
-    if (fd < 0 || this.#peers === undefined) return evidence
-    if (this.#peers.readSavedSyn(fd, this.#endpoint)) {
-      evidence.peer = peerAddress(this.#endpoint)
-      evidence.peerPort = this.#endpoint.port
-      return evidence
+  /** Whether a witness claims another client, or two at once. */
+  #contradicts (fd: number, sender: Endpoint | undefined, claim: Claim | undefined): boolean {
+    for (const witness of this.#witnesses) {
+      if (witness.name === claim?.course.source) continue
+      const reason = witness.read(fd, this.#endpoint)
+      if (reason === 'ambiguous') return true
+      if (reason !== undefined || claim === undefined || sameEndpoint(this.#endpoint, claim)) continue
+      if (sender === undefined || (!sameEndpoint(this.#endpoint, sender) && !sameEndpoint(claim, sender))) return true
     }
-    this.#warnings.warn('EMPTY_SYN')
-    return this.#search(socket, fd, evidence)
+    return false
   }
 
   /** Looks for the transport peer another way, which may take until later. */
   #search (socket: object, fd: number, evidence: Checked): Checked {
+    if (this.#peers === undefined) return evidence
     let later = false
     evidence.pending = true
-    this.#peers?.ask(fd, (peer, port) => {
+    this.#peers.ask(fd, (peer, port) => {
       evidence.peer = peer
       evidence.peerPort = port
       evidence.pending = false
@@ -127,7 +168,7 @@ export class Guard {
     if (evidence.policy === this.#policy) return evidence.cell as Cell
     const { claim, peer, peerPort } = evidence
     const row = this.#policy.rowOf(peer, peerPort)
-    const column = columnOf(claimOf(claim), peer, peerPort)
+    const column = evidence.ambiguous ? 'invalid' : columnOf(asClaim(claim), peer, peerPort)
     if (column !== 'absent' && peer !== undefined) this.rewritten = true
     if (row === 'unlisted' && this.#firstUntrusted) {
       this.#firstUntrusted = false
@@ -142,13 +183,16 @@ export class Guard {
     const { peer, peerPort } = evidence
     const source = evidence.claim.realAddress
     const transportPeer = peer && Object.freeze({ address: peer.text, port: peerPort === 0 ? undefined : peerPort })
-    const reason = cell.reason ?? source.reason
+    const reason = cell.reason === 'implausible' && evidence.ambiguous ? 'ambiguous' : cell.reason ?? source.reason
     const { trust } = cell
-    const provenance = { ...(reason && { reason }), trust, transportPeer, attempts: source.attempts }
+    const { virtualServer } = evidence
+    const provenance = {
+      ...(reason && { reason }), trust, transportPeer, ...(virtualServer && { virtualServer }), attempts: source.attempts
+    }
     const believed = cell.believe !== undefined && this.#options.settings.unverified === 'believe'
     // Without a policy to find it, the transport peer of an absent claim is what the source says.
     const isSource = cell.answer === 'source' || cell.answer === 'claim' || believed ||
-      (cell.answer === 'peer' && peer === undefined && claimOf(evidence.claim) === undefined)
+      (cell.answer === 'peer' && peer === undefined && asClaim(evidence.claim) === undefined)
     if (isSource) return answer({ ...source, ...provenance })
     if (cell.answer === 'peer' && transportPeer !== undefined) {
       return answer({ ...transportPeer, family: (peer as PeerAddress).family, source: 'transport-peer', ...provenance })
@@ -188,7 +232,7 @@ export class Guard {
   }
 }
 
-function claimOf (found: Claim | Fallback): Claim | undefined {
+function asClaim (found: Claim | Fallback): Claim | undefined {
   return found instanceof IPv4Claim || found instanceof IPv6Claim ? found : undefined
 }
 

@@ -10,9 +10,11 @@ const SOCK_RAW = 3
 const SOCK_CLOEXEC = 0o2000000
 const MSG_DONTWAIT = 0x40
 const NETLINK_SOCK_DIAG = 4
+const IPPROTO_TCP = 6
+const TCP_SAVED_SYN = 28
 
-/** Room for the headers of a saved SYN, in bytes: IPv6 extension headers can make them long. */
-export const SAVED_SYN = 2048
+// Room for the headers of a saved SYN: IPv6 extension headers can make them long. One that is longer still is not read.
+const SAVED_SYN = 2048
 // What the kernel recommends for netlink dumps, <linux/netlink.h>.
 const NETLINK_BUFFER = 32768
 
@@ -22,16 +24,17 @@ const NETLINK_BUFFER = 32768
  */
 export interface Libc {
   /**
-   * The answer of the last call. Its first 128 bytes are cleared before each, for a short answer must not show the
-   * one before it.
+   * The answer of the last call, 128 bytes. Cleared before each, for a short answer must not show the one before it.
    */
   readonly answer: Uint8Array
-  /** The length of the answer, as the kernel gave it: the module family leaves it as it was passed. */
-  length (): number
   /** `sa_family` of the answer, in the machine's own byte order. */
   family (): number
-  /** getsockopt(2), with a buffer of `room` bytes, 128 unless said. */
-  getsockopt (fd: number, level: number, optname: number, room?: number): number
+  /** getsockopt(2), with a buffer of 128 bytes. */
+  getsockopt (fd: number, level: number, optname: number): number
+  /** The saved SYN that readSavedSyn() gave last. */
+  readonly savedSyn: Uint8Array
+  /** tcp(7) TCP_SAVED_SYN, which can be read once: the length of the SYN in `savedSyn`; 0 where there is none. */
+  readSavedSyn (fd: number): number
   /** setsockopt(2) with an int. */
   setsockopt (fd: number, level: number, optname: number, value: number): number
   /** getpeername(2), with a buffer of 128 bytes. */
@@ -90,13 +93,14 @@ function bind (koffi: typeof Koffi): Libc {
     return [koffi.view(memory, size), Number(koffi.address(memory))]
   }
 
-  const [memory, address] = allocate(SAVED_SYN + 8)
-  const answer = new Uint8Array(memory, 0, SAVED_SYN)
+  const [memory, address] = allocate(SOCKADDR_STORAGE + 8)
+  const answer = new Uint8Array(memory, 0, SOCKADDR_STORAGE)
   const words = new Float64Array(memory, 0, SOCKADDR_STORAGE / 8)
+  const [savedSynMemory, savedSynAddress] = allocate(SAVED_SYN)
   const family = new Uint16Array(memory, 0, 1)
   const integer = new Int32Array(memory, 0, 1)
-  const optlen = new Uint32Array(memory, SAVED_SYN, 1)
-  const optlenAddress = address + SAVED_SYN
+  const optlen = new Uint32Array(memory, SOCKADDR_STORAGE, 1)
+  const optlenAddress = address + SOCKADDR_STORAGE
 
   const getsockopt = lib.func('int getsockopt(int, int, int, uintptr_t, uintptr_t)')
   const setsockopt = lib.func('int setsockopt(int, int, int, uintptr_t, uint32_t)')
@@ -111,12 +115,16 @@ function bind (koffi: typeof Koffi): Libc {
 
   return {
     answer,
-    length: () => optlen[0] as number,
     family: () => family[0] as number,
-    getsockopt (fd, level, optname, room = SOCKADDR_STORAGE) {
+    getsockopt (fd, level, optname) {
       words.fill(0)
-      optlen[0] = room
+      optlen[0] = SOCKADDR_STORAGE
       return getsockopt(fd, level, optname, address, optlenAddress) === 0 ? 0 : koffi.errno()
+    },
+    savedSyn: new Uint8Array(savedSynMemory),
+    readSavedSyn (fd) {
+      optlen[0] = SAVED_SYN
+      return getsockopt(fd, IPPROTO_TCP, TCP_SAVED_SYN, savedSynAddress, optlenAddress) === 0 ? optlen[0] as number : 0
     },
     setsockopt (fd, level, optname, value) {
       integer[0] = value

@@ -8,6 +8,7 @@ import type { ForwardedOptions } from './options'
 import { compileRanges, type Ranges } from './ranges'
 import type { Resolve } from './resolve'
 import type { ServerListeners } from './servers'
+import type { Endpoint } from './sockaddr'
 
 /** What leads from one object of a connection to another; all are optional, for anything may be asked about. */
 interface Related {
@@ -46,7 +47,8 @@ export class Observer {
       const key = acceptedSocket(socket) as object
       // A saved SYN can be read once: what was found then stands.
       if (this.#guard.hasPolicy && this.#evidence.has(key)) return
-      this.#evidence.set(key, this.#guard.examine(socket, fd, this.#read(socket, fd)))
+      const sender = this.#guard.readSender(fd)
+      this.#evidence.set(key, this.#guard.examine(socket, fd, sender, this.#read(socket, fd, sender)))
     },
     session: (session) => {
       this.#inherit(session, socketOfSession(session))
@@ -56,11 +58,11 @@ export class Observer {
     }
   }
 
-  #read (socket: Related, fd: number): Claim | Fallback {
+  #read (socket: Related, fd: number, sender: Endpoint | undefined): Claim | Fallback {
     if (socket.destroyed === true) return readPeer(socket, 'closed')
     if (this.#resolve === undefined) return readPeer(socket, 'native-unavailable')
     if (fd < 0) return readPeer(socket, 'no-fd')
-    const found = this.#resolve(fd)
+    const found = this.#resolve(fd, sender)
     return found instanceof Course ? readPeer(socket, 'no-answer', found.attempts) : found
   }
 

@@ -1,12 +1,15 @@
-import type { FastifyRealIpOptions, KernelSource, RealAddress, TrustedPeers } from '../types'
+import type { FastifyRealIpOptions, KernelSource, RealAddress, ToaFormat, TrustedPeers } from '../types'
 import { FST_REAL_IP_INVALID_OPTION } from './errors'
 import { compileRanges } from './ranges'
+import { toaPresets } from './toa'
 import type { Setting } from './trust'
 
 /** The checked options, frozen. Plain values: two of them can be compared. */
 export interface Options {
-  readonly sources: ReadonlyArray<KernelSource>
+  readonly sources: ReadonlyArray<KernelSource> | 'auto'
   readonly require: boolean
+  readonly toa: Toa | undefined
+  readonly virtualServer: boolean
   /** undefined: no policy. */
   readonly trustedPeers: TrustedPeers | undefined
   readonly settings: Readonly<Record<Setting, 'ignore' | 'reject' | 'believe'>>
@@ -19,11 +22,19 @@ export interface ForwardedOptions {
   readonly header: 'x-forwarded-for' | 'forwarded'
 }
 
-export const kernelSources: ReadonlyArray<KernelSource> = Object.freeze(['vtoa', 'getpeername'])
+/** What a balancer writes on the SYN; `silentOnSyn` says why it writes nothing there. */
+export interface Toa {
+  readonly formats: ReadonlyArray<ToaFormat>
+  readonly silentOnSyn?: string
+}
+
+/** All sources, in the order in which 'auto' tries them. */
+export const kernelSources: ReadonlyArray<KernelSource> = Object.freeze(['vtoa', 'nat64', 'getpeername', 'saved-syn'])
+const defaultSources: ReadonlyArray<KernelSource> = Object.freeze(['vtoa', 'getpeername'])
 
 const defaults = { untrusted: 'ignore', missing: 'ignore', invalid: 'reject', unverified: 'ignore' } as const
 const settings = Object.keys(defaults) as Setting[]
-const known = ['sources', 'require', 'trustedPeers', ...settings, 'forwarded', 'admit']
+const known = ['sources', 'require', 'toa', 'virtualServer', 'trustedPeers', ...settings, 'forwarded', 'admit']
 // Fastify's own options of register(), which reach the plugin too.
 const fastifyOptions = ['prefix', 'logLevel', 'logSerializers', 'encapsulate']
 
@@ -38,13 +49,25 @@ export function checkOptions (given: FastifyRealIpOptions): Options {
   }
   const trustedPeers = 'trustedPeers' in given ? checkTrustedPeers(given.trustedPeers) : undefined
   if (trustedPeers === undefined) {
-    for (const key of [...settings, 'forwarded'] as const) {
+    for (const key of [...settings, 'forwarded', 'toa'] as const) {
       if (given[key] !== undefined) throw invalid(`'${key}' needs 'trustedPeers', which says whom to believe`)
     }
   }
+  const sources = checkSources(given.sources)
+  const toa = checkToa(given.toa)
+  if (sources.includes('saved-syn')) {
+    if (toa === undefined) {
+      throw invalid("'saved-syn' needs 'toa', what the balancer writes on the SYN: 'alibaba', 'ucloud', 'tencent', or " +
+        "formats like [{ kind: 254, length: 8, family: 'IPv4', position: 'first' }]")
+    }
+    if (toa.silentOnSyn !== undefined) throw invalid(`'saved-syn' cannot be used with this 'toa': ${toa.silentOnSyn}`)
+  }
+  if (toa !== undefined) checkList(trustedPeers)
   return Object.freeze({
-    sources: checkSources(given.sources),
-    require: checkRequire(given.require),
+    sources,
+    require: checkFlag('require', given.require),
+    toa,
+    virtualServer: checkFlag('virtualServer', given.virtualServer),
     trustedPeers,
     settings: checkSettings(given),
     forwarded: checkForwarded(given.forwarded),
@@ -52,10 +75,11 @@ export function checkOptions (given: FastifyRealIpOptions): Options {
   })
 }
 
-function checkSources (sources: unknown): ReadonlyArray<KernelSource> {
-  if (sources === undefined) return kernelSources
+function checkSources (sources: unknown): ReadonlyArray<KernelSource> | 'auto' {
+  if (sources === undefined) return defaultSources
+  if (sources === 'auto') return sources
   if (!Array.isArray(sources) || sources.length === 0) {
-    throw invalid(`'sources' must be a list of at least one of ${quoted(kernelSources)}, not ${show(sources)}`)
+    throw invalid(`'sources' must be 'auto' or a list of at least one of ${quoted(kernelSources)}, not ${show(sources)}`)
   }
   for (const source of sources) {
     if (!kernelSources.includes(source)) {
@@ -69,10 +93,42 @@ function checkSources (sources: unknown): ReadonlyArray<KernelSource> {
   return Object.freeze([...sources])
 }
 
-function checkRequire (value: unknown): boolean {
+function checkFlag (name: string, value: unknown): boolean {
   if (value === undefined) return false
-  if (typeof value !== 'boolean') throw invalid(`'require' must be true or false, not ${show(value)}`)
+  if (typeof value !== 'boolean') throw invalid(`'${name}' must be true or false, not ${show(value)}`)
   return value
+}
+
+function checkToa (value: unknown): Toa | undefined {
+  if (value === undefined) return undefined
+  if (typeof value === 'string' && Object.hasOwn(toaPresets, value)) return toaPresets[value as keyof typeof toaPresets]
+  if (!Array.isArray(value) || value.length === 0) {
+    throw invalid(`'toa' takes ${quoted(Object.keys(toaPresets))}, or a list of formats like ` +
+      `{ kind: 254, length: 8, family: 'IPv4', position: 'first' }, not ${show(value)}`)
+  }
+  return Object.freeze({ formats: Object.freeze(value.map(checkFormat)) })
+}
+
+function checkFormat (value: unknown): ToaFormat {
+  const { kind, length, family, position, ...rest } = (value ?? {}) as { [key: string]: unknown }
+  const wrong = (why: string) => invalid(`'toa' has ${show(value)}: ${why}`)
+  const [stranger] = Object.keys(rest)
+  if (stranger !== undefined) throw wrong(`a format has no '${stranger}'; it has 'kind', 'length', 'family', 'position'`)
+  const isWithin = (number: unknown, least: number, most: number) => Number.isInteger(number) && number as number >= least && number as number <= most
+  if (!isWithin(kind, 2, 254)) throw wrong("'kind' must be the option's number, 2 to 254")
+  if (family !== 'IPv4' && family !== 'IPv6') throw wrong("'family' takes 'IPv4', 'IPv6'")
+  if (!isWithin(length, family === 'IPv4' ? 8 : 20, 40)) {
+    throw wrong(`'length' must be the option's size in bytes with both header bytes, ${family === 'IPv4' ? 8 : 20} to 40`)
+  }
+  if (position !== 'first' && position !== 'last') throw wrong("'position' takes 'first', 'last'")
+  return Object.freeze({ kind, length, family, position } as ToaFormat)
+}
+
+/** Throws where TOA on the SYN would be read from a peer that no list names. */
+export function checkList (trustedPeers: TrustedPeers | undefined): void {
+  if (!Array.isArray(trustedPeers)) {
+    throw invalid("'toa' needs a list of 'trustedPeers': a client can write TOA on its SYN as well as a balancer can")
+  }
 }
 
 export function checkTrustedPeers (value: unknown): TrustedPeers {

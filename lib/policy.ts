@@ -57,4 +57,3 @@ export function isTrue<T> (
     return false
   }
 }
-

@@ -4,13 +4,15 @@ import type { RealAddress, RealIp } from '../types'
 import { listeningFdOf } from './connection'
 import { FST_REAL_IP_INVALID_OPTION, FST_REAL_IP_NATIVE_UNAVAILABLE, FST_REAL_IP_NO_TRANSPORT_PEER } from './errors'
 import { Guard } from './guard'
-import { type Libc, loadLibc } from './libc'
+import { loadLibc } from './libc'
 import { Observer } from './observer'
 import type { Options } from './options'
 import { compileRanges } from './ranges'
-import { createResolve, createSources, type Resolve } from './resolve'
+import { createResolve } from './resolve'
 import { followServers } from './servers'
+import { chooseSources, chooseWitnesses } from './sources/choose'
 import { TransportPeers } from './transport-peer'
+import { createVirtualServerReader } from './virtual-server'
 import { Warnings } from './warnings'
 
 /** What a server has of this plugin. Other copies of the package in the process use it too: names and meanings stay. */
@@ -32,11 +34,15 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
     if (options.require) throw new FST_REAL_IP_NATIVE_UNAVAILABLE(libc)
     app.log.warn(`fastify-real-ip: ${libc}; request.realIp is the socket's own remote address, the balancer's if there is one`)
   }
-  const resolve = native && chooseResolve(native, options)
-  const peers = native && new TransportPeers(native)
   const warnings = new Warnings(app.log)
-  const guard = new Guard(options, peers, app.log, warnings)
-  const observer = new Observer(resolve, guard, options.forwarded)
+  const peers = native && new TransportPeers(native)
+  const sources = native && peers && chooseSources(native, peers, options, (message) => { app.log.info(message) })
+  const guard = new Guard(options, native && peers && {
+    peers,
+    witnesses: chooseWitnesses(sources ?? [], peers, options),
+    readVirtualServer: options.virtualServer ? createVirtualServerReader(native) : undefined
+  }, app.log, warnings)
+  const observer = new Observer(sources && createResolve(sources), guard, options.forwarded)
 
   function prepare (server: Server): Error | undefined {
     if (!guard.hasPolicy) return undefined
@@ -99,16 +105,6 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
       }
     }
   }
-}
-
-/** Throws where the options require a kernel source and none can work. */
-function chooseResolve (libc: Libc, options: Options): Resolve {
-  const sources = createSources(options.sources, libc)
-  if (options.require) {
-    const missing = sources.map((source) => source.missing())
-    if (!missing.includes(undefined)) throw new FST_REAL_IP_NATIVE_UNAVAILABLE(missing.join('; '))
-  }
-  return createResolve(sources)
 }
 
 /** Why a listening server's connections cannot be told by their true sender; undefined where they can. */

@@ -1,36 +1,28 @@
-import { type Claim, Course, IPv4Claim, IPv6Claim } from './evidence'
-import type { KernelSource } from '../types'
-import type { Libc } from './libc'
-import { createEndpoint } from './sockaddr'
-import { createGetpeername } from './sources/getpeername'
+import { type Claim, claimOf, Course } from './evidence'
+import { createEndpoint, type Endpoint, sameEndpoint } from './sockaddr'
 import type { Source } from './sources/source'
-import { createVtoa } from './sources/vtoa'
 
-const create: Record<KernelSource, (libc: Libc) => Source> = {
-  vtoa: createVtoa,
-  getpeername: createGetpeername
-}
-
-export function createSources (names: ReadonlyArray<KernelSource>, libc: Libc): ReadonlyArray<Source> {
-  return names.map((name) => create[name](libc))
-}
-
-/** Asks the sources in order about one connection; the course of the attempts where none has an answer. */
-export type Resolve = (fd: number) => Claim | Course
+/**
+ * Asks the sources in order about one connection; the course of the attempts where none has an answer. Where the
+ * transport peer is known, a source that gives just that has said nothing of a client, and the next is asked.
+ */
+export type Resolve = (fd: number, peer: Endpoint | undefined) => Claim | Course
 
 export function createResolve (sources: ReadonlyArray<Source>): Resolve {
   const start = new Course(sources.map((source) => source.name))
+  const last = sources.at(-1)
   const endpoint = createEndpoint()
 
-  return (fd) => {
+  return (fd, peer) => {
     let course = start
     for (const source of sources) {
-      const reason = source.read(fd, endpoint)
+      let reason = source.read(fd, endpoint)
       if (reason === undefined) {
-        return endpoint.family === 'IPv4' ? new IPv4Claim(course, endpoint) : new IPv6Claim(course, endpoint)
+        if (peer === undefined || source === last || !sameEndpoint(endpoint, peer)) return claimOf(endpoint, course)
+        reason = 'transport-peer'
       }
       course = course.after(reason)
     }
-    return course
+    return peer === undefined ? course : claimOf(peer, course)
   }
 }

@@ -1,5 +1,5 @@
 import { type Address, formatAddress } from './address'
-import { type Diag, errnoName, type Libc, SAVED_SYN } from './libc'
+import { type Diag, errnoName, type Libc } from './libc'
 import { decodeSavedSyn } from './saved-syn'
 import { decodeAnswers, encodeDump, encodeExact, REQUEST, type Rest } from './sock-diag'
 import { createEndpoint, decodeSockaddr, type Endpoint, sameEndpoint } from './sockaddr'
@@ -10,7 +10,6 @@ const SOL_SOCKET = 1
 const SO_COOKIE = 57
 const TCP_FASTOPEN = 23
 const TCP_SAVE_SYN = 27
-const TCP_SAVED_SYN = 28
 
 // A dump of all sockets may take at most this share of the time, for SYN cookies, which call for dumps, are the
 // attacker's to force.
@@ -60,6 +59,8 @@ interface Waiting {
 
 /** Finds out who really sent the packets of a connection, whatever getpeername(2) says. */
 export class TransportPeers {
+  /** The SYN that was read last; its length is 0 where there was none. */
+  readonly syn: { readonly bytes: Uint8Array, length: number }
   readonly #libc: Libc
   readonly #now: () => number
   readonly #endpoint = createEndpoint()
@@ -75,6 +76,7 @@ export class TransportPeers {
   constructor (libc: Libc, now: () => number = () => performance.now()) {
     this.#libc = libc
     this.#now = now
+    this.syn = { bytes: libc.savedSyn, length: 0 }
   }
 
   /**
@@ -91,8 +93,8 @@ export class TransportPeers {
 
   /** Reads the saved SYN: one read frees it. False where there is none: SYN cookies, or a connection older than arm(). */
   readSavedSyn (fd: number, into: Endpoint): boolean {
-    return this.#libc.getsockopt(fd, IPPROTO_TCP, TCP_SAVED_SYN, SAVED_SYN) === 0 &&
-      decodeSavedSyn(this.#libc.answer, this.#libc.length(), into)
+    this.syn.length = this.#libc.readSavedSyn(fd)
+    return decodeSavedSyn(this.syn.bytes, this.syn.length, into)
   }
 
   /**

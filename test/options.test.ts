@@ -4,11 +4,11 @@ import realIp from 'fastify-real-ip'
 import { checkOptions } from '../lib/options'
 
 const wrong: Array<[options: any, says: RegExp]> = [
-  [{ source: ['vtoa'] }, /no option 'source'; the options are 'sources', 'require', 'trustedPeers', /],
-  [{ sources: 'vtoa' }, /'sources' must be a list of at least one of 'vtoa', 'getpeername', not "vtoa"/],
-  [{ sources: [] }, /'sources' must be a list of at least one/],
-  [{ sources: null }, /'sources' must be a list .* not null/],
-  [{ sources: ['toa'] }, /'sources' takes 'vtoa', 'getpeername', not "toa"/],
+  [{ source: ['vtoa'] }, /no option 'source'; the options are 'sources', 'require', 'toa', /],
+  [{ sources: 'vtoa' }, /'sources' must be 'auto' or a list of at least one of 'vtoa', 'nat64', 'getpeername', 'saved-syn', not "vtoa"/],
+  [{ sources: [] }, /'sources' must be 'auto' or a list of at least one/],
+  [{ sources: null }, /'sources' must be 'auto' or a list .* not null/],
+  [{ sources: ['toa'] }, /'sources' takes 'vtoa', 'nat64', 'getpeername', 'saved-syn', not "toa"/],
   [{ sources: ['vtoa', 'peer'] }, /not "peer"; 'peer' is always the last resort/],
   [{ sources: [Symbol('x')] }, /not Symbol\(x\)/],
   [{ sources: [10n] }, /not bigint/],
@@ -41,6 +41,21 @@ const wrong: Array<[options: any, says: RegExp]> = [
   [{ trustedPeers: [], forwarded: { trust: ['x'] } }, /'forwarded.trust' has "x"/],
   [{ trustedPeers: [], forwarded: { trust: [], header: 'x-real-ip' } }, /'forwarded.header' takes 'x-forwarded-for', 'forwarded'/],
   [{ trustedPeers: [], forwarded: { trust: [], hops: 1 } }, /'forwarded' has no 'hops'/],
+  [{ sources: ['saved-syn'] }, /'saved-syn' needs 'toa', what the balancer writes on the SYN/],
+  [{ sources: ['saved-syn'], trustedPeers: [], toa: 'dpvs' }, /'saved-syn' cannot be used with this 'toa': DPVS writes no TOA on the SYN since 1.9.6/],
+  [{ sources: ['saved-syn'], toa: 'alibaba' }, /'toa' needs 'trustedPeers'/],
+  [{ sources: ['saved-syn'], toa: 'alibaba', trustedPeers: 'any' }, /'toa' needs a list of 'trustedPeers'/],
+  [{ sources: ['saved-syn'], toa: 'alibaba', trustedPeers: () => true }, /'toa' needs a list of 'trustedPeers'/],
+  [{ trustedPeers: [], toa: 'lvs' }, /'toa' takes 'alibaba', 'ucloud', 'tencent', 'dpvs', or a list of formats .* not "lvs"/],
+  [{ trustedPeers: [], toa: [] }, /'toa' takes/],
+  [{ trustedPeers: [], toa: [null] }, /'toa' has null: 'kind' must be the option's number, 2 to 254/],
+  [{ trustedPeers: [], toa: [{ kind: 255, length: 8, family: 'IPv4', position: 'first' }] }, /'kind' must be/],
+  [{ trustedPeers: [], toa: [{ kind: 254, length: 7, family: 'IPv4', position: 'first' }] }, /'length' must be .* 8 to 40/],
+  [{ trustedPeers: [], toa: [{ kind: 254, length: 8, family: 'IPv6', position: 'first' }] }, /'length' must be .* 20 to 40/],
+  [{ trustedPeers: [], toa: [{ kind: 254, length: 8, family: 4, position: 'first' }] }, /'family' takes/],
+  [{ trustedPeers: [], toa: [{ kind: 254, length: 8, family: 'IPv4', position: 'front' }] }, /'position' takes/],
+  [{ trustedPeers: [], toa: [{ kind: 254, length: 8, family: 'IPv4', position: 'first', port: 1 }] }, /a format has no 'port'/],
+  [{ virtualServer: 1 }, /'virtualServer' must be true or false, not 1/],
   [{ admit: 'yes' }, /'admit' must be a function/]
 ]
 
@@ -67,6 +82,8 @@ t.test('what is left out or undefined takes its default', async (t) => {
   const defaults = {
     sources: ['vtoa', 'getpeername'],
     require: false,
+    toa: undefined,
+    virtualServer: false,
     trustedPeers: undefined,
     settings: { untrusted: 'ignore', missing: 'ignore', invalid: 'reject', unverified: 'ignore' },
     forwarded: undefined,

@@ -25,7 +25,8 @@ function fakeLibc (next: () => Uint8Array | number): Libc & { asked: number } {
     getpeername: call,
     setsockopt: call,
     getsockname: call,
-    length: () => SOCKADDR_STORAGE,
+    savedSyn: answer,
+    readSavedSyn: () => 0,
     withSocket: (probe: (fd: number) => void) => probe(3),
     openDiag: call
   }

@@ -30,8 +30,11 @@ declare namespace fastifyRealIp {
    *   (Alibaba Cloud Linux 3, kernel 5.10.134-17 or later).
    * - `'getpeername'`: `getpeername(2)`, which the `vtoa` module (kernel 5.10.134-15 or later) and other
    *   TOA modules rewrite. Without such a module it gives the transport peer: the answer alone does not tell which.
+   * - `'nat64'`: `getsockopt(fd, IPPROTO_IP, 4096)`, answered by DPVS's toa module for IPv6 clients of an IPv4 server.
+   * - `'saved-syn'`: TOA on the connection's SYN, which Linux 4.3 and later keep (tcp(7) `TCP_SAVED_SYN`); no module.
+   *   For balancers that write it on the SYN: needs `toa` and a list of `trustedPeers`.
    */
-  export type KernelSource = 'vtoa' | 'getpeername'
+  export type KernelSource = 'vtoa' | 'nat64' | 'getpeername' | 'saved-syn'
 
   /**
    * Where an address was learned:
@@ -49,6 +52,7 @@ declare namespace fastifyRealIp {
    * - `'untrusted-peer'`: a peer that is not in the list claims a client; its own address stands.
    * - `'unverified-peer'`: who sent the packets is not known.
    * - `'implausible'`: the claim is an address that no client can have (`0.0.0.0/8`, loopback, multicast, …).
+   * - `'ambiguous'`: two TOAs on the SYN differ, or the SYN and a kernel module do.
    * - `'forwarded-malformed'`: the forwarding header's next hop is no address; the last good one stands.
    *
    * Why no kernel source gave the answer:
@@ -65,6 +69,7 @@ declare namespace fastifyRealIp {
     | 'untrusted-peer'
     | 'unverified-peer'
     | 'implausible'
+    | 'ambiguous'
     | 'forwarded-malformed'
     | 'native-unavailable'
     | 'no-fd'
@@ -78,8 +83,12 @@ declare namespace fastifyRealIp {
   export interface Attempt {
     readonly source: KernelSource
     /**
-     * The name of the system call's errno (`'ENOPROTOOPT'`: no module; `'ESRCH'`: no TOA on this connection),
-     * or `'bad-family'`: the call succeeded with a `sa_family` that is neither `AF_INET` nor `AF_INET6`.
+     * The name of the system call's errno (`'ENOPROTOOPT'`: no module; `'ESRCH'`, with `'nat64'` `'EINVAL'`: no TOA on
+     * this connection; with `'nat64'` `'EFAULT'`: TOA, but not of NAT64), or
+     * - `'bad-family'`: the call succeeded with a `sa_family` that is neither `AF_INET` nor `AF_INET6`;
+     * - `'transport-peer'`: it gave the transport peer, and so claims no client;
+     * - of `'saved-syn'`: `'no-saved-syn'` (SYN cookies, or a connection from before the server listened with this
+     *   plugin), `'no-option'`, `'out-of-place'`, `'no-room'`, `'syn-payload'`, `'ambiguous'`: what is wrong with its TOA.
      */
     readonly reason: string
   }
@@ -105,10 +114,33 @@ declare namespace fastifyRealIp {
     readonly trust: 'trusted' | 'untrusted' | 'unverified' | 'unchecked'
     /** Who really sent the packets; `undefined` where it is not known, or nobody asked with `trustedPeers`. */
     readonly transportPeer: TransportPeer | undefined
+    /** With `virtualServer: true`: the virtual server that the client connected to, where vtoa knows it. */
+    readonly virtualServer?: VirtualServer
     /** With `source: 'forwarded'`: the address of the connection that the header came on. */
     readonly via?: RealAddress
     /** The sources that were asked before this answer, in order, and what each said. */
     readonly attempts: ReadonlyArray<Attempt>
+  }
+
+  /** A balancer's virtual server, as vtoa's optnames 1345 and 1347 give it. */
+  export interface VirtualServer {
+    /** The id of the VPC, or `undefined` where the connection came through none. */
+    readonly vpcId: number | undefined
+    readonly address: string
+    readonly family: 'IPv4' | 'IPv6'
+    /** The TCP port; `undefined` where it is not known. */
+    readonly port: number | undefined
+  }
+
+  /** One exact format of TOA, and where on a SYN the balancer writes it. */
+  export interface ToaFormat {
+    /** The option's number, 2 to 254. */
+    readonly kind: number
+    /** The option's size in bytes, both header bytes included: 8 to 40 for IPv4, 20 to 40 for IPv6. */
+    readonly length: number
+    readonly family: 'IPv4' | 'IPv6'
+    /** `'first'`: before all other options; `'last'`: after them. */
+    readonly position: 'first' | 'last'
   }
 
   /** The source address and port of a connection's packets. */
@@ -144,10 +176,22 @@ declare namespace fastifyRealIp {
 
   export interface FastifyRealIpOptions {
     /**
-     * Kernel sources, tried in this order on each new connection.
+     * Kernel sources, tried in this order on each new connection. `'auto'` takes those that this machine and the other
+     * options allow, and says in one log line which they are and why the others are not; never one that needs a decision
+     * about trust that was not made.
      * @default ['vtoa', 'getpeername']
      */
-    sources?: ReadonlyArray<KernelSource>
+    sources?: ReadonlyArray<KernelSource> | 'auto'
+    /**
+     * The TOA that the balancer writes on the SYN: the formats of a family of balancers, or one's own. Needs a list of
+     * `trustedPeers`. With a kernel module's source beside it, a SYN and a module that disagree are `'ambiguous'`.
+     */
+    toa?: 'alibaba' | 'ucloud' | 'tencent' | 'dpvs' | ReadonlyArray<ToaFormat>
+    /**
+     * `true`: reads the virtual server of each connection from vtoa, as `realAddress.virtualServer`.
+     * @default false
+     */
+    virtualServer?: boolean
     /**
      * `true`: registering fails with `FST_REAL_IP_NATIVE_UNAVAILABLE` where none of `sources` can work.
      * @default false

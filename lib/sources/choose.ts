@@ -1,0 +1,66 @@
+import type { KernelSource } from '../../types'
+import { FST_REAL_IP_NATIVE_UNAVAILABLE } from '../errors'
+import type { Libc } from '../libc'
+import { kernelSources, type Options } from '../options'
+import type { TransportPeers } from '../transport-peer'
+import { createGetpeername } from './getpeername'
+import { createNat64 } from './nat64'
+import { createSavedSyn } from './saved-syn'
+import type { Source } from './source'
+import { createVtoa } from './vtoa'
+
+type Choice = Pick<Options, 'sources' | 'toa' | 'require'>
+
+function createSource (name: KernelSource, libc: Libc, { syn }: Pick<TransportPeers, 'syn'>, { toa }: Choice): Source {
+  switch (name) {
+    case 'vtoa': return createVtoa(libc)
+    case 'nat64': return createNat64(libc)
+    case 'getpeername': return createGetpeername(libc)
+    case 'saved-syn': return createSavedSyn(syn, toa?.formats ?? [])
+  }
+}
+
+/**
+ * The sources to ask, in order. Throws FST_REAL_IP_NATIVE_UNAVAILABLE where they are required and none can work now.
+ */
+export function chooseSources (
+  libc: Libc, peers: Pick<TransportPeers, 'syn'>, options: Choice, say: (message: string) => void
+): ReadonlyArray<Source> {
+  const create = (name: KernelSource) => createSource(name, libc, peers, options)
+  if (options.sources === 'auto') return chooseByMachine(create, options, say)
+  const sources = options.sources.map(create)
+  if (options.require) {
+    const missing = sources.map((source) => source.missing())
+    if (!missing.includes(undefined)) throw new FST_REAL_IP_NATIVE_UNAVAILABLE(missing.join('; '))
+  }
+  return sources
+}
+
+function chooseByMachine (create: (name: KernelSource) => Source, { toa }: Choice, say: (message: string) => void): ReadonlyArray<Source> {
+  const active: Source[] = []
+  const others: string[] = []
+  for (const name of kernelSources) {
+    const source = create(name)
+    let why = source.missing()
+    if (name === 'saved-syn') {
+      why = toa === undefined ? "it needs 'toa' and a list of 'trustedPeers'" : toa.silentOnSyn
+    } else if (name === 'vtoa' && why !== undefined) {
+      // It is looked for again now and then, and can be started later.
+      others.push(`${name} now (${why})`)
+      why = undefined
+    }
+    if (why === undefined) active.push(source)
+    else others.push(`${name} (${why})`)
+  }
+  say(`fastify-real-ip: sources ${active.map(({ name }) => name).join(', ')}` +
+    (others.length === 0 ? '' : `; not ${others.join(', not ')}`))
+  return active
+}
+
+/** The sources that must not contradict the one that answers: the SYN, and with 'saved-syn' the kernel modules too. */
+export function chooseWitnesses (
+  sources: ReadonlyArray<Source>, { syn }: Pick<TransportPeers, 'syn'>, { toa }: Choice
+): ReadonlyArray<Source> {
+  if (toa === undefined || toa.silentOnSyn !== undefined) return []
+  return sources.some(({ name }) => name === 'saved-syn') ? sources : [createSavedSyn(syn, toa.formats)]
+}

@@ -1,0 +1,25 @@
+import type { ToaFormat } from '../../types'
+import { hasPayload, tcpHeaderAt, tcpOptionsEnd } from '../saved-syn'
+import { findToa } from '../tcp-options'
+import type { Source } from './source'
+
+/** The SYN of the connection at hand: the trust check reads it before any source is asked, and it can be read once. */
+export interface Syn {
+  readonly bytes: Uint8Array
+  /** 0: there is none. */
+  readonly length: number
+}
+
+/** TOA from the SYN that the kernel saved (tcp(7) TCP_SAVED_SYN, Linux 4.3), without any module. */
+export function createSavedSyn (syn: Syn, formats: ReadonlyArray<ToaFormat>): Source {
+  return {
+    name: 'saved-syn',
+    read (_fd, into) {
+      const { bytes, length } = syn
+      const tcp = tcpHeaderAt(bytes, length)
+      if (tcp < 0) return 'no-saved-syn'
+      return findToa(bytes, tcp + 20, tcpOptionsEnd(bytes, length, tcp), hasPayload(bytes, tcp), formats, into)
+    },
+    missing: () => undefined
+  }
+}
