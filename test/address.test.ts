@@ -8,23 +8,23 @@ const word = fc.integer({ min: -0x80000000, max: 0xffffffff })
 const group = fc.oneof({ weight: 3, arbitrary: fc.constant(0) }, fc.integer({ min: 0, max: 0xffff }))
 
 t.test('IPv4 text is dotted decimal of the four octets', async (t) => {
-  fc.assert(fc.property(word, (w) => {
+  t.doesNotThrow(() => fc.assert(fc.property(word, (w) => {
     const octets = new Uint8Array(4)
     new DataView(octets.buffer).setInt32(0, w)
     return formatIPv4(w) === octets.join('.')
-  }))
+  })))
   t.equal(formatIPv4(0xcb007107 | 0), '203.0.113.7')
   t.equal(formatIPv4(-1), '255.255.255.255')
 })
 
-t.test('IPv6 text is what the C library writes', async () => {
-  fc.assert(fc.property(fc.tuple(group, group, group, group, group, group, group, group), (g) => {
+t.test('IPv6 text is what the C library writes', async (t) => {
+  t.doesNotThrow(() => fc.assert(fc.property(fc.tuple(group, group, group, group, group, group, group, group), (g) => {
     const pair = (at: number) => (g[at] as number) << 16 | (g[at + 1] as number)
     const ours = formatIPv6(pair(0), pair(2), pair(4), pair(6))
     const theirs = new net.SocketAddress({ address: g.map((x) => x.toString(16)).join(':'), family: 'ipv6' }).address
     // inet_ntop(3) still writes the deprecated IPv4-compatible addresses with dots.
     return theirs.includes('.') || ours === theirs
-  }), { numRuns: 10_000 })
+  }), { numRuns: 10_000 }))
 })
 
 t.test('IPv6 text follows RFC 5952 section 4', async (t) => {

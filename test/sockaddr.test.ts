@@ -34,20 +34,20 @@ t.test('an IPv4-mapped IPv6 address is IPv4', async (t) => {
 t.test('any other family leaves the endpoint alone', async (t) => {
   const into = createEndpoint()
   const before = { ...into }
-  fc.assert(fc.property(
+  t.doesNotThrow(() => fc.assert(fc.property(
     fc.integer({ min: 0, max: 0xffff }).filter((family) => family !== AF_INET && family !== AF_INET6),
     fc.uint8Array({ minLength: SOCKADDR_STORAGE, maxLength: SOCKADDR_STORAGE }),
-    (family, answer) => decodeSockaddr(answer, family, into) === false))
+    (family, answer) => decodeSockaddr(answer, family, into) === false)))
   t.same(into, before)
 })
 
-t.test('any bytes at all give the address that stands in them', async () => {
+t.test('any bytes at all give the address that stands in them', async (t) => {
   const into = createEndpoint()
-  fc.assert(fc.property(fc.uint8Array({ minLength: SOCKADDR_STORAGE, maxLength: SOCKADDR_STORAGE }), (answer) => {
+  t.doesNotThrow(() => fc.assert(fc.property(fc.uint8Array({ minLength: SOCKADDR_STORAGE, maxLength: SOCKADDR_STORAGE }), (answer) => {
     const view = new DataView(answer.buffer)
     decodeSockaddr(answer, AF_INET, into)
     const v4 = into.family === 'IPv4' && into.port === view.getUint16(2) && text(into) === answer.subarray(4, 8).join('.')
     decodeSockaddr(answer, AF_INET6, into)
     return v4 && into.port === view.getUint16(2) && into.w3 === view.getInt32(20)
-  }))
+  })))
 })

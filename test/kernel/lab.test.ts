@@ -6,9 +6,10 @@ import type { AddressInfo } from 'node:net'
 import { basename, dirname, join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { getSystemErrorName } from 'node:util'
-import t, { type Test } from 'tap'
+import type { Test } from 'tap'
 import { kinds, listen } from '../kinds'
-import { derivedAddress, labUnavailable, openLab, type Lab, type Oracle, type OracleRun, type Stamp, type StampingClient } from './lab'
+import { inLab } from './in-lab'
+import { derivedAddress, openLab, type Lab, type Oracle, type OracleRun, type Stamp, type StampingClient } from './lab'
 
 // What the lab promises the other tests, shown with bare system calls.
 
@@ -102,14 +103,7 @@ async function serve (host: string): Promise<{ port: number, last: { buffer: Buf
   }
 }
 
-const unavailable = labUnavailable()
-if (unavailable !== undefined) t.plan(0, unavailable)
-else t.test('the kernel lab', prove)
-
-async function prove (t: Test): Promise<void> {
-  const lab = await openLab()
-  t.teardown(() => lab.close())
-  lab.enterServer()
+inLab('the kernel lab', async (t, lab) => {
   const client = await lab.client()
   const oracle = client.oracle()
 
@@ -126,7 +120,7 @@ async function prove (t: Test): Promise<void> {
   await t.test('two clients stamp each their own', t => twoClients(t, lab))
   await t.test('says what is missing', missing)
   await t.test('nothing is left behind', leftovers)
-}
+})
 
 async function expectAnswers (t: Test, oracle: Oracle, options: OracleRun, what: string): Promise<void> {
   const tally = await oracle.run(options)

@@ -1,0 +1,99 @@
+import { execFile } from 'node:child_process'
+import { cpSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
+import t from 'tap'
+import type { FastifyRealIpOptions } from 'fastify-real-ip'
+import type { Noticed } from './serve-once'
+
+const project = join(__dirname, '../../..')
+const allowed = process.allowedNodeEnvironmentFlags
+
+/** A folder with this package installed as users have it, but without koffi. */
+function installWithoutKoffi (): string {
+  // Not inside the project, where koffi would be found further up.
+  const folder = realpathSync(mkdtempSync(join(tmpdir(), 'without-koffi-')))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const modules = join(folder, 'node_modules')
+  const { dependencies, name } = require('fastify-real-ip/package.json')
+  for (const dependency of [...Object.keys(dependencies), 'fastify']) {
+    if (dependency === 'koffi') continue
+    mkdirSync(dirname(join(modules, dependency)), { recursive: true })
+    symlinkSync(join(project, 'node_modules', dependency), join(modules, dependency), 'junction')
+  }
+  for (const shipped of ['package.json', 'dist/lib']) {
+    cpSync(join(project, shipped), join(modules, name, shipped), { recursive: true })
+  }
+  const script = join(folder, 'serve-once.js')
+  cpSync(join(__dirname, 'serve-once.js'), script)
+  return script
+}
+
+function permissionFlags (): string[] {
+  const flag = allowed.has('--permission') ? '--permission' : '--experimental-permission'
+  return [flag, '--allow-fs-read=*', ...allowed.has('--allow-net') ? ['--allow-net'] : []]
+}
+
+interface Degraded {
+  readonly flags: string[]
+  readonly script: string
+  readonly says: RegExp
+  /** tap's own preload writes files and starts a thread, which the permission model forbids. */
+  readonly bare?: boolean
+  readonly skip?: string | false
+}
+
+const inPlace = join(__dirname, 'serve-once.js')
+
+const degraded: Record<string, Degraded> = {
+  'koffi missing': {
+    flags: [],
+    script: installWithoutKoffi(),
+    says: /koffi cannot be loaded \(Cannot find module 'koffi'\)/
+  },
+  '--no-addons': {
+    flags: ['--no-addons'],
+    script: inPlace,
+    says: /koffi cannot be loaded \(.*addon.*\)/
+  },
+  '--permission without --allow-addons': {
+    flags: permissionFlags(),
+    script: inPlace,
+    says: /koffi cannot be loaded \(.*addon.*\)/,
+    bare: true,
+    skip: process.platform === 'win32' && 'needs env(1)'
+  }
+}
+
+async function run ({ flags, script, bare }: Degraded, options: FastifyRealIpOptions): Promise<Noticed> {
+  const node = [process.execPath, ...flags, script, JSON.stringify(options)]
+  const [file, ...args] = bare ? ['env', '-u', 'NODE_OPTIONS', ...node] : node
+  const { stdout } = await promisify(execFile)(file as string, args, { cwd: dirname(script) })
+  return JSON.parse(stdout)
+}
+
+for (const [name, how] of Object.entries(degraded)) {
+  t.test(name, { skip: how.skip ?? false }, async (t) => {
+    const says = process.platform === 'linux' ? how.says : /TOA is read from Linux/
+
+    t.test('requests get the socket\'s own remote address, after one warning', async (t) => {
+      const { registered, warnings, answers } = await run(how, {})
+      t.ok(registered)
+      t.equal(warnings.length, 1)
+      t.match(warnings[0], says)
+      t.equal(answers.length, 2)
+      for (const answer of answers) {
+        t.match(answer, { address: '127.0.0.1', family: 'IPv4', source: 'peer', reason: 'native-unavailable', attempts: [] })
+        t.type(answer.port, 'number')
+      }
+    })
+
+    t.test('with require: true it fails to register', async (t) => {
+      const { registered, code, warnings } = await run(how, { require: true })
+      t.notOk(registered)
+      t.equal(code, 'FST_REAL_IP_NATIVE_UNAVAILABLE')
+      t.same(warnings, [])
+    })
+  })
+}

@@ -1,0 +1,36 @@
+import { strictEqual } from 'node:assert'
+import Fastify from 'fastify'
+import realIp, { type FastifyRealIpOptions, type RealAddress } from 'fastify-real-ip'
+
+/** What a user of the plugin would notice. */
+export interface Noticed {
+  readonly registered: boolean
+  readonly code?: string
+  readonly warnings: string[]
+  readonly answers: RealAddress[]
+}
+
+/** Serves two real requests with the plugin; prints what was noticed, for the parent process to judge. */
+async function serveOnce (options: FastifyRealIpOptions): Promise<Noticed> {
+  const warnings: string[] = []
+  const stream = { write (line: string) { warnings.push(JSON.parse(line).msg) } }
+  const app = Fastify({ logger: { level: 'warn', stream } })
+  try {
+    await app.register(realIp, options)
+  } catch (error) {
+    return { registered: false, code: (error as { code: string }).code, warnings, answers: [] }
+  }
+  app.get('/', (request) => {
+    strictEqual(request.realIp, request.realAddress.address)
+    return request.realAddress
+  })
+  const origin = await app.listen({ host: '127.0.0.1', port: 0 })
+  const answers: RealAddress[] = []
+  for (let n = 0; n < 2; n++) {
+    answers.push(await (await fetch(origin)).json() as RealAddress)
+  }
+  await app.close()
+  return { registered: true, warnings, answers }
+}
+
+serveOnce(JSON.parse(process.argv[2] as string)).then((noticed) => console.log(JSON.stringify(noticed)))
