@@ -1,0 +1,118 @@
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { answer } from './child'
+import { IPv4 } from './network'
+
+// A client that does as little as it can, so that the server is what is busy. It knows an answer by its length alone.
+
+const CONCURRENCY = 16
+const AT_ONCE = 100
+const requestOf = (connection: string) => Buffer.from(
+  `GET / HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: ${IPv4.from ?? IPv4.host}\r\nConnection: ${connection}\r\n\r\n`)
+const keepAlive = requestOf('keep-alive')
+const close = requestOf('close')
+
+interface Target {
+  readonly port: number
+  readonly host: string
+  /** the client's own address; undefined leaves it to the kernel */
+  readonly from?: string
+  readonly count: number
+}
+
+const open = new Map<number, Socket[]>()
+
+function dial ({ port, host, from }: Target, localPort = 0): Socket {
+  return connect({ port, host, noDelay: true, ...(from !== undefined && { localAddress: from, localPort }) })
+}
+
+// Below the ports that the kernel gives out: with an address of one's own it takes longer and longer to find a free one.
+const LOCAL_PORTS = { first: 10_000, count: 22_000 }
+const TRIES = 100
+let dialled = 0
+
+async function connected (target: Target): Promise<Socket> {
+  for (let tries = 1; ; tries++) {
+    const socket = dial(target, LOCAL_PORTS.first + dialled++ % LOCAL_PORTS.count)
+    try {
+      await once(socket, 'connect')
+      return socket
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || tries === TRIES) throw error
+    }
+  }
+}
+
+/** Connections that send nothing. */
+async function idle (target: Target): Promise<void> {
+  const sockets = open.get(target.port) ?? []
+  open.set(target.port, sockets)
+  while (sockets.length < target.count) {
+    const more = Math.min(AT_ONCE, target.count - sockets.length)
+    sockets.push(...await Promise.all(Array.from({ length: more }, () => connected(target))))
+  }
+}
+
+async function hangUp ({ port }: Target): Promise<void> {
+  for (const socket of open.get(port) ?? []) socket.resetAndDestroy()
+  open.delete(port)
+}
+
+/** Asks once on each of the idle connections. */
+async function askEach ({ port }: Target): Promise<void> {
+  const sockets = open.get(port) ?? []
+  for (let i = 0; i < sockets.length; i += AT_ONCE) {
+    await Promise.all(sockets.slice(i, i + AT_ONCE).map((socket) => {
+      socket.write(keepAlive)
+      return once(socket, 'data')
+    }))
+  }
+}
+
+/** `count` requests over a few connections that stay open from one time to the next. */
+async function requests (target: Target): Promise<void> {
+  await idle({ ...target, count: CONCURRENCY })
+  const sockets = open.get(target.port) as Socket[]
+  const first = sockets[0] as Socket
+  first.write(keepAlive)
+  const [bytes] = await once(first, 'data') as [Buffer]
+  if (!bytes.toString('latin1').startsWith('HTTP/1.1 200 ')) throw new Error(`unexpected answer: ${bytes}`)
+
+  let left = target.count - 1
+  await Promise.all(sockets.map((socket) => new Promise<void>((resolve, reject) => {
+    let due = bytes.length
+    const next = () => {
+      if (left-- > 0) {
+        due = bytes.length
+        socket.write(keepAlive)
+      } else {
+        socket.off('data', onData).off('close', reject)
+        resolve()
+      }
+    }
+    const onData = (chunk: Buffer) => {
+      due -= chunk.length
+      if (due === 0) next()
+    }
+    socket.on('data', onData).on('close', reject)
+    next()
+  })))
+}
+
+/** `count` requests, each over a connection of its own. */
+async function connections (target: Target): Promise<void> {
+  let left = target.count
+  const one = () => new Promise<void>((resolve, reject) => {
+    const socket = dial(target)
+    let answered = false
+    socket.on('connect', () => socket.write(close))
+    socket.on('data', () => { answered = true })
+    socket.on('error', reject)
+    socket.on('close', () => answered ? resolve() : reject(new Error('closed without an answer')))
+  })
+  await Promise.all(Array.from({ length: CONCURRENCY }, async () => {
+    while (left-- > 0) await one()
+  }))
+}
+
+answer({ idle, hangUp, askEach, requests, connections })

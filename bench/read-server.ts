@@ -1,0 +1,88 @@
+import type { AddressInfo, Socket } from 'node:net'
+import fastify, { type FastifyInstance } from 'fastify'
+import fastifyRealIp = require('fastify-real-ip')
+import { answer } from './child'
+import { forthAndBack, median } from './statistics'
+
+// A Fastify server that times one thing in some 'connection' events, another in the next: node read-server.js HOST
+
+/** In microseconds. `nothing` is the clock's own part, already taken off the others. */
+export interface Times {
+  readonly nothing: number
+  readonly remoteAddress: number
+  readonly control: number
+  readonly read: number
+  readonly readWithText: number
+  /** who answered the plugin */
+  readonly source: string
+}
+
+// A thing that each connection needs is warm when the next one comes: so it is timed some times in a row.
+const IN_A_ROW = 8
+
+type Early = new (raw: { readonly socket: Socket }) => { readonly realIp: string | undefined }
+const seen: { address?: string | undefined } = {}
+
+async function main (host: string): Promise<void> {
+  const app = fastify()
+  await app.register(fastifyRealIp)
+  app.get('/', (_request, reply) => { reply.send('127.0.0.1') })
+  const EarlyRequest = await earlyRequest(app)
+  await app.listen({ port: 0, host })
+
+  // The plugin's own listener stands before all others.
+  const plugin = app.server.listeners('connection')[0] as (socket: Socket) => void
+  app.server.removeListener('connection', plugin)
+  type Thing = (socket: Socket, request: InstanceType<Early>) => void
+  const things: Record<Exclude<keyof Times, 'source'>, Thing> = {
+    nothing () {},
+    remoteAddress (socket) { seen.address = socket.remoteAddress },
+    control (socket) { seen.address = socket.remoteAddress },
+    read: plugin,
+    readWithText (socket, request) {
+      plugin(socket)
+      seen.address = request.realIp
+    }
+  }
+  const names = Object.keys(things) as Array<keyof typeof things>
+  let times = names.map((): number[] => [])
+  let turns: number[] = []
+  let source = ''
+
+  app.server.prependListener('connection', (socket) => {
+    if (turns.length === 0) turns = forthAndBack([...names.keys()]).flatMap((turn) => Array(IN_A_ROW).fill(turn))
+    const turn = turns.pop() as number
+    const thing = things[names[turn] as keyof typeof things]
+    const request = new EarlyRequest({ socket })
+    const before = performance.now()
+    thing(socket, request)
+    const after = performance.now()
+    times[turn]?.push((after - before) * 1000)
+    if (thing === plugin) source = app.realIp.lookup(socket).source
+  })
+
+  answer({
+    port: () => (app.server.address() as AddressInfo).port,
+    times (): Times {
+      const [nothing = 0, ...rest] = times.map(median)
+      const [remoteAddress = 0, control = 0, read = 0, readWithText = 0] = rest.map((time) => time - nothing)
+      times = names.map(() => [])
+      return { nothing, remoteAddress, control, read, readWithText, source }
+    }
+  })
+}
+
+/** What `request.realIp` needs of a Fastify request: in a 'connection' event there is none yet. */
+async function earlyRequest (app: FastifyInstance): Promise<Early> {
+  class EarlyRequest {
+    constructor (readonly raw: object) {}
+  }
+  app.get('/early', (request, reply) => {
+    Object.setPrototypeOf(EarlyRequest.prototype, Object.getPrototypeOf(request))
+    reply.send()
+  })
+  await app.inject('/early')
+  return EarlyRequest as unknown as Early
+}
+
+main(process.argv[2] as string)

@@ -1,0 +1,87 @@
+import { start, type Child } from './child'
+import { withVtoa, type Kernel } from './kernel'
+import { type Family, IPv4, IPv6 } from './network'
+import type { Row } from './report'
+import type { Cores, Figure } from './run'
+import type { Times } from './read-server'
+import { estimate, median } from './statistics'
+
+const SESSIONS = 6
+const WINDOWS = 4
+const CONNECTIONS = 1000
+// As many as it takes until what is measured no longer gets faster.
+const WARM_UP = 20_000
+
+/** The plugin's work in a real 'connection' event ÷ Node's own first `socket.remoteAddress` in another. */
+export const read: Figure = {
+  name: 'read',
+  title: "reading a connection in its 'connection' event ÷ the first socket.remoteAddress there",
+  async measure ({ cores, progress }) {
+    const rows: Row[] = []
+    for (const network of [IPv4, IPv6]) {
+      const { family, derive } = network
+      const run = (kernel: Kernel) => sessions(network, kernel, cores, (done) => progress(`${family}, ${done}`))
+      rows.push(...toRows(`${family}, 1348 skipped`, 'getpeername', 0.8, await run({})))
+      rows.push(...toRows(`${family}, 1348 answering`, 'vtoa', 1, await withVtoa(derive, run)))
+    }
+    return rows
+  }
+}
+
+/** What each fresh process measured: the median of its windows. */
+async function sessions (
+  { host, from }: Family, kernel: Kernel, cores: Cores | undefined, progress: (done: string) => void
+): Promise<Times[]> {
+  const measured: Times[] = []
+  for (let session = 0; session < SESSIONS; session++) {
+    progress(`${session + 1} of ${SESSIONS} sessions`)
+    const children: Child[] = []
+    try {
+      const server = await start('read-server', [host], { core: cores?.server, cgroup: kernel.serverCgroup })
+      children.push(server)
+      const client = await start('client', [], { core: cores?.client, cgroup: kernel.clientCgroup })
+      children.push(client)
+      const target = { port: await server.ask<number>('port'), host, from }
+      await client.ask('connections', { ...target, count: WARM_UP })
+      await server.ask('times')
+      const windows: Times[] = []
+      for (let i = 0; i < WINDOWS; i++) {
+        await client.ask('connections', { ...target, count: CONNECTIONS })
+        windows.push(await server.ask<Times>('times'))
+      }
+      const middle = (thing: keyof Times) => median(windows.map((times) => times[thing] as number))
+      measured.push({
+        nothing: middle('nothing'),
+        remoteAddress: middle('remoteAddress'),
+        control: middle('control'),
+        read: middle('read'),
+        readWithText: middle('readWithText'),
+        source: (windows[0] as Times).source
+      })
+    } finally {
+      await Promise.all(children.map((child) => child.stop()))
+    }
+  }
+  return measured
+}
+
+function toRows (name: string, source: string, target: number, measured: Times[] | string): Row[] {
+  const withText = `${name}, with text`
+  const withoutText = `${name}, without text`
+  const problem = typeof measured === 'string' ? measured : wrongSource(measured, source)
+  if (problem !== undefined || typeof measured === 'string') {
+    return [withText, withoutText].map((name) => ({ name, notShown: problem as string }))
+  }
+  const of = (thing: 'control' | 'read' | 'readWithText') =>
+    estimate(measured.map((times) => [times[thing] / times.remoteAddress]))
+  const absolute = { remoteAddressMicroseconds: median(measured.map((times) => times.remoteAddress)) }
+  return [
+    { name: withText, value: of('readWithText'), control: of('control'), target, absolute },
+    { name: withoutText, value: of('read'), control: of('control'), absolute }
+  ]
+}
+
+function wrongSource (measured: Times[], source: string): string | undefined {
+  const other = measured.find((times) => times.source !== source)
+  return other && `the answer came from '${other.source}', not from '${source}'`
+}

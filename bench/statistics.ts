@@ -1,0 +1,52 @@
+/** A median with its 95 % interval. */
+export interface Estimate {
+  readonly median: number
+  readonly low: number
+  readonly high: number
+  readonly samples: number
+}
+
+const RESAMPLED = 2000
+
+/**
+ * The median of all values. The interval is a bootstrap over sessions, not over values: what is measured in one
+ * process shares that process's luck. A single session has to witness for itself.
+ */
+export function estimate (sessions: ReadonlyArray<readonly number[]>): Estimate {
+  const units = sessions.length > 1 ? sessions : sessions.flat().map((value) => [value])
+  const medians = Array.from({ length: RESAMPLED }, () => median(units.flatMap(() => oneOf(units))))
+  medians.sort((a, b) => a - b)
+  const values = sessions.flat()
+  return {
+    median: median(values),
+    low: medians[RESAMPLED * 0.025] as number,
+    high: medians[RESAMPLED * 0.975 - 1] as number,
+    samples: values.length
+  }
+}
+
+const oneOf = <T>(items: readonly T[]) => items[Math.floor(Math.random() * items.length)] as T
+
+export function median (values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  const middle = sorted.length >> 1
+  const upper = sorted[middle] as number
+  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] as number) + upper) / 2
+}
+
+/** Pair by pair. */
+export function ratios (over: readonly number[], under: readonly number[]): number[] {
+  return over.map((value, i) => value / (under[i] as number))
+}
+
+/** Forth and back in an order that differs from call to call: A/B/B/A for any number of them. */
+export function forthAndBack<T> (items: readonly T[]): T[] {
+  const order = [...items]
+  for (let i = order.length - 1; i > 0; i--) {
+    const j = Math.floor(Math.random() * (i + 1))
+    const swapped = order[i] as T
+    order[i] = order[j] as T
+    order[j] = swapped
+  }
+  return [...order, ...order.reverse()]
+}
