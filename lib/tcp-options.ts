@@ -9,6 +9,7 @@ const OPTIONS_MAX = 40
 const EXPERIMENTAL = 253
 const TCPOPT_FASTOPEN_MAGIC = 0xf989
 const TCPOPT_SMC_MAGIC = 0xe2d4c3d9
+const TCPOLEN_SMC = 6
 
 /**
  * Finds the TOA that a balancer wrote among the TCP options in `bytes` from `at` to `end`, which had `payload` behind
@@ -74,9 +75,11 @@ function decodeToa (bytes: Uint8Array, at: number, format: ToaFormat, into: Endp
   into.w3 = word(bytes, at + 4)
 }
 
-function isExperiment (bytes: Uint8Array, at: number): boolean {
-  return (bytes[at] as number) >= EXPERIMENTAL &&
-    ((word(bytes, at + 2) >>> 16) === TCPOPT_FASTOPEN_MAGIC || (word(bytes, at + 2) >>> 0) === TCPOPT_SMC_MAGIC)
+/** Whether the option at `at` is one of those that share TOA's kinds: Fast Open's of any length, SMC's of its own. */
+export function isExperiment (bytes: Uint8Array, at: number): boolean {
+  if ((bytes[at] as number) < EXPERIMENTAL) return false
+  const value = word(bytes, at + 2) >>> 0
+  return value >>> 16 === TCPOPT_FASTOPEN_MAGIC || (bytes[at + 1] === TCPOLEN_SMC && value === TCPOPT_SMC_MAGIC)
 }
 
 function isPadding (bytes: Uint8Array, from: number, to: number): boolean {

@@ -111,6 +111,8 @@ export function openPlayer (): Player {
       const connection = new Connection(ends, options, send)
       connections.set(name, connection)
       connection.once('close', () => connections.delete(name))
+      // Being reset is often what a test is about, and shows in `ending()` and in whatever is awaited.
+      connection.on('error', () => {})
       connection.start()
       try {
         await eventOf(connection, 'connect', options.signal ?? AbortSignal.timeout(PATIENCE), 'the server has not answered the SYN')
@@ -118,8 +120,6 @@ export function openPlayer (): Player {
         connection.destroy()
         throw error
       }
-      // Being reset is often what a test is about, and shows in `ending()` and in whatever is awaited.
-      connection.on('error', () => {})
       return connection
     },
     syn (options) {

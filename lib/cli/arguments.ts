@@ -1,0 +1,133 @@
+import { parseArgs } from 'node:util'
+import type { FastifyRealIpOptions, ToaFormat } from '../../types'
+import { checkOptions, type Options } from '../options'
+
+export type Arguments = 'help' | 'version' | DoctorArguments | WatchArguments
+
+export interface DoctorArguments {
+  readonly command: 'doctor'
+  readonly json: boolean
+}
+
+export interface WatchArguments {
+  readonly command: 'watch'
+  readonly port: number
+  readonly host: string | undefined
+  /** What the plugin is to decide by. */
+  readonly options: Options
+  /** Ends after so many connections; undefined: never. */
+  readonly count: number | undefined
+  readonly json: boolean
+}
+
+/** What was written cannot be understood; the message is the sentence to print. */
+export class UsageError extends Error {}
+
+export const help = `Tells whether this machine can give real client addresses, and what a balancer really sends.
+
+  fastify-real-ip doctor [--json]
+      Looks at this machine. Exit code 0: a source works that needs no decision about trust; 1: none does.
+
+  fastify-real-ip watch PORT [options]
+      Listens on PORT and prints what each connection brings: who sent it, the TCP options of its SYN,
+      what each source says, and what the plugin would decide. Ctrl-C ends it.
+
+      --host HOST             the address to listen on; all of them if none is given
+      --trusted-peers LIST    addresses and ranges with commas between them, or any
+      --toa FORMAT            what the balancer writes on the SYN: alibaba, ucloud, tencent, dpvs, or
+                              kind/length/family/position, as in 254/8/IPv4/first,253/20/IPv6/first
+      --count N               ends after N connections
+      --json                  one line of JSON for each connection
+
+  fastify-real-ip --help | --version
+
+Exit code 2: the command was not understood.
+`
+
+const watchOnly = ['host', 'trusted-peers', 'toa', 'count'] as const
+
+/** Throws a UsageError. */
+export function readArguments (given: readonly string[]): Arguments {
+  const { values, positionals } = parse(given)
+  if (values.help === true) return 'help'
+  if (values.version === true) return 'version'
+  const [command, port, ...rest] = positionals
+  const json = values.json === true
+  if (command === 'doctor') {
+    const foreign = watchOnly.find((name) => values[name] !== undefined)
+    if (foreign !== undefined) throw new UsageError(`doctor has no --${foreign}; it takes --json alone.`)
+    if (port !== undefined) throw new UsageError(`doctor takes no '${port}'.`)
+    return { command, json }
+  }
+  if (command !== 'watch') {
+    const what = command === undefined ? 'A command is missing' : `There is no command '${command}'`
+    throw new UsageError(`${what}: write doctor, watch PORT, or --help.`)
+  }
+  if (port === undefined) throw new UsageError('watch needs the port to listen on, as in watch 8080.')
+  if (!/^\d{1,5}$/.test(port) || Number(port) > 65535) {
+    throw new UsageError(`watch takes a port from 0 to 65535, 0 for any that is free, not '${port}'.`)
+  }
+  if (rest.length > 0) throw new UsageError(`watch takes one port; '${rest[0]}' is too much.`)
+  const { count } = values
+  if (count !== undefined && !/^[1-9]\d*$/.test(count)) throw new UsageError(`--count takes a number from 1 on, not '${count}'.`)
+  return {
+    command,
+    port: Number(port),
+    host: values.host,
+    options: readOptions(values['trusted-peers'], values.toa),
+    count: count === undefined ? undefined : Number(count),
+    json
+  }
+}
+
+function parse (given: readonly string[]) {
+  try {
+    return parseArgs({
+      args: [...given],
+      allowPositionals: true,
+      options: {
+        help: { type: 'boolean', short: 'h' },
+        version: { type: 'boolean', short: 'v' },
+        json: { type: 'boolean' },
+        host: { type: 'string' },
+        'trusted-peers': { type: 'string' },
+        toa: { type: 'string' },
+        count: { type: 'string' }
+      }
+    })
+  } catch (error) {
+    // Its first sentence says what is wrong.
+    const [sentence] = (error as Error).message.split(/\.\s/, 1)
+    throw new UsageError(`${sentence}; --help has the options.`)
+  }
+}
+
+function readOptions (trustedPeers: string | undefined, toa: string | undefined): Options {
+  const given: FastifyRealIpOptions = { sources: 'auto' }
+  if (trustedPeers !== undefined) {
+    const list = trustedPeers.split(',').map((text) => text.trim()).filter((text) => text !== '')
+    if (list.length === 0) throw new UsageError('--trusted-peers is empty: write addresses, ranges, or any.')
+    given.trustedPeers = list.length === 1 && list[0] === 'any' ? 'any' : list
+  }
+  if (toa !== undefined) given.toa = readToa(toa) as ToaFormat[]
+  try {
+    return checkOptions(given)
+  } catch (error) {
+    throw new UsageError(`${withoutName((error as Error).message)}.`)
+  }
+}
+
+/** The name of a preset, or formats; checkOptions() looks at what is in them. */
+function readToa (text: string): unknown {
+  if (!text.includes('/')) return text
+  return text.split(',').map((format) => {
+    const [kind, length, family, position, ...rest] = format.trim().split('/')
+    if (position === undefined || rest.length > 0) {
+      throw new UsageError(`--toa takes kind/length/family/position, as in 254/8/IPv4/first, not '${format}'.`)
+    }
+    return { kind: Number(kind), length: Number(length), family: family?.replace(/^ip/i, 'IP'), position }
+  })
+}
+
+/** Messages of the plugin begin with its name, and this program's do anyway. */
+export const withoutName = (message: string): string => message.replace(/^fastify-real-ip: /, '')

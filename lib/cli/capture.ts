@@ -1,0 +1,98 @@
+import { endianness } from 'node:os'
+import { formatAddress } from '../address'
+import { type Capture, errnoName, type openCapture } from '../libc'
+import { decodeSavedSyn, tcpHeaderAt } from '../saved-syn'
+import { createEndpoint } from '../sockaddr'
+import { readSegmentOptions, type SegmentOption } from './segment-options'
+
+// <linux/bpf_common.h>
+const LOAD_BYTE = 0x30
+const LOAD_HALF = 0x28
+const LOAD_HALF_AT_X = 0x48
+const HEADER_LENGTH_TO_X = 0xb1
+const AND = 0x54
+const IF_EQUAL = 0x15
+const RETURN = 0x06
+
+const FLAGS = 13
+const SYN = 2
+// Handshakes that nobody takes were never completed.
+const KEPT = 4096
+
+/** What completes the handshakes on a port, from a packet socket where there may be one. */
+export class Handshakes {
+  /** The name of the errno where there is no packet socket: it takes CAP_NET_RAW. */
+  refused: string | undefined
+  #capture: Capture | undefined
+  readonly #endpoint = createEndpoint()
+  readonly #seen = new Map<string, SegmentOption[] | undefined>()
+
+  /** `open` is the system call. */
+  open (open: typeof openCapture, port: number): void {
+    const capture = open(encodeFilter(port))
+    if (typeof capture === 'number') this.refused = errnoName(capture)
+    else this.#capture = capture
+  }
+
+  /** The options of the segment that completed the handshake of the connection from a peer; null where it was not seen. */
+  take ({ address, port }: { readonly address: string, readonly port: number | undefined }): SegmentOption[] | null {
+    if (this.#capture === undefined) return null
+    this.#receive(this.#capture)
+    const key = `${address} ${port}`
+    const options = this.#seen.get(key)
+    this.#seen.delete(key)
+    return options ?? null
+  }
+
+  /** All of a handshake is there before its connection can be accepted. */
+  #receive ({ packet, receive }: Capture): void {
+    for (let length = receive(); length > 0; length = receive()) {
+      if (!decodeSavedSyn(packet, length, this.#endpoint)) continue
+      const key = `${formatAddress(this.#endpoint)} ${this.#endpoint.port}`
+      if (((packet[tcpHeaderAt(packet, length) + FLAGS] as number) & SYN) !== 0) {
+        if (this.#seen.size === KEPT) this.#seen.clear()
+        this.#seen.set(key, undefined)
+      } else if (this.#seen.has(key)) {
+        this.#seen.set(key, this.#seen.get(key) ?? readSegmentOptions(packet, length))
+      }
+    }
+  }
+
+  close (): void {
+    this.#capture?.close()
+  }
+}
+
+/** Classic BPF that lets TCP to this port pass, where the TCP header stands right behind the first IP header. */
+function encodeFilter (port: number): Uint8Array {
+  const v6 = 8
+  const pass = 13
+  const drop = 14
+  const program: Array<[code: number, k: number, yes?: number, no?: number]> = [
+    [LOAD_BYTE, 0],
+    [AND, 0xf0],
+    [IF_EQUAL, 0x40, 3, v6],
+    [LOAD_BYTE, 9],
+    [IF_EQUAL, 6, 5, drop],
+    [HEADER_LENGTH_TO_X, 0],
+    [LOAD_HALF_AT_X, 2],
+    [IF_EQUAL, port, pass, drop],
+    [IF_EQUAL, 0x60, 9, drop],
+    [LOAD_BYTE, 6],
+    [IF_EQUAL, 6, 11, drop],
+    [LOAD_HALF, 42],
+    [IF_EQUAL, port, pass, drop],
+    [RETURN, 0xffff],
+    [RETURN, 0]
+  ]
+  // struct sock_filter, <linux/filter.h>: u16 code, u8 jump if true, u8 jump if false, u32 k. Jumps skip so many.
+  const view = new DataView(new ArrayBuffer(program.length * 8))
+  const little = endianness() === 'LE'
+  program.forEach(([code, k, yes, no], i) => {
+    view.setUint16(i * 8, code, little)
+    view.setUint8(i * 8 + 2, (yes ?? i + 1) - i - 1)
+    view.setUint8(i * 8 + 3, (no ?? i + 1) - i - 1)
+    view.setUint32(i * 8 + 4, k, little)
+  })
+  return new Uint8Array(view.buffer)
+}

@@ -1,0 +1,151 @@
+import { spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, readFileSync, readlinkSync } from 'node:fs'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { release } from 'node:os'
+import { join } from 'node:path'
+import { fdOf, listeningFdOf } from '../connection'
+import { errnoName, type Libc, loadLibc } from '../libc'
+import { createEndpoint } from '../sockaddr'
+import { chooseSources } from '../sources/choose'
+import { TransportPeers } from '../transport-peer'
+import { withoutName } from './arguments'
+
+/** What the doctor looks at. `undefined` in place of a text: it cannot be read. */
+export interface Machine {
+  readonly platform: string
+  readonly arch: string
+  readonly node: string
+  /** The kernel's, as uname(1) gives it. */
+  readonly release: string
+  readonly koffi: Koffi
+  /** `/sys/module`; `undefined` where there is none to look into. */
+  readonly modules: { readonly vtoa: boolean, readonly toa: boolean } | undefined
+  readonly vtoaStats: string | undefined
+  readonly toaStats: string | undefined
+  readonly syncookies: string | undefined
+  readonly fastopen: string | undefined
+  /** Whether this is the host's own network namespace. */
+  readonly hostNetwork: boolean | undefined
+  /** Whether this is the host's own PID namespace. */
+  readonly hostProcesses: boolean | undefined
+  /** What the kernel says of a loopback connection; or why it could not be asked. */
+  readonly kernel: Kernel | string
+}
+
+/** Whether koffi can be loaded, and what it said where it cannot; `'untried'`: no child process could try it. */
+export interface Koffi {
+  readonly state: 'works' | 'fails' | 'untried'
+  readonly says: string
+}
+
+export interface Kernel {
+  /** By optname at IPPROTO_IP, the name of the errno. */
+  readonly optnames: Readonly<Record<number, string>>
+  /** The name of the errno with which TCP_SAVE_SYN was refused. */
+  readonly saveSyn: string | undefined
+  /** Whether the connection's SYN was kept. */
+  readonly savedSyn: boolean
+  /** Whether sock_diag told the connection's peer. */
+  readonly diag: boolean
+  /** The plugin's own sentence of what `sources: 'auto'` chooses. */
+  readonly auto: string
+}
+
+const PATIENCE = 10_000
+const IPPROTO_IP = 0
+const optnames = [1345, 1346, 1347, 1348, 4096]
+// <linux/proc_ns.h>: what the kernel numbers its first PID namespace.
+const FIRST_PID_NAMESPACE = 'pid:[4026531836]'
+const NET_CORE = '/proc/sys/net/core'
+
+/** Looks at this machine. Never throws. */
+export async function readMachine (): Promise<Machine> {
+  const koffi = tryKoffi()
+  return {
+    platform: process.platform,
+    arch: process.arch,
+    node: process.versions.node,
+    release: release(),
+    koffi,
+    modules: existsSync('/sys/module')
+      ? { vtoa: existsSync('/sys/module/vtoa'), toa: existsSync('/sys/module/toa') }
+      : undefined,
+    vtoaStats: read('/proc/net/vtoa_stats'),
+    toaStats: read('/proc/net/toa_stats'),
+    syncookies: read('/proc/sys/net/ipv4/tcp_syncookies'),
+    fastopen: read('/proc/sys/net/ipv4/tcp_fastopen'),
+    // The kernel shows this one in its first network namespace alone.
+    hostNetwork: existsSync(NET_CORE) ? existsSync(`${NET_CORE}/netdev_max_backlog`) : undefined,
+    hostProcesses: isFirstPidNamespace(),
+    kernel: koffi.state === 'fails' ? koffi.says : await askKernel(loadLibc())
+  }
+}
+
+function read (path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8').trim()
+  } catch {
+    return undefined
+  }
+}
+
+function isFirstPidNamespace (): boolean | undefined {
+  try {
+    return readlinkSync('/proc/self/ns/pid') === FIRST_PID_NAMESPACE
+  } catch {
+    return undefined
+  }
+}
+
+/** In a child process: an abort inside a native library cannot be caught. */
+function tryKoffi (): Koffi {
+  try {
+    const { error, signal, status, stdout } = spawnSync(process.execPath, [...process.execArgv, join(__dirname, 'try-libc.js')],
+      { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], timeout: PATIENCE })
+    if (signal !== null) return { state: 'fails', says: `a process that loads koffi is ended by ${signal}` }
+    if (error !== undefined) throw error
+    return status === 0 ? { state: 'works', says: '' } : { state: 'fails', says: stdout || `koffi cannot be loaded (exit code ${status})` }
+  } catch (error) {
+    return { state: 'untried', says: `no child process could try it (${nameOf(error)})` }
+  }
+}
+
+async function askKernel (libc: Libc | string): Promise<Kernel | string> {
+  if (typeof libc === 'string') return libc
+  const peers = new TransportPeers(libc)
+  const server = createServer()
+  const sockets: Socket[] = []
+  try {
+    const signal = AbortSignal.timeout(PATIENCE)
+    await once(server.listen(0, '127.0.0.1'), 'listening')
+    const saveSyn = peers.arm(listeningFdOf(server))
+    const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
+    sockets.push(client)
+    const [[socket]] = await Promise.all([
+      once(server, 'connection', { signal }) as Promise<[Socket]>, once(client, 'connect', { signal })
+    ])
+    sockets.push(socket)
+    return { saveSyn, ...await askConnection(libc, peers, fdOf(socket), client.localPort as number) }
+  } catch (error) {
+    return `no loopback connection can be made (${nameOf(error)})`
+  } finally {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+    peers.close()
+  }
+}
+
+async function askConnection (libc: Libc, peers: TransportPeers, fd: number, peerPort: number): Promise<Omit<Kernel, 'saveSyn'>> {
+  const answers: Record<number, string> = {}
+  for (const optname of optnames) answers[optname] = errnoName(libc.getsockopt(fd, IPPROTO_IP, optname))
+  const savedSyn = peers.readSavedSyn(fd, createEndpoint())
+  const diag = await new Promise<boolean>((resolve) => {
+    peers.ask(fd, (_peer, port) => { resolve(port === peerPort) })
+  })
+  let auto = ''
+  chooseSources(libc, peers, { sources: 'auto', toa: undefined, require: false }, (message) => { auto = withoutName(message) })
+  return { optnames: answers, savedSyn, diag, auto }
+}
+
+const nameOf = (error: unknown): string | undefined => (error as NodeJS.ErrnoException).code

@@ -1,0 +1,93 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { dirname, join } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { Test } from 'tap'
+import type { Seen } from '../../lib/cli/seen'
+
+const bin = join(dirname(require.resolve('fastify-real-ip/package.json')), 'dist/lib/cli/bin.js')
+
+export interface Printed {
+  readonly code: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** How the program is started: flags of Node.js, and a command that goes before all. */
+export interface Start {
+  readonly flags?: readonly string[]
+  readonly before?: readonly string[]
+  readonly env?: NodeJS.ProcessEnv
+}
+
+function start (args: readonly string[], { flags = [], before = [], env = {} }: Start): ChildProcess {
+  const [command, ...rest] = [...before, process.execPath, ...flags, bin, ...args] as [string, ...string[]]
+  return spawn(command, rest, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+}
+
+/** Runs the program to its end. */
+export async function run (args: readonly string[], how: Start = {}): Promise<Printed> {
+  const child = start(args, how)
+  const printed = { stdout: '', stderr: '' }
+  child.stdout?.setEncoding('utf8').on('data', (text) => { printed.stdout += text })
+  child.stderr?.setEncoding('utf8').on('data', (text) => { printed.stderr += text })
+  const [code] = await once(child, 'close') as [number | null]
+  return { code, ...printed }
+}
+
+export interface Watch {
+  readonly child: ChildProcess
+  readonly port: number
+  /** The next line about a connection, from `--json`. */
+  seen (): Promise<Seen>
+  /** All that it prints until it ends. */
+  text (): Promise<string>
+  /** All that it has noted so far, on stderr. */
+  readonly notes: readonly string[]
+  readonly ended: Promise<number | null>
+}
+
+/** Starts `watch 0`, and waits until it listens. */
+export async function startWatch (t: Test, args: readonly string[] = ['--json'], how: Start = {}): Promise<Watch> {
+  const child = start(['watch', '0', ...args], how)
+  const ended = once(child, 'close').then(([code]) => code as number | null)
+  t.teardown(async () => {
+    child.kill('SIGINT')
+    await ended
+  })
+  const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]()
+  const notes: string[] = []
+  const port = await new Promise<number>((resolve, reject) => {
+    createInterface({ input: child.stderr! }).on('line', (line) => {
+      notes.push(line)
+      const port = /^Listening on .*:(\d+); Ctrl-C ends it\.$/.exec(line)?.[1]
+      if (port !== undefined) resolve(Number(port))
+    }).on('close', () => { reject(new Error(`watch has not listened: ${notes.join('\n')}`)) })
+  })
+  return {
+    child,
+    port,
+    notes,
+    ended,
+    async seen () {
+      const { value, done } = await lines.next()
+      if (done === true) throw new Error(`watch has ended: ${notes.join('\n')}`)
+      return JSON.parse(value)
+    },
+    async text () {
+      let text = ''
+      for (let next = await lines.next(); next.done !== true; next = await lines.next()) text += `${next.value}\n`
+      return text
+    }
+  }
+}
+
+/** An ordinary connection, closed at the end of the test. */
+export async function open (t: Test, port: number, host = '127.0.0.1'): Promise<Socket> {
+  const socket = connect(port, host)
+  t.teardown(() => { socket.destroy() })
+  socket.on('error', () => {})
+  await once(socket, 'connect')
+  return socket
+}

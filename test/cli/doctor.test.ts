@@ -1,0 +1,307 @@
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { diagnose, drawReport, type Finding, type Report } from '../../lib/cli/doctor'
+import type { Kernel, Machine } from '../../lib/cli/machine'
+import { inLab } from '../kernel/in-lab'
+import { run, type Printed } from './cli'
+
+const without = 'ENOPROTOOPT'
+const plain: Kernel = {
+  optnames: { 1345: without, 1346: without, 1347: without, 1348: without, 4096: without },
+  saveSyn: undefined,
+  savedSyn: true,
+  diag: true,
+  auto: 'sources getpeername'
+}
+const debian: Machine = {
+  platform: 'linux',
+  arch: 'x64',
+  node: '20.20.2',
+  release: '6.1.0-28-amd64',
+  koffi: { state: 'works', says: '' },
+  modules: { vtoa: false, toa: false },
+  vtoaStats: undefined,
+  toaStats: undefined,
+  syncookies: '1',
+  fastopen: '1',
+  hostNetwork: true,
+  hostProcesses: true,
+  kernel: plain
+}
+const alinux: Machine = { ...debian, release: '5.10.134-17.2.al8.x86_64' }
+const vtoa: Kernel = { ...plain, optnames: { 1345: 'ESRCH', 1346: without, 1347: 'ESRCH', 1348: 'ESRCH', 4096: without } }
+
+const find = ({ findings }: Report, name: string) => findings.find((finding) => finding.name === name) as Finding
+
+t.test('which source works, and what the doctor concludes', async (t) => {
+  const cases: Array<[what: string, machine: Machine, sources: string[], says: RegExp]> = [
+    ['no module', debian, [], /^No: no kernel module .* toa\.ko.* 'saved-syn'.* npx fastify-real-ip watch PORT$/],
+    ['Alibaba Cloud Linux 3 without vtoa', alinux, [], /^No: vtoa does not answer\. sudo yum install vtoa -y && sudo systemctl start vtoa$/],
+    ['in a container of it', { ...alinux, hostNetwork: false }, [], /on the host: sudo yum install vtoa/],
+    ['in a container on its network', { ...alinux, hostProcesses: false }, [], /on the host: sudo yum install vtoa/],
+    ['vtoa', { ...alinux, modules: { vtoa: true, toa: false }, kernel: vtoa }, ['vtoa', 'getpeername'], /^Yes: vtoa, getpeername\. .*'trustedPeers'/],
+    ['vtoa on an older kernel', { ...alinux, modules: { vtoa: true, toa: false } }, ['getpeername'], /^Yes: getpeername\./],
+    ['1348 answers, whatever /sys says', { ...debian, modules: undefined, kernel: vtoa }, ['vtoa'], /^Yes: vtoa\./],
+    ['a toa.ko', { ...debian, modules: { vtoa: false, toa: true } }, ['getpeername'], /^Yes: getpeername\./],
+    ["DPVS's, with NAT64", { ...debian, modules: { vtoa: false, toa: true }, kernel: { ...plain, optnames: { ...plain.optnames, 4096: 'EINVAL' } } }, ['nat64', 'getpeername'], /^Yes: nat64, getpeername\./],
+    ['a module, but no system calls', { ...debian, modules: { vtoa: true, toa: true }, kernel: 'koffi cannot be loaded' }, [], /^No: koffi cannot be loaded\.$/]
+  ]
+  for (const [what, machine, sources, says] of cases) {
+    const report = diagnose(machine)
+    t.same(report.sources, sources, what)
+    t.equal(report.works, sources.length > 0, what)
+    t.match(report.says, says, what)
+    t.equal(find(report, "sources: 'auto'").state, typeof machine.kernel === 'string' ? 'unknown' : report.works ? 'good' : 'bad')
+  }
+})
+
+t.test('each line', async (t) => {
+  const kernelOf = (changes: Partial<Kernel>): Partial<Machine> => ({ kernel: { ...plain, ...changes } })
+  const notAsked = { kernel: 'koffi is broken' }
+  const cases: Array<[name: string, changes: Partial<Machine>, state: Finding['state'], says: RegExp, mend?: RegExp]> = [
+    ['platform', {}, 'good', /^linux on x64, Node\.js 20\.20\.2$/],
+    ['platform', { platform: 'darwin', kernel: 'no' }, 'bad', /^darwin .*TOA is read from Linux/],
+
+    ['kernel', {}, 'unknown', /^6\.1\.0-28-amd64: vtoa is for Alibaba Cloud Linux 3 alone.*toa\.ko.*saved-syn/, /watch PORT/],
+    ['kernel', { platform: 'darwin', release: '24.1.0' }, 'unknown', /^24\.1\.0, not Linux$/],
+    ['kernel', { release: '5.10.134-17.al8.x86_64' }, 'good', /getsockopt 1348 and getpeername/],
+    ['kernel', { release: '5.10.134-18.0.2.al8.aarch64' }, 'good', /getsockopt 1348 and getpeername/],
+    ['kernel', { release: '5.10.140-1.al8.x86_64' }, 'good', /getsockopt 1348 and getpeername/],
+    ['kernel', { release: '5.10.134-16.3.al8.x86_64' }, 'good', /answers getpeername; getsockopt 1348 takes 5\.10\.134-17/, /yum update kernel/],
+    ['kernel', { release: '5.10.134-15.al8.x86_64' }, 'good', /answers getpeername; getsockopt 1348 takes 5\.10\.134-17/, /yum update kernel/],
+    ['kernel', { release: '5.10.134-14.1.al8.x86_64' }, 'bad', /vtoa takes 5\.10\.134-15 or later/, /yum update kernel/],
+    ['kernel', { release: '5.10.84-30.al8.x86_64' }, 'bad', /vtoa takes 5\.10\.134-15 or later/, /yum update kernel/],
+    ['kernel', { release: '4.19.91-27.al7.x86_64' }, 'unknown', /Alibaba Cloud Linux 3 alone/, /watch PORT/],
+    ['kernel', { release: '5.10.134-17.an8.x86_64' }, 'unknown', /Alibaba Cloud Linux 3 alone/, /watch PORT/],
+
+    ['koffi', {}, 'good', /tried in a process of its own/],
+    ['koffi', { platform: 'darwin', koffi: { state: 'fails', says: 'TOA is read from Linux' } }, 'unknown', /^needed on Linux alone$/],
+    ['koffi', { koffi: { state: 'untried', says: 'no child process' } }, 'unknown', /^no child process$/],
+    ['koffi', { koffi: { state: 'fails', says: "koffi cannot be loaded (Cannot find module 'koffi')" } }, 'bad', /Cannot find/, /^npm install koffi$/],
+    ['koffi', { koffi: { state: 'fails', says: 'koffi cannot be loaded (Cannot load native addon)' } }, 'bad', /start Node\.js without --no-addons/],
+    ['koffi', { koffi: { state: 'fails', says: 'a process that loads koffi is ended by SIGSEGV' } }, 'bad', /SIGSEGV/, /^npm install koffi --force$/],
+
+    ['module vtoa', {}, 'bad', /^not loaded$/],
+    ['module vtoa', { release: alinux.release }, 'bad', /^not loaded$/, /^sudo yum install vtoa -y && sudo systemctl start vtoa$/],
+    ['module vtoa', { release: alinux.release, hostNetwork: false }, 'bad', /^not loaded$/, /^on the host: sudo yum/],
+    ['module vtoa', { modules: { vtoa: true, toa: false } }, 'good', /^loaded$/],
+    ['module vtoa', { modules: undefined }, 'unknown', /\/sys\/module/],
+    ['module toa', {}, 'bad', /^not loaded.*DPVS/],
+    ['module toa', { modules: { vtoa: false, toa: true } }, 'good', /^loaded: getpeername/],
+    ['module toa', { modules: undefined }, 'unknown', /\/sys\/module/],
+
+    ['counters', {}, 'unknown', /^none: no module is seen$/],
+    ['counters', { vtoaStats: '                    CPU0  CPU1\nsyn_recv_sock_toa :  3   4\nsyn_recv_sock_no_toa  1' }, 'good', /^vtoa_stats: syn_recv_sock_toa 7, syn_recv_sock_no_toa 1$/],
+    ['counters', { vtoaStats: '', toaStats: 'getname_toa_ok : 2' }, 'good', /^vtoa_stats: empty; toa_stats: getname_toa_ok 2$/],
+    ['counters', { modules: { vtoa: true, toa: true } }, 'unknown', /^\/proc\/net\/vtoa_stats is not seen/, /^on the host: cat \/proc\/net\/vtoa_stats$/],
+    ['counters', { modules: { vtoa: false, toa: true } }, 'unknown', /^\/proc\/net\/toa_stats is not seen/, /^on the host: cat \/proc\/net\/toa_stats$/],
+
+    ['getsockopt 1348', {}, 'bad', /no module answers/],
+    ['getsockopt 1348', { release: alinux.release }, 'bad', /no module answers/, /yum install vtoa/],
+    ['getsockopt 1348', { kernel: vtoa }, 'good', /^vtoa's: it answers \(ESRCH on a loopback connection, which has no TOA\)$/],
+    ['getsockopt 1348', notAsked, 'unknown', /^not asked: koffi is broken$/],
+    ['getsockopt 1345-1347', {}, 'bad', /no module answers/],
+    ['getsockopt 1345-1347', { kernel: vtoa }, 'good', /^1345, 1347 answered/],
+    ['getsockopt 4096', {}, 'bad', /only DPVS with NAT64 needs it/],
+    ['getsockopt 4096', kernelOf({ optnames: { ...plain.optnames, 4096: 'EINVAL' } }), 'good', /^DPVS's toa module: it answers \(EINVAL/],
+
+    ['TCP_SAVE_SYN', {}, 'good', /read back/],
+    ['TCP_SAVE_SYN', kernelOf({ saveSyn: without, savedSyn: false }), 'bad', /^refused \(ENOPROTOOPT\).*Linux 4\.3/],
+    ['TCP_SAVE_SYN', kernelOf({ savedSyn: false }), 'bad', /no SYN was kept/, /tcp_syncookies=1/],
+    ['sock_diag', {}, 'good', /who really sent/],
+    ['sock_diag', kernelOf({ diag: false }), 'bad', /does not tell/, /modprobe -a inet_diag tcp_diag/],
+    ['sock_diag', notAsked, 'unknown', /not asked/],
+
+    ['SYN cookies', { syncookies: '0' }, 'good', /^off/],
+    ['SYN cookies', { syncookies: '1' }, 'good', /under a flood only/],
+    ['SYN cookies', { syncookies: '2' }, 'bad', /always on/, /sysctl -w net\.ipv4\.tcp_syncookies=1/],
+    ['SYN cookies', { syncookies: undefined }, 'unknown', /cannot be read/],
+    ['Fast Open', {}, 'good', /^off for servers$/],
+    ['Fast Open', { fastopen: '3' }, 'good', /^on for servers, with cookies; .*trustedPeers/],
+    ['Fast Open', { fastopen: '1539' }, 'bad', /without cookies/, /tcp_fastopen=1/],
+    ['Fast Open', { fastopen: undefined }, 'unknown', /cannot be read/],
+
+    ['namespace', {}, 'good', /^the host's own network namespace$/],
+    ['namespace', { hostProcesses: false }, 'good', /^a container in the host's own/],
+    ['namespace', { hostProcesses: undefined }, 'good', /^the host's own network namespace$/],
+    ['namespace', { hostNetwork: false }, 'unknown', /loaded on the host/, /^on the host: npx fastify-real-ip doctor$/],
+    ['namespace', { hostNetwork: undefined }, 'unknown', /cannot be told/]
+  ]
+  for (const [name, changes, state, says, mend] of cases) {
+    const finding = find(diagnose({ ...debian, ...changes }), name)
+    const what = `${name}: ${finding.says}`
+    t.equal(finding.state, state, what)
+    t.match(finding.says, says)
+    if (mend === undefined) t.notOk('mend' in finding, what)
+    else t.match(finding.mend, mend)
+  }
+  t.same([...new Set(cases.map(([name]) => name)), "sources: 'auto'"], diagnose(debian).findings.map(({ name }) => name), 'and no other')
+})
+
+t.test('the report as text', async (t) => {
+  const report: Report = {
+    works: false,
+    sources: [],
+    says: 'No: not here.',
+    findings: [
+      { name: 'one', state: 'good', says: 'as it should be' },
+      { name: 'another', state: 'bad', says: 'not as it should be, far from it', mend: 'sudo mend it' },
+      { name: 'third', state: 'unknown', says: 'averyverylongword' }
+    ]
+  }
+  t.equal(drawReport(report, {}), [
+    '  good     one      as it should be',
+    '  bad      another  not as it should be, far from it',
+    '                    -> sudo mend it',
+    '  unknown  third    averyverylongword',
+    '',
+    'No: not here.'
+  ].join('\n'))
+  t.equal(drawReport(report, { columns: 32 }), [
+    '  good     one      as it should',
+    '                    be',
+    '  bad      another  not as it',
+    '                    should be,',
+    '                    far from it',
+    '                    -> sudo mend it',
+    '  unknown  third    averyverylongword',
+    '',
+    'No: not here.'
+  ].join('\n'))
+  const coloured = drawReport(report, { colours: true })
+  t.match(coloured, '\x1b[32mgood   \x1b[39m')
+  t.match(coloured, '\x1b[31mbad    \x1b[39m')
+  t.match(coloured, '-> \x1b[1msudo mend it\x1b[22m')
+  t.match(coloured, '\x1b[31mNo: not here.\x1b[39m')
+  t.match(drawReport({ ...report, works: true }, { colours: true }), '\x1b[32mNo: not here.\x1b[39m')
+})
+
+const nothing = process.platform !== 'linux' && 'needs Linux'
+const parse = ({ stdout }: Printed) => JSON.parse(stdout) as Report & { version: string }
+
+t.test('on this machine, whatever it has', { skip: nothing }, async (t) => {
+  const printed = await run(['doctor', '--json'])
+  const report = parse(printed)
+  t.equal(printed.stderr, '')
+  t.equal(printed.code, report.works ? 0 : 1)
+  t.equal(report.version, require('fastify-real-ip/package.json').version)
+  t.same(report.findings.map(({ name }) => name), diagnose(debian).findings.map(({ name }) => name))
+  for (const { state, says } of report.findings) {
+    t.match(state, /^(good|bad|unknown)$/)
+    t.match(says, /\S/)
+  }
+  t.match(find(report, 'koffi'), { state: 'good' })
+  t.match(find(report, 'TCP_SAVE_SYN'), { state: 'good' })
+  t.match(find(report, 'sock_diag'), { state: 'good' })
+  t.match(find(report, "sources: 'auto'").says, /^sources vtoa/)
+
+  const text = await run(['doctor'])
+  t.equal(text.code, printed.code)
+  t.equal(text.stdout, `${drawReport(report, {})}\n`)
+  t.notMatch(text.stdout, '\x1b', 'no colours but on a terminal')
+})
+
+/** A module that Node.js runs before the program, in its child process too. */
+function preload (t: Test, code: string): string[] {
+  const folder = mkdtempSync(join(tmpdir(), 'doctor-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const file = join(folder, 'preload.cjs')
+  writeFileSync(file, code)
+  return ['--require', file]
+}
+
+const whenKoffiLoads = (code: string) => `
+  const Module = require('node:module')
+  const { _load } = Module
+  Module._load = function (request, ...rest) {
+    if (request === 'koffi') { ${code} }
+    return _load.call(this, request, ...rest)
+  }`
+
+t.test('koffi that cannot be loaded', { skip: nothing }, async (t) => {
+  const missing = whenKoffiLoads("throw new Error(\"Cannot find module 'koffi'\\nRequire stack:\\n- here\")")
+  const nowhere = "process.execPath = '/nowhere/node'"
+  const cases: Array<[what: string, flags: string[], koffi: Partial<Finding>, verdict: RegExp]> = [
+    ['missing', preload(t, missing), { state: 'bad', mend: 'npm install koffi' }, /^No: koffi cannot be loaded \(Cannot find module 'koffi'\)\.$/],
+    ['forbidden', ['--no-addons'], { state: 'bad' }, /^No: koffi cannot be loaded \(.*addon/],
+    ['deadly', preload(t, whenKoffiLoads("process.kill(process.pid, 'SIGKILL')")), { state: 'bad' }, /ended by SIGKILL/],
+    ['silent', preload(t, whenKoffiLoads('process.exit(7)')), { state: 'bad' }, /exit code 7/],
+    ['no child process, and forbidden', [...preload(t, nowhere), '--no-addons'], { state: 'unknown', says: 'no child process could try it (ENOENT)' }, /^No: koffi cannot be loaded \(.*addon/]
+  ]
+  for (const [what, flags, koffi, verdict] of cases) {
+    const printed = await run(['doctor', '--json'], { flags })
+    t.same([printed.code, printed.stderr], [1, ''], what)
+    const report = parse(printed)
+    t.match(report.says, verdict)
+    t.match(find(report, 'koffi'), koffi)
+    t.match(find(report, 'sock_diag'), { state: 'unknown', says: /^not asked: / })
+  }
+
+  const report = parse(await run(['doctor', '--json'], { flags: preload(t, nowhere) }))
+  t.match(find(report, 'koffi'), { state: 'unknown' })
+  t.match(find(report, 'sock_diag'), { state: 'good' }, 'where no child process can be had it is tried here')
+})
+
+t.test('elsewhere than on Linux', async (t) => {
+  const flags = preload(t, "Object.defineProperty(process, 'platform', { value: 'plan9' })")
+  const printed = await run(['doctor', '--json'], { flags })
+  t.same([printed.code, printed.stderr], [1, ''])
+  const report = parse(printed)
+  t.equal(report.says, 'No: TOA is read from Linux, this is plan9.')
+  t.match(find(report, 'platform'), { state: 'bad', says: /^plan9 / })
+
+  const watch = await run(['watch', '0'], { flags })
+  t.same(watch, { code: 1, stdout: '', stderr: 'fastify-real-ip: watch cannot look into connections here: TOA is read from Linux, this is plan9.\n' })
+})
+
+t.test('the permission model', { skip: nothing }, async (t) => {
+  const flag = process.allowedNodeEnvironmentFlags.has('--permission') ? '--permission' : '--experimental-permission'
+  // tap's own preload does what the permission model forbids.
+  const { code, stdout } = await run(['doctor', '--json'], { flags: [flag, '--allow-fs-read=*'], before: ['env', '-u', 'NODE_OPTIONS'] })
+  t.equal(code, 1)
+  t.match(find(JSON.parse(stdout), 'koffi'), { state: 'unknown', says: 'no child process could try it (ERR_ACCESS_DENIED)' })
+})
+
+const noTerminal = spawnSync('script', ['--version']).error !== undefined && 'needs script(1)'
+
+t.test('on a terminal it has colours, and its width', { skip: nothing || noTerminal }, async (t) => {
+  const inTerminal = 'script --quiet --return --command "stty cols 60; \'$1\' \'$2\' doctor" /dev/null'
+  const env = { TERM: 'xterm-256color', NO_COLOR: undefined, FORCE_COLOR: undefined, NODE_DISABLE_COLORS: undefined }
+  const { stdout } = await run([], { before: ['sh', '-c', inTerminal, 'sh'], env })
+  t.match(stdout, '\x1b[32mgood   \x1b[39m')
+  t.match(stdout, /^ {33}\S/m, 'wrapped')
+})
+
+const unshare = ['-nm', '-Urnm'].find((flags) => spawnSync('unshare', [flags, 'true']).status === 0)
+
+t.test('without /proc, /sys and a loopback interface', {
+  skip: unshare === undefined && process.env.FASTIFY_REAL_IP_LAB !== 'required' && 'needs unshare(1) and its rights'
+}, async (t) => {
+  const before = ['unshare', String(unshare), 'sh', '-c', 'mount -t tmpfs none /proc && mount -t tmpfs none /sys && exec "$@"', 'sh']
+  const printed = await run(['doctor', '--json'], { before })
+  t.same([printed.code, printed.stderr], [1, ''])
+  const report = parse(printed)
+  t.match(report.says, /^No: no loopback connection can be made \(E\w+\)\.$/)
+  for (const name of ['module vtoa', 'counters', 'SYN cookies', 'Fast Open', 'namespace', 'sock_diag', "sources: 'auto'"]) {
+    t.equal(find(report, name).state, 'unknown', name)
+  }
+})
+
+inLab('beside the stand-in for vtoa', async (t, lab) => {
+  const before = parse(await run(['doctor', '--json']))
+  t.notOk(before.works, 'not yet')
+
+  lab.module.start()
+  const printed = await run(['doctor', '--json'])
+  const report = parse(printed)
+  t.equal(printed.code, 0)
+  t.match(report, { works: true, sources: ['vtoa'], says: /^Yes: vtoa\./ })
+  t.match(find(report, 'getsockopt 1348'), { state: 'good', says: /ESRCH/ })
+  t.match(find(report, "sources: 'auto'"), { state: 'good', says: /^sources vtoa, getpeername/ })
+
+  lab.module.stop()
+  t.equal((await run(['doctor'])).code, 1)
+})

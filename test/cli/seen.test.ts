@@ -1,0 +1,248 @@
+import t from 'tap'
+import { Handshakes } from '../../lib/cli/capture'
+import { drawSeen, endpoint, noteOn, type Asked, type Seen } from '../../lib/cli/seen'
+import { readSegmentOptions } from '../../lib/cli/segment-options'
+import { ACK, addressBytes, encodeSegment, PSH, SYN } from '../player/packet'
+import {
+  eol, fastOpenCookie, fastOpenExperimental, linuxSynOptions, mss, nop, option, smc, toa, withLength, type Option
+} from '../player/tcp-options'
+
+const PORT = 8080
+
+function segment (options: readonly Option[], flags = SYN, { source = '10.0.0.2', sourcePort = 40_000, port = PORT } = {}): Buffer {
+  const family = source.includes(':') ? 'IPv6' : 'IPv4'
+  return encodeSegment({
+    source: addressBytes(source),
+    sourcePort,
+    destination: addressBytes(family === 'IPv6' ? 'fd00::1' : '10.0.0.1'),
+    destinationPort: port,
+    sequence: 1,
+    acknowledgment: 0,
+    flags,
+    window: 65535,
+    options: Buffer.concat(options),
+    payload: Buffer.alloc(0)
+  })
+}
+
+function read (...options: Option[]) {
+  const bytes = segment(options)
+  return readSegmentOptions(bytes, bytes.length)
+}
+
+t.test('the options of a SYN, by name', async (t) => {
+  t.same(read(...linuxSynOptions(7)), [
+    { kind: 2, length: 4, name: 'mss', value: '1460' },
+    { kind: 4, length: 2, name: 'sackOK' },
+    { kind: 8, length: 10, name: 'ts', value: '7/0' },
+    { kind: 1, length: 1, name: 'nop' },
+    { kind: 3, length: 3, name: 'wscale', value: '7' }
+  ])
+  t.same(read(), [])
+  t.same(read(fastOpenCookie(Buffer.of(1, 2)), mss(9)), [
+    { kind: 34, length: 4, name: 'tfo', value: '0102' }, { kind: 2, length: 4, name: 'mss', value: '9' }
+  ])
+  t.same(read(option(77, Buffer.of(0xab)), withLength(mss(1), 3)), [
+    { kind: 77, length: 3, name: 'kind 77', value: 'ab' },
+    { kind: 2, length: 3, name: 'mss', value: '00' },
+    { kind: 1, length: 1, name: 'nop' }
+  ], 'what is not known, or is not as it should be, in hexadecimal digits')
+  t.same(read(mss(1), eol, toa(254, '203.0.113.7', 1)), [{ kind: 2, length: 4, name: 'mss', value: '1' }], 'nothing behind the end of the list')
+
+  const headers = Buffer.concat([segment([mss(1)]), Buffer.from([254, 8])])
+  t.same(readSegmentOptions(headers, headers.length).length, 1, 'nothing behind the header')
+})
+
+t.test('options that cannot be whole end the walk', async (t) => {
+  for (const length of [0, 1, 40]) {
+    const [first, second, third] = read(mss(1), withLength(toa(254, '203.0.113.7', 1), length))
+    t.match(first, { name: 'mss' })
+    t.match(second, { kind: 254, name: 'malformed', length: 8, value: /^fe/ })
+    t.equal(third, undefined)
+  }
+  t.match(read(nop, nop, nop, Buffer.of(254)).at(-1), { kind: 254, length: 1, name: 'malformed', value: 'fe' })
+})
+
+t.test('TOA of all known kinds, with what it means', async (t) => {
+  const v4 = { name: 'toa', address: '203.0.113.7', port: 51234 }
+  const v6 = { name: 'toa', address: '2001:db8::7', port: 51234 }
+  const of4 = (kind: number, ...rest: Uint8Array[]) => option(kind, toa(kind, '203.0.113.7', 51234).subarray(2), ...rest)
+  const of6 = (kind: number, ...rest: Uint8Array[]) => option(kind, toa(kind, '2001:db8::7', 51234).subarray(2), ...rest)
+  const cases: Array<[given: Option, is: object]> = [
+    [of4(254), { ...v4, kind: 254, length: 8, writtenBy: 'Alibaba, DPVS, Huawei, UCloud', format: '254/8/IPv4/first' }],
+    [of6(253), { ...v6, kind: 253, length: 20, writtenBy: 'Alibaba', format: '253/20/IPv6/first' }],
+    [of6(254), { ...v6, kind: 254, length: 20, writtenBy: 'DPVS', format: '254/20/IPv6/first' }],
+    [of4(200), { ...v4, kind: 200, length: 8, writtenBy: 'UCloud, Tencent', format: '200/8/IPv4/first' }],
+    [of4(253), { ...v4, kind: 253, length: 8, writtenBy: 'UCloud, Tencent', format: '253/8/IPv4/first' }],
+    [of4(252, Buffer.alloc(12)), { ...v4, kind: 252, length: 20, writtenBy: 'Alibaba, with the virtual server', format: '252/20/IPv4/first' }],
+    [of6(249, Buffer.alloc(20)), { ...v6, kind: 249, length: 40, writtenBy: 'Alibaba, with the virtual server', format: '249/40/IPv6/first' }]
+  ]
+  for (const [given, is] of cases) t.same(read(given), [is])
+
+  t.match(read(toa(253, '::ffff:203.0.113.7', 1)), [{ address: '203.0.113.7' }], 'IPv4-mapped')
+  const akamai = option(28, Buffer.of(1), addressBytes('203.0.113.7'))
+  t.same(read(akamai), [{ kind: 28, length: 7, name: 'toa', address: '203.0.113.7', writtenBy: 'Akamai' }])
+  t.match(read(option(28, Buffer.of(2), addressBytes('203.0.113.7'))), [{ name: 'uto' }], 'another version')
+  t.match(read(option(28, Buffer.of(1, 2))), [{ name: 'uto', value: '0102' }])
+  t.match(read(fastOpenExperimental(Buffer.of(1, 2, 3, 4))), [{ kind: 254, length: 8, name: 'experiment', value: 'f98901020304' }])
+  t.match(read(smc), [{ kind: 254, name: 'experiment' }])
+  t.match(read(of4(250)), [{ name: 'kind 250' }], 'the virtual server alone, no client')
+})
+
+t.test('where the TOA stands, for --toa', async (t) => {
+  const stamp = toa(254, '203.0.113.7', 51234)
+  const formatOf = (...options: Option[]) => read(...options).find(({ name }) => name === 'toa')?.format
+  t.equal(formatOf(stamp, mss(1)), '254/8/IPv4/first')
+  t.equal(formatOf(mss(1), stamp), '254/8/IPv4/last')
+  t.equal(formatOf(mss(1), stamp, nop, nop, eol), '254/8/IPv4/last')
+  t.equal(formatOf(nop, nop, nop, nop, stamp, mss(1)), undefined, 'nowhere that a balancer writes')
+})
+
+t.test('what completes a handshake, from a packet socket', async (t) => {
+  const queue: Buffer[] = []
+  let filter: Uint8Array | undefined
+  let closed = false
+  const packet = new Uint8Array(2048)
+  const handshakes = new Handshakes()
+  handshakes.open((given) => {
+    filter = given
+    return {
+      packet,
+      receive () {
+        const next = queue.shift()
+        packet.set(next ?? [])
+        return next?.length ?? 0
+      },
+      close: () => { closed = true }
+    }
+  }, PORT)
+  t.equal(filter?.length, 15 * 8)
+  t.equal(handshakes.refused, undefined)
+
+  const stamp = toa(254, '203.0.113.7', 51234)
+  const peer = { address: '10.0.0.2', port: 40_000 }
+  queue.push(segment([mss(1)]), segment([mss(1)]), segment([stamp], ACK), segment([], ACK | PSH), segment([], ACK, { sourcePort: 1 }), Buffer.alloc(28))
+  t.match(handshakes.take(peer), [{ address: '203.0.113.7' }], 'the first segment after the SYN')
+  t.equal(handshakes.take(peer), null, 'once')
+  t.equal(handshakes.take({ ...peer, port: 1 }), null, 'a connection from before')
+
+  queue.push(segment([], ACK), segment([mss(1)]), segment([], ACK))
+  t.same(handshakes.take(peer), [], 'the port used again')
+
+  const peer6 = { address: 'fd00::2', port: 40_000 }
+  queue.push(segment([mss(1)], SYN, { source: 'fd00::2' }), segment([toa(253, '2001:db8::7', 1)], ACK, { source: 'fd00::2' }))
+  t.match(handshakes.take(peer6), [{ address: '2001:db8::7' }])
+
+  for (let sourcePort = 1; sourcePort <= 4097; sourcePort++) queue.push(segment([], SYN, { sourcePort }))
+  queue.push(segment([], ACK, { sourcePort: 1 }), segment([], ACK, { sourcePort: 4097 }))
+  t.equal(handshakes.take({ ...peer, port: 1 }), null, 'handshakes that are never completed do not add up')
+  t.same(handshakes.take({ ...peer, port: 4097 }), [])
+
+  handshakes.close()
+  t.ok(closed)
+})
+
+t.test('without a packet socket nothing of it is seen', async (t) => {
+  const handshakes = new Handshakes()
+  handshakes.open(() => 1, PORT)
+  t.equal(handshakes.refused, 'EPERM')
+  t.equal(handshakes.take({ address: '10.0.0.2', port: 1 }), null)
+  handshakes.close()
+})
+
+const peer = { address: '10.0.0.2', port: 40_000, by: 'saved-syn' } as const
+const none: Asked[] = [
+  { source: 'vtoa', reason: 'ENOPROTOOPT' },
+  { source: 'nat64', reason: 'ENOPROTOOPT' },
+  { source: 'getpeername', address: '10.0.0.2', port: 40_000 },
+  { source: 'saved-syn', reason: 'not-asked' }
+]
+const own = read(...linuxSynOptions(7))
+const stamped = read(toa(254, '203.0.113.7', 51234), mss(1460))
+const facts = { transportPeer: peer, syn: { options: own, payload: false }, ack: null, sources: none }
+
+t.test('what cannot be seen, and what follows', async (t) => {
+  t.same(noteOn(facts, 'EPERM', true), [
+    'TOA after the SYN, on the ACK or on data, is not visible here: no kernel module answers, and to capture it takes root (EPERM).'
+  ])
+  t.match(noteOn(facts, undefined, true), [/no kernel module answers\.$/])
+  t.same(noteOn({ ...facts, ack: own }, undefined, true), ['Neither the SYN nor the ACK carries TOA.'])
+  t.same(noteOn({ ...facts, ack: stamped }, undefined, true), [
+    'TOA is seen on the ACK, not on the SYN: that takes a kernel module to read, vtoa or the toa.ko of the balancer.'
+  ])
+  t.match(noteOn({ ...facts, syn: null, ack: stamped }, undefined, true), [/^The kernel has not kept the SYN/, /^TOA is seen on the ACK, not on the SYN/])
+  const onBoth = { ...facts, syn: { options: stamped, payload: false } }
+  t.match(noteOn({ ...onBoth, ack: stamped }, undefined, true), [/^If 10\.0\.0\.2 is a balancer/])
+  for (const other of [toa(254, '198.51.100.66', 51234), toa(254, '203.0.113.7', 666)]) {
+    t.same(noteOn({ ...onBoth, ack: read(other) }, undefined, true), [
+      "The SYN and the ACK carry different TOAs: the SYN's is a client's own, and must not be believed."
+    ])
+  }
+  t.same(noteOn({ ...facts, syn: { options: read(option(28, Buffer.of(1), addressBytes('203.0.113.7'))), payload: false }, ack: own }, undefined, true), [],
+    'a format that cannot be read')
+  t.match(noteOn({ ...facts, syn: { options: stamped, payload: false }, ack: own }, undefined, true), [
+    /^If 10\.0\.0\.2 is a balancer that writes this TOA.* --trusted-peers 10\.0\.0\.2 --toa 254\/8\/IPv4\/first$/
+  ])
+  t.same(noteOn({ ...facts, syn: { options: stamped, payload: false }, ack: own }, undefined, false), [], 'with --toa there is nothing to find out')
+  t.same(noteOn({ ...facts, transportPeer: null, syn: null, ack: own }, undefined, true), [
+    'The kernel has not kept the SYN, as in a SYN flood (SYN cookies): its options are not visible.'
+  ])
+
+  for (const module of [
+    { source: 'vtoa', reason: 'ESRCH' }, { source: 'nat64', reason: 'EINVAL' }, { source: 'getpeername', address: '203.0.113.7', port: 1 }
+  ] as Asked[]) {
+    const sources = none.map((asked) => asked.source === module.source ? module : asked)
+    t.same(noteOn({ ...facts, sources }, 'EPERM', true), [], `a module answers: ${module.source}`)
+  }
+})
+
+t.test('a connection as text', async (t) => {
+  const seen: Seen = {
+    ...facts,
+    connection: 3,
+    time: '2026-01-01T00:00:00.000Z',
+    syn: { options: stamped, payload: true },
+    sources: [...none.slice(0, 3), { source: 'saved-syn', reason: 'strange' }],
+    decision: { address: '203.0.113.7', port: 51234, family: 'IPv4', source: 'saved-syn', trust: 'trusted', reset: false },
+    notes: ['A note.']
+  }
+  t.equal(drawSeen(seen, false), [
+    'Connection 3 at 2026-01-01T00:00:00.000Z',
+    '  transport peer   10.0.0.2:40000 (told by the saved SYN)',
+    '  SYN              TOA 254/8 203.0.113.7:51234 (Alibaba, DPVS, Huawei, UCloud), mss 1460, with data',
+    '  ACK              not visible',
+    '  vtoa             ENOPROTOOPT: no kernel module answers',
+    '  nat64            ENOPROTOOPT: no kernel module answers',
+    '  getpeername      10.0.0.2:40000, the transport peer: no claim',
+    '  saved-syn        strange',
+    '  the plugin says  203.0.113.7:51234 by saved-syn, trusted',
+    '  A note.',
+    ''
+  ].join('\n'))
+
+  const flood: Seen = {
+    ...seen,
+    transportPeer: null,
+    syn: null,
+    ack: [],
+    sources: [{ source: 'getpeername', address: '2001:db8::7', port: 443 }],
+    decision: { address: undefined, port: undefined, family: undefined, source: 'none', trust: 'unverified', reason: 'unverified-peer', reset: true },
+    notes: []
+  }
+  t.equal(drawSeen(flood, false), [
+    'Connection 3 at 2026-01-01T00:00:00.000Z',
+    '  transport peer   not known',
+    '  SYN              not visible',
+    '  ACK              no options',
+    '  getpeername      [2001:db8::7]:443',
+    '  the plugin says  no address, unverified (unverified-peer: who sent the packets is not known); the connection is reset',
+    ''
+  ].join('\n'))
+  t.match(drawSeen({ ...flood, transportPeer: { ...peer, by: 'sock_diag' } }, false), '10.0.0.2:40000 (told by sock_diag)')
+
+  const coloured = drawSeen({ ...seen, decision: { ...seen.decision, reset: true } }, true)
+  t.match(coloured, '\x1b[1mTOA 254/8 203.0.113.7:51234\x1b[22m')
+  t.match(coloured, '\x1b[32mtrusted\x1b[39m\x1b[31m; the connection is reset\x1b[39m')
+  t.match(coloured, '\x1b[33mA note.\x1b[39m')
+  t.equal(endpoint('2001:db8::7', undefined), '2001:db8::7')
+})

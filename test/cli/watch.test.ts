@@ -1,0 +1,216 @@
+import { spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { get, type IncomingMessage } from 'node:http'
+import { createServer, type AddressInfo } from 'node:net'
+import { text } from 'node:stream/consumers'
+import t, { type Test } from 'tap'
+import { readArguments, type WatchArguments } from '../../lib/cli/arguments'
+import type { Seen } from '../../lib/cli/seen'
+import { explainListen, watch } from '../../lib/cli/watch'
+import { type Libc, loadLibc } from '../../lib/libc'
+import { inLab } from '../kernel/in-lab'
+import { derivedAddress, type StampingClient } from '../kernel/lab'
+import { open, run, startWatch } from './cli'
+
+const nothing = process.platform !== 'linux' && 'needs Linux'
+
+t.test('plain connections, one line of JSON for each, until --count', { skip: nothing }, async (t) => {
+  const { port, seen, notes, ended } = await startWatch(t, ['--json', '--count', '2'])
+  t.match(notes[0], /^fastify-real-ip: sources vtoa.*; .*not saved-syn \(it needs 'toa' and a list of 'trustedPeers'\)$/)
+
+  const request = get({ port, host: '127.0.0.1', agent: false })
+  const [response] = await once(request, 'response') as [IncomingMessage]
+  t.equal(response.statusCode, 200)
+  t.equal(response.headers.connection, 'close')
+  t.equal(await text(response), 'fastify-real-ip watch\n', 'nothing of what is seen goes to who asks')
+  const first = await seen()
+  const peer = { address: '127.0.0.1', port: Number(first.transportPeer?.port) }
+  t.match(first, {
+    connection: 1,
+    time: /^\d{4}-\d\d-\d\dT[\d:.]+Z$/,
+    transportPeer: { ...peer, by: 'saved-syn' },
+    syn: { payload: false },
+    decision: { ...peer, family: 'IPv4', source: 'getpeername', trust: 'unchecked', reset: false }
+  })
+  t.same(first.syn?.options.filter(({ name }) => name !== 'nop').map(({ name }) => name), ['mss', 'sackOK', 'ts', 'wscale'])
+  t.same(first.sources, [
+    { source: 'vtoa', reason: 'ENOPROTOOPT' },
+    { source: 'nat64', reason: 'ENOPROTOOPT' },
+    { source: 'getpeername', ...peer },
+    { source: 'saved-syn', reason: 'not-asked' }
+  ])
+  t.equal(first.notes.length, 1)
+  t.match(first.notes[0], first.ack === null ? /^TOA after the SYN/ : /^Neither the SYN nor the ACK carries TOA\.$/)
+
+  // One that never says a word does not keep it from ending.
+  const silent = await open(t, port)
+  t.match(await seen(), { connection: 2, transportPeer: { port: silent.localPort } })
+  t.equal(await ended, 0)
+})
+
+t.test('as text, with trusted peers', { skip: nothing }, async (t) => {
+  const { port, text, notes, ended } = await startWatch(t, ['--host', '127.0.0.1', '--trusted-peers', '10.0.0.0/8', '--count', '1'])
+  t.equal(notes[1], `Listening on 127.0.0.1:${port}; Ctrl-C ends it.`)
+  const { localPort } = await open(t, port)
+  const lines = (await text()).split('\n')
+  t.equal(await ended, 0)
+  t.match(lines[0], /^Connection 1 at \d{4}-/)
+  t.equal(lines[1], `  transport peer   127.0.0.1:${localPort} (told by the saved SYN)`)
+  t.match(lines[2], /^ {2}SYN {14}mss \d+, sackOK, ts \d+\/0, nop, wscale \d+$/)
+  t.ok(lines.includes(`  getpeername      127.0.0.1:${localPort}, the transport peer: no claim`))
+  t.ok(lines.includes(`  the plugin says  127.0.0.1:${localPort} by transport-peer, untrusted`))
+  t.notMatch(lines.join(), '\x1b', 'no colours but on a terminal')
+})
+
+const noSetpriv = spawnSync('setpriv', ['--bounding-set', '-net_raw', 'true']).status !== 0 && process.getuid?.() === 0 && 'needs setpriv(1)'
+
+t.test('without the right to a packet socket', { skip: nothing || noSetpriv }, async (t) => {
+  const before = process.getuid?.() === 0 ? ['setpriv', '--bounding-set', '-net_raw'] : []
+  const { port, seen } = await startWatch(t, ['--json'], { before })
+  await open(t, port)
+  const { ack, notes } = await seen()
+  t.equal(ack, null)
+  t.match(notes, [/^TOA after the SYN, on the ACK or on data, is not visible here: .* takes root \(EPERM\)\.$/])
+})
+
+t.test('Ctrl-C ends it cleanly, whoever is still connected', { skip: nothing }, async (t) => {
+  const { port, child, seen, ended } = await startWatch(t)
+  await open(t, port)
+  await seen()
+  child.kill('SIGINT')
+  t.equal(await ended, 0)
+})
+
+t.test('whoever reads the output may have seen enough', { skip: nothing }, async (t) => {
+  const { port, child, ended } = await startWatch(t)
+  child.stdout?.destroy()
+  await open(t, port)
+  t.equal(await ended, 0)
+})
+
+t.test('where it cannot listen: a sentence and code 1', { skip: nothing }, async (t) => {
+  const server = createServer().listen(0, '127.0.0.1')
+  t.teardown(() => server.close())
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const cases: Array<[args: string[], flags: string[], says: RegExp]> = [
+    [[String(port), '--host', '127.0.0.1'], [], new RegExp(`port ${port} is taken: choose another`)],
+    [['0', '--host', '192.0.2.1'], [], /192\.0\.2\.1 is not an address of this machine/],
+    [['0'], ['--no-addons'], /watch cannot look into connections here: koffi cannot be loaded \(.*addon/]
+  ]
+  for (const [args, flags, says] of cases) {
+    const { code, stdout, stderr } = await run(['watch', ...args], { flags })
+    t.same([code, stdout], [1, ''])
+    t.match(stderr, says)
+    t.match(stderr, /^fastify-real-ip: [^\n]+\.\n$/)
+  }
+})
+
+t.test('each way in which listening fails', async (t) => {
+  const explain = (code: string) => explainListen(Object.assign(new Error(`listen ${code}`), { code }), 80, 'example.org')
+  t.match(explain('EADDRINUSE'), /^port 80 is taken/)
+  t.match(explain('EACCES'), /^port 80 takes a right that this user does not have: choose one from 1024 on/)
+  t.match(explain('EADDRNOTAVAIL'), /^example\.org is not an address of this machine\.$/)
+  t.equal(explain('ENOTFOUND'), 'cannot listen on port 80: listen ENOTFOUND.')
+})
+
+/** Watches in this process, on a kernel that is not quite like this one. */
+async function watchOn (t: Test, args: string[], changes: Partial<Libc>) {
+  const notes: string[] = []
+  const stop = new AbortController()
+  const lines: Seen[] = []
+  let next = () => {}
+  const given = readArguments(['watch', '0', '--json', ...args]) as WatchArguments
+  const listening = new Promise<number>((resolve, reject) => {
+    watch(given, {
+      libc: { ...loadLibc() as Libc, ...changes },
+      openCapture: () => 1,
+      say: (line) => {
+        lines.push(JSON.parse(line))
+        next()
+      },
+      note: (note) => {
+        notes.push(note)
+        const port = /^Listening on .*:(\d+); /.exec(note)?.[1]
+        if (port !== undefined) resolve(Number(port))
+      },
+      colours: false,
+      signal: stop.signal
+    }).catch(reject)
+  })
+  t.teardown(() => { stop.abort() })
+  const port = await listening
+  return {
+    port,
+    notes,
+    async seen () {
+      if (lines.length === 0) await new Promise<void>((resolve) => { next = resolve })
+      return lines.shift() as Seen
+    }
+  }
+}
+
+t.test('a kernel that keeps no SYN, and one that does not tell the sender either', { skip: nothing }, async (t) => {
+  for (const args of [[], ['--trusted-peers', '127.0.0.1']]) {
+    const cookies = await watchOn(t, args, { readSavedSyn: () => 0 })
+    const socket = await open(t, cookies.port)
+    const seen = await cookies.seen()
+    t.match(seen, { transportPeer: { address: '127.0.0.1', port: socket.localPort, by: 'sock_diag' }, syn: null, ack: null })
+    t.match(seen.notes, [/^The kernel has not kept the SYN/, /is not visible here: .* \(EPERM\)\.$/])
+    if (args.length > 0) {
+      t.match(seen.decision, { trust: 'trusted', source: 'transport-peer', reason: 'no-toa' })
+      t.match(cookies.notes.at(-1), /saved SYNs come back empty/, 'the plugin warns')
+    }
+
+    const blind = await watchOn(t, args, { readSavedSyn: () => 0, openDiag: () => 1 })
+    await open(t, blind.port)
+    const { transportPeer, decision } = await blind.seen()
+    t.equal(transportPeer, null)
+    t.equal(decision.trust, args.length > 0 ? 'unverified' : 'unchecked')
+  }
+})
+
+t.test('a kernel that refuses TCP_SAVE_SYN', { skip: nothing }, async (t) => {
+  await t.rejects(watchOn(t, [], { setsockopt: () => 92 }), {
+    message: /^cannot listen on port 0: the kernel refuses TCP_SAVE_SYN \(ENOPROTOOPT\), without which no SYN can be seen\.$/
+  })
+})
+
+/** Connects from the client's cgroup, with its stamp, and waits until the server ends it. Gives its port. */
+async function connectFrom (client: StampingClient, port: number): Promise<number> {
+  const code = `const socket = require('node:net').connect(${port}, '127.0.0.1').on('close', () => {}).on('error', () => {})
+    socket.on('connect', () => { console.log(socket.localPort); socket.end('GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n') }).resume()`
+  const { stdout } = await client.run(process.execPath, ['-e', code])
+  return Number(stdout)
+}
+
+inLab('beside the stand-in for vtoa', async (t, lab) => {
+  const client = await lab.client()
+  lab.module.start()
+  const unchecked = await startWatch(t)
+  const port = await connectFrom(client, unchecked.port)
+  const claim = { address: derivedAddress(port), port }
+  const toa = { kind: 254, length: 8, name: 'toa', ...claim }
+  const seen = await unchecked.seen()
+  t.match(seen, {
+    transportPeer: { address: '127.0.0.1', port },
+    decision: { ...claim, source: 'vtoa', trust: 'unchecked' },
+    ack: [{ name: 'nop' }, { name: 'nop' }, { name: 'ts' }, toa]
+  })
+  t.match(seen.syn?.options.find(({ name }) => name === 'toa'), { ...toa, format: '254/8/IPv4/last' })
+  t.match(seen.sources.slice(0, 3), [{ source: 'vtoa', ...claim }, { source: 'nat64', reason: 'ENOPROTOOPT' }, { source: 'getpeername', ...claim }])
+  t.match(seen.notes, [/--trusted-peers 127\.0\.0\.1 --toa 254\/8\/IPv4\/last$/])
+
+  const checked = await startWatch(t, ['--json', '--trusted-peers', '127.0.0.1'])
+  const second = await connectFrom(client, checked.port)
+  t.match((await checked.seen()).decision, { address: derivedAddress(second), source: 'vtoa', trust: 'trusted', reset: false })
+
+  client.set({ address: '127.0.0.53', port: 53 })
+  await connectFrom(client, checked.port)
+  t.match((await checked.seen()).decision, { address: '127.0.0.53' }, 'a loopback address from a loopback peer')
+  client.set({ address: '224.0.0.1', port: 53 })
+  await connectFrom(client, checked.port)
+  const invalid = await checked.seen()
+  t.match(invalid.decision, { address: '127.0.0.1', trust: 'trusted', reason: 'implausible', reset: true })
+  t.match(invalid.sources[0], { source: 'vtoa', address: '224.0.0.1', port: 53 }, 'still told what it claimed')
+})
