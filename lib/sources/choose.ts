@@ -38,24 +38,25 @@ export function chooseSources (
 
 function chooseByMachine (create: (name: KernelSource) => Source, { toa }: Choice, say: (message: string) => void): ReadonlyArray<Source> {
   const active: Source[] = []
+  const used: string[] = []
   const others: string[] = []
   for (const name of kernelSources) {
     const source = create(name)
-    let why = source.missing()
-    if (name === 'saved-syn') {
-      why = toa === undefined ? "it needs 'toa' and a list of 'trustedPeers'" : toa.silentOnSyn
-    } else if (name === 'vtoa' && why !== undefined) {
-      // It is looked for again now and then, and can be started later.
-      others.push(`${name} now (${why})`)
-      why = undefined
+    const why = name === 'saved-syn' ? whyNotSavedSyn(toa) : source.missing()
+    // vtoa can be started later, and is looked for again now and then.
+    if (why === undefined || name === 'vtoa') {
+      active.push(source)
+      used.push(why === undefined ? name : `${name} (not now: ${why})`)
+    } else {
+      others.push(`${name} (${why})`)
     }
-    if (why === undefined) active.push(source)
-    else others.push(`${name} (${why})`)
   }
-  say(`fastify-real-ip: sources ${active.map(({ name }) => name).join(', ')}` +
-    (others.length === 0 ? '' : `; not ${others.join(', not ')}`))
+  say(`fastify-real-ip: sources ${used.join(', ')}` + (others.length === 0 ? '' : `; not ${others.join(', not ')}`))
   return active
 }
+
+const whyNotSavedSyn = (toa: Choice['toa']): string | undefined =>
+  toa === undefined ? "it needs 'toa' and a list of 'trustedPeers'" : toa.silentOnSyn
 
 /** The sources that must not contradict the one that answers: the SYN, and with 'saved-syn' the kernel modules too. */
 export function chooseWitnesses (

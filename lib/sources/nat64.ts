@@ -1,6 +1,6 @@
 import type { Libc } from '../libc'
 import { decodeIPv6, unmap } from '../sockaddr'
-import { createOptname } from './optname'
+import { createOptname, type Later } from './optname'
 import type { Source } from './source'
 
 // DPVS's toa module: TOA_SO_GET_LOOKUP. Its answer is no sockaddr: struct in6_addr, then the port in network order, then
@@ -11,8 +11,8 @@ const TOA_SO_GET_LOOKUP = 4096
  * `getsockopt(fd, IPPROTO_IP, 4096)`, answered by DPVS's toa module for IPv6 clients of an IPv4 server. `EINVAL`: no
  * TOA on this connection; `EFAULT`: TOA, but not of NAT64, so that getpeername has it; `ENOPROTOOPT`: no such module.
  */
-export function createNat64 (libc: Libc, now?: () => number): Source {
-  const optname = createOptname(libc, TOA_SO_GET_LOOKUP, now)
+export function createNat64 (libc: Libc, later?: Later): Source {
+  const optname = createOptname(libc, TOA_SO_GET_LOOKUP, later)
   return {
     name: 'nat64',
     read (fd, into) {

@@ -5,6 +5,12 @@ const IPPROTO_IP = 0
 // ENOPROTOOPT is the kernel's word that no module answers; asking costs as much as an answer would.
 const PROBE_INTERVAL = 1000
 
+/** Calls back once, after so many milliseconds. */
+export type Later = (callback: () => void, milliseconds: number) => void
+
+// A flag that a timer clears costs a connection less than a look at the clock, and a server at rest nothing.
+const soon: Later = (callback, milliseconds) => { setTimeout(callback, milliseconds).unref() }
+
 /** An optname of getsockopt(2) at IPPROTO_IP that a kernel module answers, if there is one. */
 export interface Optname {
   /**
@@ -16,8 +22,8 @@ export interface Optname {
   isKnown (): boolean
 }
 
-export function createOptname (libc: Libc, optname: number, now: () => number = () => performance.now()): Optname {
-  let absentUntil = 0
+export function createOptname (libc: Libc, optname: number, later: Later = soon): Optname {
+  let absent = false
 
   function ask (fd: number): string | undefined {
     const errno = libc.getsockopt(fd, IPPROTO_IP, optname)
@@ -26,9 +32,12 @@ export function createOptname (libc: Libc, optname: number, now: () => number = 
 
   return {
     ask (fd) {
-      if (absentUntil !== 0 && now() < absentUntil) return 'ENOPROTOOPT'
+      if (absent) return 'ENOPROTOOPT'
       const reason = ask(fd)
-      absentUntil = reason === 'ENOPROTOOPT' ? now() + PROBE_INTERVAL : 0
+      if (reason === 'ENOPROTOOPT') {
+        absent = true
+        later(() => { absent = false }, PROBE_INTERVAL)
+      }
       return reason
     },
     isKnown () {

@@ -1,14 +1,14 @@
 import type { Libc } from '../libc'
 import { decodeSockaddr } from '../sockaddr'
-import { createOptname } from './optname'
+import { createOptname, type Later } from './optname'
 import type { Source } from './source'
 
 // The vtoa document gives the number alone; the name is ours.
 const TOA_GET_CLIENT = 1348
 
 /** `getsockopt(fd, IPPROTO_IP, 1348)`, answered by the vtoa kernel module. */
-export function createVtoa (libc: Libc, now?: () => number): Source {
-  const optname = createOptname(libc, TOA_GET_CLIENT, now)
+export function createVtoa (libc: Libc, later?: Later): Source {
+  const optname = createOptname(libc, TOA_GET_CLIENT, later)
   return {
     name: 'vtoa',
     read: (fd, into) =>

@@ -11,11 +11,11 @@ export { claimedBy, derivedAddress, type Segment, type Stamp } from './stamp'
 export type { Claim, Oracle, OracleAgain, OracleAsk, OracleRun, OracleTally } from './oracle'
 
 /**
- * Two kinds of cgroups: what listens in the server's is served by the stand-in for vtoa, what
+ * Two kinds of cgroups: what listens in the server's is served by the stand-in for vtoa or another module, what
  * connects from a client's carries TOA. Everything goes away with `close`, or with the process.
  */
 export interface Lab {
-  readonly module: VtoaModule
+  readonly module: Module
   readonly serverCgroup: string
   /** moves this process into the server cgroup: sockets that listen from now on are served by the module */
   enterServer (): void
@@ -24,13 +24,31 @@ export interface Lab {
   close (): Promise<void>
 }
 
-export interface VtoaModule {
+export interface Module {
   /** as modprobe; has seen no connection made earlier. Either way of asking can be left out */
-  start (ways?: { getsockopt?: boolean, getpeername?: boolean }): void
+  start (played?: Played): void
   /** as rmmod */
   stop (): void
   /** makes 1348 misbehave from now on, across starts; without a fault it behaves again */
   fault (fault?: Fault): void
+}
+
+/** What is played. */
+export interface Played {
+  /**
+   * default 'vtoa'. How each answers:
+   * - vtoa: 1348, 1345 and 1347, getpeername; reads 254/8, 253/20, 252/20, 249/40, 250/8 alone and behind 254/8;
+   * - dpvs: getpeername, 4096 (NAT64); reads 254/8, 254/20;
+   * - ucloud: getpeername; reads 200/8, 254/8, 253/8, all IPv4;
+   * - huawei: getpeername on IPv4 sockets alone; reads 254/8.
+   */
+  readonly as?: keyof typeof MODULES
+  /** default true */
+  readonly getsockopt?: boolean
+  /** default true */
+  readonly getpeername?: boolean
+  /** vtoa: what tells the virtual server, and of which; default all. An optname that is not in the list does not exist */
+  readonly virtualServer?: ReadonlyArray<keyof typeof VIRTUAL_SERVER>
 }
 
 export interface Fault {
@@ -56,6 +74,10 @@ export interface StampingClient {
 }
 
 const PREFIX = 'fastify-real-ip'
+
+// Both as in module.bpf.c.
+const MODULES = { vtoa: 0, dpvs: 1, ucloud: 2, huawei: 3 }
+const VIRTUAL_SERVER = { 1345: 1, '1347 of IPv4': 2, '1347 of IPv6': 4 }
 
 // Holds a pipe from this process. Once that is closed, by `close` or by death of any kind, it
 // ends what is left in the lab's cgroups and removes them. stderr stays open until it is done.
@@ -124,7 +146,7 @@ export async function openLab (): Promise<Lab> {
     if (existsSync(root)) throw new Error(`could not remove ${root}`)
   }
 
-  let module: VtoaModule
+  let module: Module
   try {
     module = createModule(load('module.bpf.c', serverCgroup))
   } catch (error) {
@@ -151,24 +173,29 @@ export async function openLab (): Promise<Lab> {
   }
 }
 
-function createModule (bpf: Bpf): VtoaModule {
+function createModule (bpf: Bpf): Module {
   let generation = 0
+  let played: Played = {}
   let current: Fault = {}
 
   function configure (): void {
     const { errno, family = -1, bytesWritten = -1 } = current
+    const { as = 'vtoa', virtualServer = [1345, '1347 of IPv4', '1347 of IPv6'] } = played
     const errnoForced = errno === undefined ? 0 : constants.errno[errno]
-    bpf.update('config_map', new Uint8Array(Int32Array.of(generation, errnoForced, family, bytesWritten).buffer))
+    const answered = virtualServer.reduce((bits, what) => bits | VIRTUAL_SERVER[what], 0)
+    bpf.update('config_map', new Uint8Array(Int32Array.of(generation, errnoForced, family, bytesWritten, MODULES[as], answered).buffer))
   }
 
   return {
-    start ({ getsockopt = true, getpeername = true } = {}) {
+    start (play = {}) {
+      const { as = 'vtoa', getsockopt = true, getpeername = true } = played = play
       bpf.detach()
       generation++
       configure()
       bpf.attach([
         ...(getsockopt ? ['answer_getsockopt'] : []),
-        ...(getpeername ? ['rename_peer4', 'rename_peer6'] : []),
+        ...(getpeername ? ['rename_peer4'] : []),
+        ...(getpeername && as !== 'huawei' ? ['rename_peer6'] : []),
         'remember_toa'
       ])
     },
