@@ -15,11 +15,11 @@ export function sameAddress (a: Address, b: Address): boolean {
 }
 
 const octets = Array.from({ length: 256 }, (_, n) => String(n))
-const octet = (n: number) => octets[n & 0xff] as string
+const dotted = octets.map((octet) => octet + '.')
 
 /** Dotted text of an IPv4 address. */
 export function formatIPv4 (word: number): string {
-  return octet(word >>> 24) + '.' + octet(word >>> 16) + '.' + octet(word >>> 8) + '.' + octet(word)
+  return (dotted[word >>> 24] as string) + dotted[word >>> 16 & 0xff] + dotted[word >>> 8 & 0xff] + octets[word & 0xff]
 }
 
 const groups = new Uint16Array(8)

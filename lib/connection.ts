@@ -54,7 +54,12 @@ export function readPeer (socket: unknown, reason: Reason, attempts?: ReadonlyAr
 /** Ends a connection at once, with a TCP reset where its kind has one. */
 export function reset (socket: object): void {
   const { resetAndDestroy, destroy } = socket as { resetAndDestroy?: () => void, destroy?: () => void }
-  (resetAndDestroy ?? destroy)?.call(socket)
+  try {
+    (resetAndDestroy ?? destroy)?.call(socket)
+  } catch {
+    // A pipe, or TLS that was handed to an HTTP server.
+    destroy?.call(socket)
+  }
 }
 
 /** The descriptor of a listening server; -1 where it has none, as in a cluster worker whose primary listens. */

@@ -11,43 +11,49 @@ const none: ReadonlyArray<Attempt> = Object.freeze([])
  * same way share one, so that the reasons are kept without a word per connection.
  */
 export class Course {
-  readonly #sources: ReadonlyArray<KernelSource>
-  readonly #next = new Map<string, Course>()
-
-  constructor (sources: ReadonlyArray<KernelSource>, readonly attempts: ReadonlyArray<Attempt> = none) {
-    this.#sources = sources
-  }
-
+  readonly attempts: ReadonlyArray<Attempt>
   /** The source whose turn it is. */
-  get source (): KernelSource {
-    return this.#sources[this.attempts.length] as KernelSource
+  readonly source: KernelSource
+  readonly #sources: ReadonlyArray<KernelSource>
+  // Few, and mostly the first.
+  readonly #next: Course[] = []
+
+  constructor (sources: ReadonlyArray<KernelSource>, attempts: ReadonlyArray<Attempt> = none) {
+    this.#sources = sources
+    this.attempts = attempts
+    this.source = sources[attempts.length] as KernelSource
   }
 
   /** The course once `source` has said that it has nothing. */
   after (reason: string): Course {
-    let next = this.#next.get(reason)
-    if (next === undefined) {
-      const attempt = Object.freeze({ source: this.source, reason })
-      next = new Course(this.#sources, Object.freeze([...this.attempts, attempt]))
-      this.#next.set(reason, next)
+    const { length } = this.attempts
+    for (const next of this.#next) {
+      if (next.attempts[length]?.reason === reason) return next
     }
+    const attempt = Object.freeze({ source: this.source, reason })
+    const next = new Course(this.#sources, Object.freeze([...this.attempts, attempt]))
+    this.#next.push(next)
     return next
   }
 }
 
-/** What a kernel source said of a connection. Kept as numbers; text and object are made when first asked for. */
+/**
+ * What a kernel source said of a connection. Kept as numbers; text and object are made when first asked for. A class
+ * for each family, and no more to either than it needs: one is made for every connection.
+ */
 export type Claim = IPv4Claim | IPv6Claim
 
-export class IPv4Claim implements Endpoint {
+class IPv4Claim implements Endpoint {
   readonly course: Course
   readonly port: number
   readonly w3: number
-  #realAddress: RealAddress | undefined = undefined
+  answer: string | RealAddress | undefined
 
   constructor (course: Course, endpoint: Endpoint) {
     this.course = course
     this.port = endpoint.port
     this.w3 = endpoint.w3
+    this.answer = undefined
   }
 
   get family (): 'IPv4' { return 'IPv4' }
@@ -55,20 +61,18 @@ export class IPv4Claim implements Endpoint {
   get w1 (): number { return 0 }
   get w2 (): number { return 0 }
 
-  /** The answer where nobody asked for a policy. */
-  get realAddress (): RealAddress {
-    return this.#realAddress ??= unchecked(this, formatIPv4(this.w3))
-  }
+  get address (): string { return addressOf(this.answer ??= formatIPv4(this.w3)) }
+  get realAddress (): RealAddress { return answerOf(this) }
 }
 
-export class IPv6Claim implements Endpoint {
+class IPv6Claim implements Endpoint {
   readonly course: Course
   readonly port: number
   readonly w0: number
   readonly w1: number
   readonly w2: number
   readonly w3: number
-  #realAddress: RealAddress | undefined = undefined
+  answer: string | RealAddress | undefined
 
   constructor (course: Course, endpoint: Endpoint) {
     this.course = course
@@ -77,14 +81,27 @@ export class IPv6Claim implements Endpoint {
     this.w1 = endpoint.w1
     this.w2 = endpoint.w2
     this.w3 = endpoint.w3
+    this.answer = undefined
   }
 
   get family (): 'IPv6' { return 'IPv6' }
 
-  /** The answer where nobody asked for a policy. */
-  get realAddress (): RealAddress {
-    return this.#realAddress ??= unchecked(this, formatIPv6(this.w0, this.w1, this.w2, this.w3))
-  }
+  get address (): string { return addressOf(this.answer ??= formatIPv6(this.w0, this.w1, this.w2, this.w3)) }
+  get realAddress (): RealAddress { return answerOf(this) }
+}
+
+function addressOf (answer: string | RealAddress): string {
+  return typeof answer === 'string' ? answer : answer.address as string
+}
+
+/** The answer where nobody asked for a policy. */
+function answerOf (claim: Claim): RealAddress {
+  const { address } = claim
+  return typeof claim.answer === 'object' ? claim.answer : claim.answer = unchecked(claim, address)
+}
+
+export function isClaim (evidence: Evidence): evidence is Claim {
+  return evidence instanceof IPv4Claim || evidence instanceof IPv6Claim
 }
 
 function unchecked (claim: Claim, address: string): RealAddress {
@@ -138,6 +155,7 @@ export function answer (fields: RealAddress): RealAddress {
 const PENDING = 1
 const REFUSED = 2
 const AMBIGUOUS = 4
+const DECIDED = 8
 
 /** A claim, or what stands in its place, with the transport peer that it is checked against. */
 export class Checked {
@@ -165,6 +183,10 @@ export class Checked {
   get refused (): boolean { return (this.#flags & REFUSED) !== 0 }
   set refused (value: boolean) { this.#set(REFUSED, value) }
 
+  /** Whether that was decided under the policy that judged. */
+  get decided (): boolean { return (this.#flags & DECIDED) !== 0 }
+  set decided (value: boolean) { this.#set(DECIDED, value) }
+
   /** Whether the sources contradict each other. */
   get ambiguous (): boolean { return (this.#flags & AMBIGUOUS) !== 0 }
   set ambiguous (value: boolean) { this.#set(AMBIGUOUS, value) }
@@ -175,3 +197,6 @@ export class Checked {
 }
 
 export type Evidence = Claim | Fallback | Checked
+
+/** Whether it is still being looked for who sent the connection's packets. */
+export const isPending = (evidence: Evidence): boolean => evidence instanceof Checked && evidence.pending

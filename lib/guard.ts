@@ -1,13 +1,15 @@
+import { AsyncResource } from 'node:async_hooks'
 import { networkInterfaces } from 'node:os'
 import type { FastifyBaseLogger } from 'fastify'
-import type { RealAddress, TrustedPeers } from '../types'
+import type { ConnectionMessage, RealAddress, Reason, TransportPeer, TrustedPeers } from '../types'
 import { parseAddress, sameAddress } from './address'
 import { reset } from './connection'
-import { answer, Checked, type Claim, type Evidence, type Fallback, IPv4Claim, IPv6Claim } from './evidence'
+import { answer, Checked, type Claim, type Evidence, type Fallback, isClaim, isPending } from './evidence'
 import { checkList, checkTrustedPeers, type Options } from './options'
 import { createPolicy, isTrue, type Policy } from './policy'
 import { createEndpoint, type Endpoint, sameEndpoint } from './sockaddr'
 import type { Source } from './sources/source'
+import { connectionChannel, Counters } from './stats'
 import { peerAddress, type PeerAddress, type TransportPeers } from './transport-peer'
 import { type Cell, columnOf, isLoopback, isPlausible, table } from './trust'
 import type { VirtualServerReader } from './virtual-server'
@@ -29,10 +31,12 @@ export class Guard {
   readonly hasPolicy: boolean
   /** Whether a claim differed from the transport peer. */
   rewritten = false
+  readonly counters = new Counters()
   readonly #options: Options
   readonly #peers: TransportPeers | undefined
   readonly #log: FastifyBaseLogger
   readonly #warnings: Warnings
+  readonly #takesAll: boolean
   readonly #witnesses: ReadonlyArray<Source>
   readonly #readVirtualServer: VirtualServerReader | undefined
   readonly #sender = createEndpoint()
@@ -55,6 +59,7 @@ export class Guard {
     this.#log = log
     this.#warnings = warnings
     this.hasPolicy = options.trustedPeers !== undefined
+    this.#takesAll = !this.hasPolicy && options.admit === undefined && !options.virtualServer
     this.#policy = createPolicy(options.trustedPeers, this.#logError)
   }
 
@@ -68,7 +73,7 @@ export class Guard {
   readSender (fd: number): Endpoint | undefined {
     if (!this.hasPolicy || this.#peers === undefined || fd < 0) return undefined
     if (this.#peers.readSavedSyn(fd, this.#sender)) return this.#sender
-    this.#warnings.warn('EMPTY_SYN')
+    if (this.#peers.armed) this.#warnings.warn('EMPTY_SYN')
     return undefined
   }
 
@@ -76,35 +81,43 @@ export class Guard {
   examine (socket: object, fd: number, sender: Endpoint | undefined, found: Claim | Fallback): Evidence {
     const claim = asClaim(found)
     if (claim?.course.source === 'vtoa') this.#sample(fd, claim)
+    // The way of most connections, so the shortest.
+    if (this.#takesAll && claim !== undefined && isPlausible(claim, undefined)) return claim
     let evidence: Evidence = found
     if (this.hasPolicy) {
       evidence = new Checked(found)
-      if (this.#witnesses.length > 0 && fd >= 0) evidence.ambiguous = this.#contradicts(fd, sender, claim)
       if (sender !== undefined) {
+        evidence.ambiguous = this.#contradicts(fd, sender, claim)
         evidence.peer = peerAddress(sender)
         evidence.peerPort = sender.port
       } else if (fd >= 0) {
         this.#search(socket, fd, evidence)
       }
     } else if (claim !== undefined && !isPlausible(claim, undefined)) {
-      evidence = this.#search(socket, fd, new Checked(found))
+      const checked = this.#search(socket, fd, new Checked(found))
+      // A client of this host itself, say: what the source says is true.
+      const isProven = !checked.pending && this.#judge(checked) === table.unset.absent
+      if (!isProven || this.#readVirtualServer !== undefined) evidence = checked
     }
     if (this.#readVirtualServer !== undefined && fd >= 0) {
       if (!(evidence instanceof Checked)) evidence = new Checked(found)
       evidence.virtualServer = this.#readVirtualServer(fd)
     }
-    if (this.#refuses(evidence)) reset(socket)
+    if (this.#refuses(evidence)) this.#reject(socket)
     return evidence
   }
 
-  /** Whether a witness claims another client, or two at once. */
-  #contradicts (fd: number, sender: Endpoint | undefined, claim: Claim | undefined): boolean {
+  /**
+   * Whether a witness claims another client, or two at once. Only where the sender is known: what gives just that has
+   * said nothing of a client.
+   */
+  #contradicts (fd: number, sender: Endpoint, claim: Claim | undefined): boolean {
     for (const witness of this.#witnesses) {
       if (witness.name === claim?.course.source) continue
       const reason = witness.read(fd, this.#endpoint)
       if (reason === 'ambiguous') return true
       if (reason !== undefined || claim === undefined || sameEndpoint(this.#endpoint, claim)) continue
-      if (sender === undefined || (!sameEndpoint(this.#endpoint, sender) && !sameEndpoint(claim, sender))) return true
+      if (!sameEndpoint(this.#endpoint, sender) && !sameEndpoint(claim, sender)) return true
     }
     return false
   }
@@ -119,13 +132,38 @@ export class Guard {
       evidence.peerPort = port
       evidence.pending = false
       evidence.policy = undefined
-      if (later && this.#refuses(evidence)) reset(socket)
+      if (later) {
+        if (this.#refuses(evidence)) this.#reject(socket)
+        this.announce(socket, evidence)
+      }
       const resume = this.#waiting.get(evidence)
       this.#waiting.delete(evidence)
       resume?.forEach((next) => next())
     })
     later = true
     return evidence
+  }
+
+  #reject (socket: object): void {
+    this.counters.rejected++
+    reset(socket)
+  }
+
+  /** Counts a new connection and tells those who listen, once it is known who sent it: that may take until later. */
+  announce (socket: object, evidence: Evidence): void {
+    if (isPending(evidence)) return
+    if (evidence instanceof Checked) {
+      const cell = this.#judge(evidence)
+      this.counters.count(this.#sourceOf(evidence, cell), cell.trust, reasonOf(evidence, cell))
+    } else if (isClaim(evidence)) {
+      this.counters.count(evidence.course.source, 'unchecked', undefined)
+    } else {
+      const { source, trust, reason } = evidence.realAddress
+      this.counters.count(source, trust, reason)
+    }
+    if (connectionChannel.hasSubscribers) {
+      connectionChannel.publish({ socket, realAddress: this.answer(evidence) } as ConnectionMessage)
+    }
   }
 
   /** What is to be said of a connection that no server of this plugin handed over. */
@@ -141,15 +179,18 @@ export class Guard {
   /** Calls `next` when it is known who sent the packets: at once, but for connections whose search goes on. */
   whenKnown (evidence: Evidence | undefined, next: () => void): void {
     if (!(evidence instanceof Checked) || !evidence.pending) return next()
+    // It goes on in its own asynchronous context, and not in that of the connection which settled the search.
+    const resume = AsyncResource.bind(next)
     const waiting = this.#waiting.get(evidence)
-    if (waiting === undefined) this.#waiting.set(evidence, [next])
-    else waiting.push(next)
+    if (waiting === undefined) this.#waiting.set(evidence, [resume])
+    else waiting.push(resume)
   }
 
   /** Whether a live connection is still allowed, by the policy of the moment. */
   allows (evidence: Evidence): boolean {
     if (!(evidence instanceof Checked)) return true
-    return !(evidence.policy === this.#policy ? evidence.refused : this.#refuses(evidence))
+    this.#judge(evidence)
+    return !(evidence.decided ? evidence.refused : this.#refuses(evidence))
   }
 
   /** The answer for a connection, by the policy of the moment. */
@@ -167,15 +208,17 @@ export class Guard {
   #judge (evidence: Checked): Cell {
     if (evidence.policy === this.#policy) return evidence.cell as Cell
     const { claim, peer, peerPort } = evidence
-    const row = this.#policy.rowOf(peer, peerPort)
+    const policy = this.#policy
+    const row = policy.rowOf(peer, peerPort)
     const column = evidence.ambiguous ? 'invalid' : columnOf(asClaim(claim), peer, peerPort)
     if (column !== 'absent' && peer !== undefined) this.rewritten = true
     if (row === 'unlisted' && this.#firstUntrusted) {
       this.#firstUntrusted = false
       if (isThisHost(peer as PeerAddress)) this.#warnings.warn('SIDECAR')
     }
-    evidence.policy = this.#policy
+    evidence.policy = policy
     evidence.realAddress = undefined
+    evidence.decided = false
     return evidence.cell = table[row][column]
   }
 
@@ -183,21 +226,35 @@ export class Guard {
     const { peer, peerPort } = evidence
     const source = evidence.claim.realAddress
     const transportPeer = peer && Object.freeze({ address: peer.text, port: peerPort === 0 ? undefined : peerPort })
-    const reason = cell.reason === 'implausible' && evidence.ambiguous ? 'ambiguous' : cell.reason ?? source.reason
+    const reason = reasonOf(evidence, cell)
     const { trust } = cell
     const { virtualServer } = evidence
     const provenance = {
       ...(reason && { reason }), trust, transportPeer, ...(virtualServer && { virtualServer }), attempts: source.attempts
     }
-    const believed = cell.believe !== undefined && this.#options.settings.unverified === 'believe'
-    // Without a policy to find it, the transport peer of an absent claim is what the source says.
-    const isSource = cell.answer === 'source' || cell.answer === 'claim' || believed ||
-      (cell.answer === 'peer' && peer === undefined && asClaim(evidence.claim) === undefined)
-    if (isSource) return answer({ ...source, ...provenance })
-    if (cell.answer === 'peer' && transportPeer !== undefined) {
-      return answer({ ...transportPeer, family: (peer as PeerAddress).family, source: 'transport-peer', ...provenance })
+    switch (this.#whose(evidence, cell)) {
+      case 'source': return answer({ ...source, ...provenance })
+      case 'peer': return answer({
+        ...transportPeer as TransportPeer, family: (peer as PeerAddress).family, source: 'transport-peer', ...provenance
+      })
+      case 'none': return answer({ address: undefined, port: undefined, family: undefined, source: 'none', ...provenance })
     }
-    return answer({ address: undefined, port: undefined, family: undefined, source: 'none', ...provenance })
+  }
+
+  /** Whose address is the answer. */
+  #whose ({ claim, peer }: Checked, cell: Cell): 'source' | 'peer' | 'none' {
+    const believed = cell.believe !== undefined && this.#options.settings.unverified === 'believe'
+    if (cell.answer === 'source' || cell.answer === 'claim' || believed) return 'source'
+    if (cell.answer === 'none') return 'none'
+    if (peer !== undefined) return 'peer'
+    // Without a policy to find it, the transport peer of an absent claim is what the source says.
+    return asClaim(claim) === undefined ? 'source' : 'none'
+  }
+
+  #sourceOf (evidence: Checked, cell: Cell): RealAddress['source'] {
+    const whose = this.#whose(evidence, cell)
+    if (whose !== 'source') return whose === 'peer' ? 'transport-peer' : 'none'
+    return asClaim(evidence.claim)?.course.source ?? evidence.claim.realAddress.source
   }
 
   /** Decides whether a connection is to be closed. */
@@ -206,6 +263,7 @@ export class Guard {
     // Decided once it is known, before any request of the connection is handled.
     if (evidence.pending) return false
     const { setting } = this.#judge(evidence)
+    evidence.decided = true
     if (setting !== undefined && this.#options.settings[setting] === 'reject') return evidence.refused = true
     if (this.#options.admit === undefined || evidence.asked === this.answer(evidence).address) return evidence.refused
     return evidence.refused = !this.#admits(evidence)
@@ -233,12 +291,22 @@ export class Guard {
 }
 
 function asClaim (found: Claim | Fallback): Claim | undefined {
-  return found instanceof IPv4Claim || found instanceof IPv6Claim ? found : undefined
+  return isClaim(found) ? found : undefined
+}
+
+function reasonOf ({ claim, ambiguous }: Checked, cell: Cell): Reason | undefined {
+  if (ambiguous && cell.reason === 'implausible') return 'ambiguous'
+  return cell.reason ?? (asClaim(claim) === undefined ? claim.realAddress.reason : undefined)
 }
 
 function isThisHost (peer: PeerAddress): boolean {
-  return isLoopback(peer) || Object.values(networkInterfaces()).flat().some((own) => {
-    const address = own && parseAddress(own.address)
-    return address !== undefined && sameAddress(address, peer)
-  })
+  try {
+    return isLoopback(peer) || Object.values(networkInterfaces()).flat().some((own) => {
+      const address = own && parseAddress(own.address)
+      return address !== undefined && sameAddress(address, peer)
+    })
+  } catch {
+    // No descriptor is left to ask the kernel by, say.
+    return false
+  }
 }

@@ -3,7 +3,9 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { FastifyRealIpOptions } from '../types'
 import { FST_REAL_IP_ALREADY_REGISTERED } from './errors'
+import { bindLogger, withRealIp } from './log'
 import { checkOptions } from './options'
+import { realIpKey } from './rate-limit'
 import { register, type Registration } from './registration'
 
 // One for each server, whatever the number of scopes, or of copies of this package, that register the plugin: a
@@ -30,16 +32,18 @@ function fastifyRealIp (app: FastifyInstance, given: FastifyRealIpOptions, done:
   }
 }
 
-function decorate (app: FastifyInstance, { realIp, answerRequest }: Registration): void {
+function decorate (app: FastifyInstance, { options, realIp, guardRequests, answerRequest, realIpOf, addressOf }: Registration): void {
   // A parent scope has registered the plugin, and this one inherits what it decorated.
   if (app.hasDecorator('realIp')) return
+  guardRequests(app)
   app.decorate('realIp', realIp)
   app.decorateRequest('realIp', {
-    getter (this: FastifyRequest) { return answerRequest(this).address }
+    getter (this: FastifyRequest) { return realIpOf(this) }
   })
   app.decorateRequest('realAddress', {
     getter (this: FastifyRequest) { return answerRequest(this) }
   })
+  if (options.bindLogger !== undefined) bindLogger(app, options.bindLogger, addressOf)
 }
 
 const plugin = fp(fastifyRealIp, { fastify: '5.x', name: 'fastify-real-ip' })
@@ -47,3 +51,5 @@ const plugin = fp(fastifyRealIp, { fastify: '5.x', name: 'fastify-real-ip' })
 module.exports = plugin
 module.exports.default = plugin
 module.exports.fastifyRealIp = plugin
+module.exports.withRealIp = withRealIp
+module.exports.realIpKey = realIpKey

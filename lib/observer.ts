@@ -48,7 +48,9 @@ export class Observer {
       // A saved SYN can be read once: what was found then stands.
       if (this.#guard.hasPolicy && this.#evidence.has(key)) return
       const sender = this.#guard.readSender(fd)
-      this.#evidence.set(key, this.#guard.examine(socket, fd, sender, this.#read(socket, fd, sender)))
+      const evidence = this.#guard.examine(socket, fd, sender, this.#read(socket, fd, sender))
+      this.#evidence.set(key, evidence)
+      this.#guard.announce(socket, evidence)
     },
     session: (session) => {
       this.#inherit(session, socketOfSession(session))
@@ -59,7 +61,8 @@ export class Observer {
   }
 
   #read (socket: Related, fd: number, sender: Endpoint | undefined): Claim | Fallback {
-    if (socket.destroyed === true) return readPeer(socket, 'closed')
+    // A destroyed socket has no descriptor left.
+    if (fd < 0 && socket.destroyed === true) return readPeer(socket, 'closed')
     if (this.#resolve === undefined) return readPeer(socket, 'native-unavailable')
     if (fd < 0) return readPeer(socket, 'no-fd')
     const found = this.#resolve(fd, sender)
@@ -105,7 +108,8 @@ export class Observer {
         at = next
       }
     } catch {
-      // The proxy of a dead HTTP/2 session.
+      // The proxy of a dead HTTP/2 session, which cannot even be asked what it is.
+      at = undefined
     }
     // inject() has a mock in the socket's place, which is no stream.
     const injected = !(at instanceof Duplex)

@@ -1,4 +1,4 @@
-import type { FastifyRealIpOptions, KernelSource, RealAddress, ToaFormat, TrustedPeers } from '../types'
+import type { FastifyRealIpOptions, KernelSource, LogNames, RealAddress, ToaFormat, TrustedPeers } from '../types'
 import { FST_REAL_IP_INVALID_OPTION } from './errors'
 import { compileRanges } from './ranges'
 import { toaPresets } from './toa'
@@ -15,6 +15,7 @@ export interface Options {
   readonly settings: Readonly<Record<Setting, 'ignore' | 'reject' | 'believe'>>
   readonly forwarded: ForwardedOptions | undefined
   readonly admit: ((address: RealAddress) => boolean) | undefined
+  readonly bindLogger: LogNames | undefined
 }
 
 export interface ForwardedOptions {
@@ -34,7 +35,8 @@ const defaultSources: ReadonlyArray<KernelSource> = Object.freeze(['vtoa', 'getp
 
 const defaults = { untrusted: 'ignore', missing: 'ignore', invalid: 'reject', unverified: 'ignore' } as const
 const settings = Object.keys(defaults) as Setting[]
-const known = ['sources', 'require', 'toa', 'virtualServer', 'trustedPeers', ...settings, 'forwarded', 'admit']
+const logNames: ReadonlyArray<LogNames> = ['plain', 'opentelemetry']
+const known = ['sources', 'require', 'toa', 'virtualServer', 'trustedPeers', ...settings, 'forwarded', 'admit', 'bindLogger']
 // Fastify's own options of register(), which reach the plugin too.
 const fastifyOptions = ['prefix', 'logLevel', 'logSerializers', 'encapsulate']
 
@@ -71,7 +73,8 @@ export function checkOptions (given: FastifyRealIpOptions): Options {
     trustedPeers,
     settings: checkSettings(given),
     forwarded: checkForwarded(given.forwarded),
-    admit: checkAdmit(given.admit)
+    admit: checkAdmit(given.admit),
+    bindLogger: checkBindLogger(given.bindLogger)
   })
 }
 
@@ -180,6 +183,40 @@ function checkAdmit (value: unknown): Options['admit'] {
     throw invalid(`'admit' must be a function that returns true for a connection to keep, not ${show(value)}`)
   }
   return value as Options['admit']
+}
+
+function checkBindLogger (value: unknown): LogNames | undefined {
+  if (value === undefined || value === false) return undefined
+  if (value === true) return 'plain'
+  if (typeof value === 'object' && value !== null) return checkLogNames(value, "'bindLogger'")
+  throw invalid(`'bindLogger' must be true, false, or an object like { names: 'opentelemetry' }, not ${show(value)}`)
+}
+
+/** Checks { names }, which errors call `option`. */
+export function checkLogNames (given: unknown, option: string): LogNames {
+  const { names = 'plain' } = checkObject(given, option, { names: 'opentelemetry' })
+  if (!logNames.includes(names as LogNames)) throw invalid(`'names' of ${option} takes ${quoted(logNames)}, not ${show(names)}`)
+  return names as LogNames
+}
+
+/** The length of the prefix that is one client's, in bits. */
+export function checkRealIpKeyOptions (given: unknown): number {
+  const { ipv6Subnet = 64 } = checkObject(given, "realIpKey()'s options", { ipv6Subnet: 64 })
+  if (!Number.isInteger(ipv6Subnet) || ipv6Subnet as number < 1 || ipv6Subnet as number > 128) {
+    throw invalid("'ipv6Subnet' must be a whole number from 1 to 128, the bits of the prefix that all addresses of a client " +
+      `share, not ${show(ipv6Subnet)}; 64 is what most networks hand out`)
+  }
+  return ipv6Subnet as number
+}
+
+/** Checks that it is an object without options that `example` does not have. */
+function checkObject<Known extends string> (
+  given: unknown, name: string, example: Record<Known, unknown>
+): { readonly [Key in Known]?: unknown } {
+  if (typeof given !== 'object' || given === null) throw invalid(`${name} must be an object like ${show(example)}, not ${show(given)}`)
+  const stranger = Object.keys(given).find((key) => !Object.hasOwn(example, key))
+  if (stranger !== undefined) throw invalid(`there is no '${stranger}' in ${name}; write ${show(example)}`)
+  return given
 }
 
 function show (value: unknown): string {

@@ -67,7 +67,7 @@ function parseRange (entry: unknown, option: string): Range {
   return { first, last: mask(address, prefix, (word, bits) => word | ~bits) }
 }
 
-function mask (address: Address, prefix: number, apply: (word: number, bits: number) => number): Address {
+export function mask (address: Address, prefix: number, apply: (word: number, bits: number) => number): Address {
   const at = (word: number, index: number) => {
     const bits = Math.max(0, Math.min(32, prefix - index * 32))
     return apply(word, bits === 0 ? 0 : -1 << (32 - bits)) | 0

@@ -3,6 +3,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { RealAddress, RealIp } from '../types'
 import { listeningFdOf } from './connection'
 import { FST_REAL_IP_INVALID_OPTION, FST_REAL_IP_NATIVE_UNAVAILABLE, FST_REAL_IP_NO_TRANSPORT_PEER } from './errors'
+import { isClaim, isPending } from './evidence'
 import { Guard } from './guard'
 import { loadLibc } from './libc'
 import { Observer } from './observer'
@@ -18,7 +19,12 @@ import { Warnings } from './warnings'
 /** What a server has of this plugin. Other copies of the package in the process use it too: names and meanings stay. */
 export interface Registration {
   readonly options: Options
+  guardRequests (scope: FastifyInstance): void
   answerRequest (request: FastifyRequest): RealAddress
+  /** The address of that answer. */
+  realIpOf (request: FastifyRequest): string | undefined
+  /** The address of a raw request's client; undefined also while it is not known who sent it. */
+  addressOf (raw: FastifyRequest['raw']): string | undefined
   readonly realIp: RealIp
 }
 
@@ -66,9 +72,11 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
     return evidence === undefined ? observer.lookup(request.raw) : observer.answer(request.raw, evidence)
   }
 
-  if (guard.hasPolicy) {
-    app.decorateRequest(kAnswer, null)
-    app.addHook('onRequest', (request: Request, reply: FastifyReply, next: () => void) => {
+  /** Lets no request of a scope begin before it is decided what becomes of its connection. */
+  function guardRequests (scope: FastifyInstance): void {
+    if (!guard.hasPolicy && options.admit === undefined) return
+    scope.decorateRequest(kAnswer, null)
+    scope.addHook('onRequest', (request: Request, reply: FastifyReply, next: () => void) => {
       const evidence = observer.ofRequest(request.raw)
       guard.whenKnown(evidence, () => {
         if (evidence !== undefined && !guard.allows(evidence)) {
@@ -84,15 +92,31 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
 
   if (native !== undefined) warnOfPolicy(options, warnings)
   let trustProxyChecked = false
+  function warnOfTrustProxy (request: FastifyRequest): void {
+    if (!guard.rewritten || trustProxyChecked) return
+    trustProxyChecked = true
+    // Fastify gives requests this property with 'trustProxy' alone.
+    if ('ips' in request) warnings.warn('TRUST_PROXY')
+  }
+
   return {
     options,
+    guardRequests,
     answerRequest (request: Request) {
-      if (guard.rewritten && !trustProxyChecked) {
-        trustProxyChecked = true
-        // Fastify gives requests this property with 'trustProxy' alone.
-        if ('ips' in request) warnings.warn('TRUST_PROXY')
-      }
+      warnOfTrustProxy(request)
       return request[kAnswer] ?? answer(request)
+    },
+    realIpOf (request: Request) {
+      warnOfTrustProxy(request)
+      const evidence = observer.ofRequest(request.raw)
+      // What no policy judged is the same for all requests, and its text takes no object.
+      return evidence !== undefined && isClaim(evidence) ? evidence.address : (request[kAnswer] ?? answer(request)).address
+    },
+    addressOf (raw) {
+      const evidence = observer.ofRequest(raw)
+      if (evidence === undefined) return observer.lookup(raw).address
+      if (isPending(evidence)) return undefined
+      return evidence !== undefined && isClaim(evidence) ? evidence.address : observer.answer(raw, evidence).address
     },
     realIp: {
       lookup: (connection) => observer.lookup(connection, kAnswer),
@@ -102,7 +126,8 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
             "'trustedPeers' can be swapped only where it was given: register the plugin with it, [] for nobody")
         }
         guard.setTrustedPeers(trustedPeers)
-      }
+      },
+      stats: () => guard.counters.read()
     }
   }
 }

@@ -61,6 +61,8 @@ interface Waiting {
 export class TransportPeers {
   /** The SYN that was read last; its length is 0 where there was none. */
   readonly syn: { readonly bytes: Uint8Array, length: number }
+  /** Whether a listening socket keeps its SYNs. */
+  armed = false
   readonly #libc: Libc
   readonly #now: () => number
   readonly #endpoint = createEndpoint()
@@ -86,6 +88,7 @@ export class TransportPeers {
   arm (fd: number): string | undefined {
     const errno = this.#libc.setsockopt(fd, IPPROTO_TCP, TCP_SAVE_SYN, 1)
     if (errno !== 0) return errnoName(errno)
+    this.armed = true
     // A kernel without Fast Open has none to turn off.
     this.#libc.setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN, 0)
     return undefined
@@ -116,7 +119,7 @@ export class TransportPeers {
 
   /** Whether getpeername(2) gives an address that is neither the claim nor the transport peer. */
   disagrees (fd: number, claim: Endpoint): boolean {
-    if (!this.#identify(fd)) return false
+    if (this.#open() === undefined || !this.#identify(fd)) return false
     decodeSockaddr(this.#peer, this.#family, this.#endpoint)
     if (sameEndpoint(this.#endpoint, claim)) return false
     return !this.#isTrue(this.#readCookie())

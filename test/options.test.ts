@@ -87,7 +87,8 @@ t.test('what is left out or undefined takes its default', async (t) => {
     trustedPeers: undefined,
     settings: { untrusted: 'ignore', missing: 'ignore', invalid: 'reject', unverified: 'ignore' },
     forwarded: undefined,
-    admit: undefined
+    admit: undefined,
+    bindLogger: undefined
   }
   t.same(checkOptions({}), defaults)
   t.same(checkOptions({ sources: undefined, require: undefined } as any), defaults)

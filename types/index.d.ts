@@ -166,6 +166,36 @@ declare namespace fastifyRealIp {
      * the plugin was registered without `trustedPeers`; then nothing has changed.
      */
     setTrustedPeers (trustedPeers: TrustedPeers): void
+    /** The numbers of this server's connections, as they are now. Never throws. */
+    stats (): Stats
+  }
+
+  /**
+   * Counts of the connections that a server has accepted since the plugin was registered; requests of `inject()` are none.
+   * They only grow, and nothing is kept of a single address.
+   *
+   * Each connection is counted once, by what was decided when it was made; where its transport peer had to be looked for,
+   * when that was found. What `setTrustedPeers()` or a forwarding header change later is not counted again.
+   */
+  export interface Stats {
+    readonly connections: number
+    /** Of these, how many were reset at once: a setting is `'reject'`, or `admit` did not return `true`. */
+    readonly rejected: number
+    readonly source: Readonly<Record<Exclude<Source, 'forwarded'>, number>>
+    readonly trust: Readonly<Record<RealAddress['trust'], number>>
+    /** A connection without a reason is in none of these. */
+    readonly reason: Readonly<Record<Exclude<Reason, 'forwarded-malformed' | 'unobserved' | 'injected'>, number>>
+  }
+
+  /**
+   * What `diagnostics_channel` `'fastify-real-ip:connection'` publishes of each connection that a server of this process
+   * accepts, at the moment when `Stats` counts it. Subscribers run before anything is read from the connection.
+   */
+  export interface ConnectionMessage {
+    /** The accepted socket, below TLS and HTTP/2; already destroyed where the connection was rejected. */
+    readonly socket: Duplex
+    /** The connection's own answer: forwarding headers belong to requests. */
+    readonly realAddress: RealAddress
   }
 
   /**
@@ -230,7 +260,63 @@ declare namespace fastifyRealIp {
      * `setTrustedPeers()`. Anything but exact `true` resets the connection.
      */
     admit?: (address: RealAddress) => boolean
+    /**
+     * `true`: every line of `request.log` and `reply.log` has the client's address, as `realIp` or by another of
+     * `LogNames`. Child logger factories are kept. Declare routes after the plugin is loaded (`await app.register(…)`):
+     * for those that are older, the line "incoming request" goes without.
+     * @default false
+     */
+    bindLogger?: boolean | WithRealIpOptions
   }
+
+  /**
+   * What fields of log lines are called:
+   * - `'plain'`: `realIp`, `realPort`, `source`, `trust`, `reason`, `transportPeer`;
+   * - `'opentelemetry'`: `client.address`, `client.port`, `network.peer.address` and `network.peer.port`, as
+   *   OpenTelemetry's semantic conventions name them, and `source`, `trust`, `reason`, for which they have no name.
+   */
+  export type LogNames = 'plain' | 'opentelemetry'
+
+  export interface WithRealIpOptions {
+    /** @default 'plain' */
+    names?: LogNames
+  }
+
+  /**
+   * A serializer of requests for pino, which adds the client's address and its provenance to what the given one returns.
+   * Without one, to Fastify's own fields, in place of `remoteAddress` and `remotePort`:
+   *
+   *     Fastify({ logger: { serializers: { req: withRealIp() } } })
+   *
+   * What is not known is left out. Where the given serializer returns no object, or what is logged is no request of a
+   * server with the plugin, nothing is added. Throws `FST_REAL_IP_INVALID_OPTION` for options that it does not know.
+   */
+  export function withRealIp (options?: WithRealIpOptions): (request: any) => { [field: string]: unknown }
+  export function withRealIp<Request = FastifyRequest> (
+    serializer: ((request: Request) => any) | undefined, options?: WithRealIpOptions
+  ): (request: Request) => { [field: string]: unknown }
+
+  export interface RealIpKeyOptions {
+    /**
+     * The length in bits, 1 to 128, of the IPv6 prefix that one client has: all of its addresses are one key.
+     * @default 64
+     */
+    ipv6Subnet?: number
+  }
+
+  /**
+   * Makes a `keyGenerator` for `@fastify/rate-limit`:
+   *
+   *     app.register(rateLimit, { max: 100, keyGenerator: realIpKey() })
+   *
+   * The key of a client is its address, written as `@fastify/rate-limit` itself writes it: IPv4 as it is, IPv6 as the
+   * first address of its subnet. Clients who hide behind the address of a balancer or a proxy share a key that is no
+   * address: the reason (`'no-toa'`, `'implausible'`, `'ambiguous'`, `'forwarded-malformed'`), a colon, and the address
+   * that they share. Requests without a known address share `'unknown:'` and the reason.
+   *
+   * Throws `FST_REAL_IP_INVALID_OPTION` for options that it does not know. The generator never throws.
+   */
+  export function realIpKey (options?: RealIpKeyOptions): (request: FastifyRequest) => string
 
   export interface ForwardedOptions {
     /** The proxies whose header entries are believed, as a list like `trustedPeers`. */

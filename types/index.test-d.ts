@@ -3,13 +3,15 @@ import type { IncomingMessage, Server } from 'node:http'
 import { connect as connectHttp2, type Http2ServerRequest, type Http2Session, type Http2Stream } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
+import rateLimit from '@fastify/rate-limit'
 import Fastify, { type FastifyInstance, type FastifyPluginCallback, type FastifyRequest } from 'fastify'
 import realIp, {
   fastifyRealIp, realIpKey, withRealIp,
   type Attempt, type Connection, type ConnectionMessage, type FastifyRealIpOptions, type ForwardedOptions,
-  type KernelSource, type LogNames, type RealAddress, type RealIp, type Reason, type Source, type Stats,
-  type ToaFormat, type TransportPeer, type TrustedPeers, type VirtualServer
+  type KernelSource, type LogNames, type RealAddress, type RealIp, type RealIpKeyOptions, type Reason, type Source, type Stats,
+  type ToaFormat, type TransportPeer, type TrustedPeers, type VirtualServer, type WithRealIpOptions
 } from 'fastify-real-ip'
+import pino from 'pino'
 import realIpRequired = require('fastify-real-ip')
 import { expectAssignable, expectError, expectNever, expectNotAssignable, expectType } from 'tsd'
 
@@ -219,12 +221,29 @@ Fastify({ logger: { serializers: { req: withRealIp((request) => ({ method: reque
 expectType<(request: IncomingMessage) => { [field: string]: unknown }>(
   withRealIp((request: IncomingMessage) => ({ url: request.url })))
 expectError(withRealIp({ names: 'ecs' }))
+expectError(withRealIp({ names: undefined }))
+expectError(withRealIp(() => ({}), 'opentelemetry'))
+Fastify({ http2: true, logger: { serializers: { req: withRealIp() } } })
+Fastify({ https: {}, logger: { serializers: { req: withRealIp(({ id }) => ({ id })) } } })
+Fastify({ loggerInstance: pino({ serializers: { req: withRealIp() } }) })
+expectAssignable<FastifyRealIpOptions>({ bindLogger: { names: 'plain' } satisfies WithRealIpOptions })
+expectNotAssignable<FastifyRealIpOptions>({ bindLogger: undefined })
 
 // realIpKey() makes what a rate limiter takes.
 expectType<(request: FastifyRequest) => string>(realIpKey())
 expectType<(request: FastifyRequest) => string>(realIpKey({ ipv6Subnet: 56 }))
 expectError(realIpKey({ ipv6Subnet: '56' }))
 expectError(realIpKey({ ipv4Subnet: 24 }))
+expectError(realIpKey({ ipv6Subnet: undefined }))
+expectAssignable<RealIpKeyOptions>({})
+app.register(rateLimit, { keyGenerator: realIpKey() })
+app.register(rateLimit, {
+  keyGenerator (request) {
+    expectType<RealAddress>(request.realAddress)
+    return request.realIp ?? realIpKey()(request)
+  }
+})
+app.get('/limited', { config: { rateLimit: { keyGenerator: realIpKey({ ipv6Subnet: 48 }) } } }, () => {})
 
 // Other plugins can depend on it.
 const dependent: FastifyPluginCallback = (instance: FastifyInstance, _options, done) => {

@@ -23,18 +23,20 @@ const faults: ReadonlyArray<Fault> = [
   },
   {
     name: 'the buffer is not cleared',
-    edits: [['lib/libc.ts', 'getsockopt (fd, level, optname, room = SOCKADDR_STORAGE) {\n      words.fill(0)\n',
-      'getsockopt (fd, level, optname, room = SOCKADDR_STORAGE) {\n']]
+    edits: [['lib/libc.ts', 'words[0] = words[1] = words[2] = words[3] = 0', 'void words']]
   },
   {
     name: 'optlen is trusted',
-    edits: [['lib/sources/vtoa.ts', 'libc.family()', '(libc.length() >= 28 ? 10 : 2)']]
+    edits: [
+      ['lib/libc.ts', 'family: () => family[0] as number', 'family: () => (optlen[0] as number) >= 28 ? 10 : 2']
+    ]
   },
   {
     name: 'read at the first request instead of at connect',
     edits: [
-      ['lib/observer.ts', 'this.#evidence.set(key, this.#guard.examine(socket, fd, this.#read(socket, fd)))',
-        'void key; this.#late.set(key, () => this.#guard.examine(socket, fdOf(socket), this.#read(socket, fdOf(socket))))'],
+      ['lib/observer.ts', 'const sender = this.#guard.readSender(fd)\n', 'const sender = this.#guard.readSender(fd)\n' +
+        'this.#late.set(key, () => this.#guard.examine(socket, fdOf(socket), sender, this.#read(socket, fdOf(socket), sender)))\n' +
+        'if (fd !== -2) return\n'],
       ['lib/observer.ts', 'readonly #resolve: Resolve | undefined\n',
         'readonly #resolve: Resolve | undefined\n  readonly #late = new WeakMap<object, () => Evidence>()\n'],
       ['lib/observer.ts', 'return this.#evidence.get(key as object)\n',
