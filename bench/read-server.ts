@@ -4,7 +4,7 @@ import fastifyRealIp = require('fastify-real-ip')
 import { answer } from './child'
 import { forthAndBack, median } from './statistics'
 
-// A Fastify server that times one thing in some 'connection' events, another in the next: node read-server.js HOST
+// A Fastify server that times one thing in some 'connection' events, another in the next: node read-server.js HOST IN_A_ROW
 
 /** In microseconds. `nothing` is the clock's own part, already taken off the others. */
 export interface Times {
@@ -17,13 +17,10 @@ export interface Times {
   readonly source: string
 }
 
-// A thing that each connection needs is warm when the next one comes: so it is timed some times in a row.
-const IN_A_ROW = 8
-
 type Early = new (raw: { readonly socket: Socket }) => { readonly realIp: string | undefined }
 const seen: { address?: string | undefined } = {}
 
-async function main (host: string): Promise<void> {
+async function main (host: string, inARow: number): Promise<void> {
   const app = fastify()
   await app.register(fastifyRealIp)
   app.get('/', (_request, reply) => { reply.send('127.0.0.1') })
@@ -50,7 +47,7 @@ async function main (host: string): Promise<void> {
   let source = ''
 
   app.server.prependListener('connection', (socket) => {
-    if (turns.length === 0) turns = forthAndBack([...names.keys()]).flatMap((turn) => Array(IN_A_ROW).fill(turn))
+    if (turns.length === 0) turns = forthAndBack([...names.keys()]).flatMap((turn) => Array(inARow).fill(turn))
     const turn = turns.pop() as number
     const thing = things[names[turn] as keyof typeof things]
     const request = new EarlyRequest({ socket })
@@ -85,4 +82,4 @@ async function earlyRequest (app: FastifyInstance): Promise<Early> {
   return EarlyRequest as unknown as Early
 }
 
-main(process.argv[2] as string)
+main(process.argv[2] as string, Number(process.argv[3]))
