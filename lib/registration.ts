@@ -116,7 +116,7 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
       const evidence = observer.ofRequest(raw)
       if (evidence === undefined) return observer.lookup(raw).address
       if (isPending(evidence)) return undefined
-      return evidence !== undefined && isClaim(evidence) ? evidence.address : observer.answer(raw, evidence).address
+      return isClaim(evidence) ? evidence.address : observer.answer(raw, evidence).address
     },
     realIp: {
       lookup: (connection) => observer.lookup(connection, kAnswer),

@@ -1,0 +1,31 @@
+// HTTPS and HTTP/2 on one port. node dist/examples/https-http2.js, then: curl -k https://127.0.0.1:3000, with --http1.1 too
+//
+// TLS ends here, behind a balancer that forwards TCP: no header could tell the address, the connection itself does.
+
+import { readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import Fastify from 'fastify'
+import realIp from 'fastify-real-ip'
+
+// A certificate for tests, unless there is one of your own.
+const fixtures = join(dirname(require.resolve('fastify-real-ip/package.json')), 'test/fixtures')
+const {
+  HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS,
+  TLS_KEY = join(fixtures, 'key.pem'), TLS_CERT = join(fixtures, 'cert.pem')
+} = process.env
+
+async function main (): Promise<void> {
+  const app = Fastify({
+    logger: true,
+    http2: true,
+    https: { key: readFileSync(TLS_KEY), cert: readFileSync(TLS_CERT), allowHTTP1: true }
+  })
+  await app.register(realIp, { trustedPeers: TRUSTED_PEERS?.split(',') ?? 'any' })
+
+  app.get('/', (request) => `Hello, ${request.realIp}, over HTTP/${request.raw.httpVersion}\n`)
+
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => { app.close() })
+  await app.listen({ host: HOST, port: Number(PORT) })
+}
+
+main()

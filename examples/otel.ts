@@ -1,0 +1,39 @@
+// The client's address in traces. node dist/examples/otel.js, then: curl http://127.0.0.1:3000
+//
+// Spans are printed; an exporter of your own takes the place of ConsoleSpanExporter.
+
+import { FastifyOtelInstrumentation } from '@fastify/otel'
+import { ConsoleSpanExporter, NodeTracerProvider, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-node'
+import Fastify from 'fastify'
+import realIp from 'fastify-real-ip'
+
+const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS } = process.env
+
+const provider = new NodeTracerProvider({ spanProcessors: [new SimpleSpanProcessor(new ConsoleSpanExporter())] })
+provider.register()
+
+const instrumentation = new FastifyOtelInstrumentation({
+  requestHook (span, request) {
+    const { address, port, transportPeer } = request.realAddress
+    if (address !== undefined) span.setAttribute('client.address', address)
+    if (port !== undefined) span.setAttribute('client.port', port)
+    if (transportPeer !== undefined) span.setAttribute('network.peer.address', transportPeer.address)
+    if (transportPeer?.port !== undefined) span.setAttribute('network.peer.port', transportPeer.port)
+  }
+})
+instrumentation.setTracerProvider(provider)
+
+async function main (): Promise<void> {
+  const app = Fastify({ logger: true })
+  // First: its own hook waits where a connection's sender is still being looked for.
+  await app.register(realIp, { trustedPeers: TRUSTED_PEERS?.split(',') ?? 'any' })
+  await app.register(instrumentation.plugin())
+  app.addHook('onClose', async () => { await provider.shutdown() })
+
+  app.get('/', (request) => `Hello, ${request.realIp}\n`)
+
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => { app.close() })
+  await app.listen({ host: HOST, port: Number(PORT) })
+}
+
+main()

@@ -1,0 +1,37 @@
+// A limit for each real client over many servers, which count in one Redis. Start two of them:
+// PORT=3000 node dist/examples/rate-limit-redis.js & PORT=3001 node dist/examples/rate-limit-redis.js
+//
+// REDIS is a URL or the path of a socket.
+
+import rateLimit from '@fastify/rate-limit'
+import Fastify from 'fastify'
+import { Redis } from 'ioredis'
+import realIp, { realIpKey } from 'fastify-real-ip'
+
+const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS, REDIS = 'redis://127.0.0.1:6379' } = process.env
+
+async function main (): Promise<void> {
+  const app = Fastify({ logger: true })
+  // Where Redis is away, requests do not wait until it is back.
+  const redis = new Redis(REDIS, { lazyConnect: true, connectTimeout: 500, enableOfflineQueue: false })
+  redis.on('error', (error) => app.log.error({ err: error }, 'redis'))
+  app.addHook('onClose', async () => { redis.disconnect() })
+  await redis.connect().catch(() => { /* logged above; it goes on trying */ })
+
+  await app.register(realIp, { trustedPeers: TRUSTED_PEERS?.split(',') ?? 'any' })
+  await app.register(rateLimit, {
+    redis,
+    // Without Redis there is no limit. Left out, without Redis there is no answer.
+    skipOnError: true,
+    max: 5,
+    timeWindow: '1 minute',
+    keyGenerator: realIpKey({ ipv6Subnet: 64 })
+  })
+
+  app.get('/', (request) => `Hello, ${request.realIp}\n`)
+
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => { app.close() })
+  await app.listen({ host: HOST, port: Number(PORT) })
+}
+
+main()
