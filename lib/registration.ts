@@ -43,9 +43,9 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
   const warnings = new Warnings(app.log)
   const peers = native && new TransportPeers(native)
   const sources = native && peers && chooseSources(native, peers, options, (message) => { app.log.info(message) })
-  const guard = new Guard(options, native && peers && {
+  const guard = new Guard(options, native && peers && sources && {
     peers,
-    witnesses: chooseWitnesses(sources ?? [], peers, options),
+    witnesses: chooseWitnesses(sources, peers, options),
     readVirtualServer: options.virtualServer ? createVirtualServerReader(native) : undefined
   }, app.log, warnings)
   const observer = new Observer(sources && createResolve(sources), guard, options.forwarded)

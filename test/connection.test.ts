@@ -100,3 +100,32 @@ for (const kind of kinds) {
     })
   })
 }
+
+t.test('what the server emits besides: a session that is dead already, and a connection twice', { skip: !linux && 'not Linux' }, async (t) => {
+  const [http] = kinds
+  const app = http!.create()
+  await app.register(realIp, { trustedPeers: ['127.0.0.0/8'] })
+  app.get('/', (request) => request.realAddress)
+  t.teardown(() => app.close())
+  const port = await listen(app)
+  app.server.prependListener('connection', (socket) => {
+    // Its saved SYN can be read once: the first answer stands.
+    const [, plugin] = app.server.listeners('connection') as Array<(socket: unknown) => void>
+    plugin?.(socket)
+    plugin?.(socket)
+  })
+  const client = await http!.connect(port, { localAddress: '127.0.0.61' })
+  t.match(await client.get('/'), { address: '127.0.0.61', trust: 'trusted', transportPeer: { port: client.localPort } })
+  await client.close()
+
+  const dead = { get socket () { throw new Error('ERR_HTTP2_SOCKET_UNBOUND') } }
+  t.doesNotThrow(() => app.server.emit('session', dead))
+  t.match(app.realIp.lookup(dead as any), { source: 'none', reason: 'unverified-peer' })
+})
+
+t.test("require: true with 'saved-syn', which needs no module", { skip: !linux && 'not Linux' }, async (t) => {
+  const app = kinds[0]!.create()
+  t.teardown(() => app.close())
+  await app.register(realIp, { require: true, sources: ['saved-syn'], toa: 'alibaba', trustedPeers: [] })
+  t.ok(app.hasDecorator('realIp'))
+})

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { constants } from 'node:os'
-import { errnoName, loadLibc, type Libc } from '../lib/libc'
+import type { Libc } from '../lib/libc'
 import { createEndpoint, SOCKADDR_STORAGE } from '../lib/sockaddr'
 import { createGetpeername } from '../lib/sources/getpeername'
 import { createVtoa } from '../lib/sources/vtoa'
@@ -60,10 +60,6 @@ for (const create of [createVtoa, createGetpeername]) {
   })
 }
 
-t.test('an errno without a name keeps its number', async (t) => {
-  t.equal(errnoName(4095), 'errno 4095')
-})
-
 t.test('1348 is skipped while the kernel does not know it, and asked again within two seconds', async (t) => {
   let module = false
   const timers: Array<() => void> = []
@@ -98,16 +94,4 @@ t.test('vtoa is missing only where the kernel does not know 1348', async (t) => 
   t.match(createVtoa(fakeLibc(() => ENOPROTOOPT)).missing(), /vtoa/)
   t.equal(createVtoa(fakeLibc(() => ESRCH)).missing(), undefined)
   t.equal(createGetpeername(fakeLibc(() => ESRCH)).missing(), undefined)
-})
-
-t.test('the C library answers with errnos of its own', { skip: process.platform !== 'linux' && 'not Linux' }, async (t) => {
-  const libc = loadLibc()
-  if (typeof libc === 'string') throw new Error(libc)
-  t.equal(errnoName(libc.getpeername(-1)), 'EBADF')
-  t.equal(errnoName(libc.getsockopt(-1, 0, 1348)), 'EBADF')
-  t.equal(errnoName(libc.getpeername(0x7fffffff)), 'EBADF')
-  let seen
-  libc.withSocket((fd) => { seen = errnoName(libc.getpeername(fd)) })
-  t.equal(seen, 'ENOTCONN')
-  t.same(libc.answer.subarray(0, SOCKADDR_STORAGE), new Uint8Array(SOCKADDR_STORAGE), 'and leaves no bytes behind')
 })

@@ -89,6 +89,21 @@ for (const [name, how] of Object.entries(degraded)) {
       }
     })
 
+    t.test("with trustedPeers: 'any' requests get the same, as trusted", async (t) => {
+      const { answers } = await run(how, { trustedPeers: 'any' })
+      t.equal(answers.length, 2)
+      for (const answer of answers) {
+        t.match(answer, { address: '127.0.0.1', source: 'peer', reason: 'native-unavailable', trust: 'trusted' })
+      }
+    })
+
+    t.test('with a list of trustedPeers it does not listen', async (t) => {
+      const { registered, code, listening } = await run(how, { trustedPeers: ['10.0.0.0/8'] })
+      t.ok(registered)
+      t.equal(code, 'FST_REAL_IP_NO_TRANSPORT_PEER')
+      t.notOk(listening)
+    })
+
     t.test('with require: true it fails to register', async (t) => {
       const { registered, code, warnings } = await run(how, { require: true })
       t.notOk(registered)

@@ -5,6 +5,7 @@ import realIp, { type FastifyRealIpOptions, type RealAddress } from 'fastify-rea
 /** What a user of the plugin would notice. */
 export interface Noticed {
   readonly registered: boolean
+  readonly listening?: boolean
   readonly code?: string
   readonly warnings: string[]
   readonly answers: RealAddress[]
@@ -24,13 +25,19 @@ async function serveOnce (options: FastifyRealIpOptions): Promise<Noticed> {
     strictEqual(request.realIp, request.realAddress.address)
     return request.realAddress
   })
-  const origin = await app.listen({ host: '127.0.0.1', port: 0 })
+  let origin: string
+  try {
+    origin = await app.listen({ host: '127.0.0.1', port: 0 })
+  } catch (error) {
+    const { code } = error as { code: string }
+    return { registered: true, code, listening: app.server.listening, warnings, answers: [] }
+  }
   const answers: RealAddress[] = []
   for (let n = 0; n < 2; n++) {
     answers.push(await (await fetch(origin)).json() as RealAddress)
   }
   await app.close()
-  return { registered: true, warnings, answers }
+  return { registered: true, listening: true, warnings, answers }
 }
 
 serveOnce(JSON.parse(process.argv[2] as string)).then((noticed) => console.log(JSON.stringify(noticed)))
