@@ -2,7 +2,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import fastify, { type FastifyInstance } from 'fastify'
 import fastifyRealIp = require('fastify-real-ip')
 import { answer } from './child'
-import { forthAndBack, median } from './statistics'
+import { takeTurns } from './turns'
 
 // A Fastify server that times one thing in some 'connection' events, another in the next: node read-server.js HOST IN_A_ROW
 
@@ -30,8 +30,8 @@ async function main (host: string, inARow: number): Promise<void> {
   // The plugin's own listener stands before all others.
   const plugin = app.server.listeners('connection')[0] as (socket: Socket) => void
   app.server.removeListener('connection', plugin)
-  type Thing = (socket: Socket, request: InstanceType<Early>) => void
-  const things: Record<Exclude<keyof Times, 'source'>, Thing> = {
+  let source = ''
+  const times = takeTurns(app.server, {
     nothing () {},
     remoteAddress (socket) { seen.address = socket.remoteAddress },
     control (socket) { seen.address = socket.remoteAddress },
@@ -40,32 +40,13 @@ async function main (host: string, inARow: number): Promise<void> {
       plugin(socket)
       seen.address = request.realIp
     }
-  }
-  const names = Object.keys(things) as Array<keyof typeof things>
-  let times = names.map((): number[] => [])
-  let turns: number[] = []
-  let source = ''
-
-  app.server.prependListener('connection', (socket) => {
-    if (turns.length === 0) turns = forthAndBack([...names.keys()]).flatMap((turn) => Array(inARow).fill(turn))
-    const turn = turns.pop() as number
-    const thing = things[names[turn] as keyof typeof things]
-    const request = new EarlyRequest({ socket })
-    const before = performance.now()
-    thing(socket, request)
-    const after = performance.now()
-    times[turn]?.push((after - before) * 1000)
+  }, inARow, (socket) => new EarlyRequest({ socket }), (thing, socket) => {
     if (thing === plugin) source = app.realIp.lookup(socket).source
   })
 
   answer({
     port: () => (app.server.address() as AddressInfo).port,
-    times (): Times {
-      const [nothing = 0, ...rest] = times.map(median)
-      const [remoteAddress = 0, control = 0, read = 0, readWithText = 0] = rest.map((time) => time - nothing)
-      times = names.map(() => [])
-      return { nothing, remoteAddress, control, read, readWithText, source }
-    }
+    times: (): Times => ({ ...times(), source })
   })
 }
 

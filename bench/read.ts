@@ -1,22 +1,17 @@
-import { start, type Child } from './child'
+import { sessions } from './connections'
 import { withVtoa, type Kernel } from './kernel'
-import { type Family, IPv4, IPv6 } from './network'
+import { IPv4, IPv6 } from './network'
 import type { Row } from './report'
-import type { Cores, Figure } from './run'
+import type { Figure } from './run'
 import type { Times } from './read-server'
 import { estimate, median } from './statistics'
 
-const SESSIONS = 5
-const WINDOWS = 4
 // Interleaved, so that what one thing leaves warm is the next one's too; and each as warm as it can get, as in a server
 // that does nothing else with its connections.
 const ORDERS = [
   { inARow: 1, order: 'interleaved', judged: true },
   { inARow: 8, order: '8 in a row', judged: false }
 ]
-const CONNECTIONS = 1000
-// As many as it takes until what is measured no longer gets faster.
-const WARM_UP = 20_000
 
 /** The plugin's work in a real 'connection' event ÷ Node's own first `socket.remoteAddress` in another. */
 export const read: Figure = {
@@ -28,7 +23,7 @@ export const read: Figure = {
       const { family, derive } = network
       for (const { inARow, order, judged } of ORDERS) {
         const run = (kernel: Kernel) =>
-          sessions(network, inARow, kernel, cores, (done) => progress(`${family}, ${order}, ${done}`))
+          sessions<Times>('read-server', network, inARow, kernel, cores, (done) => progress(`${family}, ${order}, ${done}`))
         const target = (ratio: number) => judged ? ratio : undefined
         rows.push(...toRows(`${family}, 1348 skipped, ${order}`, 'getpeername', target(0.8), await run({})))
         rows.push(...toRows(`${family}, 1348 answering, ${order}`, 'vtoa', target(1), await withVtoa(derive, run)))
@@ -36,43 +31,6 @@ export const read: Figure = {
     }
     return rows
   }
-}
-
-/** What each fresh process measured: the median of its windows. */
-async function sessions (
-  { host, from }: Family, inARow: number, kernel: Kernel, cores: Cores | undefined, progress: (done: string) => void
-): Promise<Times[]> {
-  const measured: Times[] = []
-  for (let session = 0; session < SESSIONS; session++) {
-    progress(`${session + 1} of ${SESSIONS} sessions`)
-    const children: Child[] = []
-    try {
-      const server = await start('read-server', [host, String(inARow)], { core: cores?.server, cgroup: kernel.serverCgroup })
-      children.push(server)
-      const client = await start('client', [], { core: cores?.client, cgroup: kernel.clientCgroup })
-      children.push(client)
-      const target = { port: await server.ask<number>('port'), host, from }
-      await client.ask('connections', { ...target, count: WARM_UP })
-      await server.ask('times')
-      const windows: Times[] = []
-      for (let i = 0; i < WINDOWS; i++) {
-        await client.ask('connections', { ...target, count: CONNECTIONS })
-        windows.push(await server.ask<Times>('times'))
-      }
-      const middle = (thing: keyof Times) => median(windows.map((times) => times[thing] as number))
-      measured.push({
-        nothing: middle('nothing'),
-        remoteAddress: middle('remoteAddress'),
-        control: middle('control'),
-        read: middle('read'),
-        readWithText: middle('readWithText'),
-        source: (windows[0] as Times).source
-      })
-    } finally {
-      await Promise.all(children.map((child) => child.stop()))
-    }
-  }
-  return measured
 }
 
 function toRows (name: string, source: string, target: number | undefined, measured: Times[] | string): Row[] {

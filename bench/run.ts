@@ -4,8 +4,10 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { chooseCores } from './child'
 import { heap } from './heap'
-import { read } from './read'
+import { forwarded, log, ranges } from './loops'
 import { IPv4 } from './network'
+import { policy } from './policy'
+import { read } from './read'
 import { formatRow, type Row } from './report'
 import { request } from './request'
 import { syscall } from './syscall'
@@ -30,7 +32,7 @@ export interface Figure {
   measure (run: Run): Promise<Row[]>
 }
 
-const figures: readonly Figure[] = [read, syscall, request, heap]
+const figures: readonly Figure[] = [read, policy, syscall, ranges, forwarded, log, request, heap]
 const RESULTS = join(__dirname, '../../bench/results.json')
 
 async function main (): Promise<void> {

@@ -1,0 +1,46 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { constants } from 'node:os'
+import type { Test } from 'tap'
+import { type Diag, loadLibc, type Libc } from '../../lib/libc'
+import { openPlayer, type Player } from '../player/player'
+
+/** Sets a sysctl of this network namespace for the rest of a test. */
+export function sysctl (t: Test, name: string, value: string | number): void {
+  const path = `/proc/sys/net/ipv4/${name}`
+  const before = readFileSync(path)
+  writeFileSync(path, String(value))
+  t.teardown(() => writeFileSync(path, before))
+}
+
+/** The rest of a test may not use sock_diag(7), as under a seccomp filter. */
+export function refuseDiag (t: Test): void {
+  const libc = loadLibc() as Libc
+  const { openDiag } = libc
+  libc.openDiag = () => constants.errno.EPERM
+  t.teardown(() => { libc.openDiag = openDiag })
+}
+
+/** Counts what sock_diag(7) is asked. */
+export function countDiags (t: Test): () => number {
+  const libc = loadLibc() as Libc
+  const { openDiag } = libc
+  let asked = 0
+  libc.openDiag = () => {
+    const diag = openDiag() as Diag
+    return {
+      ...diag,
+      send (length) {
+        asked++
+        return diag.send(length)
+      }
+    }
+  }
+  t.teardown(() => { libc.openDiag = openDiag })
+  return () => asked
+}
+
+export function open (t: Test): Player {
+  const player = openPlayer()
+  t.teardown(() => player.close())
+  return player
+}

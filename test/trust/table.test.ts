@@ -1,0 +1,53 @@
+import fc from 'fast-check'
+import t from 'tap'
+import { columnOf, isPlausible, table } from '../../lib/trust'
+import { addressOf, anyAddress, numRuns, type Plain, textOf, unmapped, within } from './plain'
+
+t.setTimeout(0)
+
+const network = (family: 'IPv4' | 'IPv6', value: bigint, prefix: number) => [{ family, value }, prefix] as const
+const loopback = [network('IPv4', 0x7f000000n, 8), network('IPv6', 1n, 128)]
+const impossible = [
+  network('IPv4', 0n, 8), network('IPv4', 0xe0000000n, 4), network('IPv4', 0xffffffffn, 32),
+  network('IPv6', 0n, 96), network('IPv6', 0xff00n << 112n, 8)
+]
+const isIn = (list: typeof loopback, address: Plain) => list.some(([network, prefix]) => within(address, network, prefix))
+
+function plainColumn (claim: Plain | undefined, port: number, peer: Plain | undefined, peerPort: number): string {
+  if (claim === undefined) return 'absent'
+  if (peer !== undefined && textOf(peer) === textOf(claim) && port === peerPort) return 'absent'
+  if (isIn(loopback, claim)) return peer !== undefined && isIn(loopback, peer) ? 'plausible' : 'invalid'
+  return isIn(impossible, claim) ? 'invalid' : 'plausible'
+}
+
+// Sources unmap what they read.
+const address = anyAddress.map(unmapped)
+const port = fc.constantFrom(0, 1, 80, 65535)
+
+t.test('the column of a claim is what a plain search through the list of impossible addresses finds', async () => {
+  const peers = fc.option(address, { nil: undefined })
+  fc.assert(fc.property(fc.option(address, { nil: undefined, freq: 20 }), port, peers, port, fc.boolean(), (claim, port, stranger, peerPort, same) => {
+    const peer = same && claim !== undefined ? claim : stranger
+    const column = columnOf(claim && { ...addressOf(claim), port }, peer && addressOf(peer), peerPort)
+    const expected = plainColumn(claim, port, peer, peerPort)
+    if (column !== expected) throw new Error(`${claim && textOf(claim)} of ${peer && textOf(peer)}: ${column} instead of ${expected}`)
+    if (claim !== undefined && isPlausible(addressOf(claim), undefined) !== (plainColumn(claim, 1, undefined, 0) === 'plausible')) throw new Error(textOf(claim))
+  }), { numRuns })
+})
+
+t.test('what holds of every cell', async (t) => {
+  for (const [row, cells] of Object.entries(table)) {
+    for (const [column, cell] of Object.entries(cells)) {
+      const name = `${row}, ${column}`
+      // 'trusted' needs a known transport peer, or 'any'.
+      t.equal(cell.trust === 'trusted', row === 'any' || row === 'listed', name)
+      t.equal(cell.trust === 'unchecked', row === 'unset', name)
+      // No cell of 'invalid' gives the claim.
+      if (column === 'invalid') t.notOk(cell.answer === 'claim' || cell.answer === 'source' || 'believe' in cell, name)
+      // What is not trusted starts no walk, but for a peer that is known and not in the list.
+      if (cell.forwards === true) t.ok(row === 'unlisted' || (cell.trust === 'trusted' && cell.reason === undefined), name)
+      if (row === 'unset') t.equal(cell.setting, undefined, name)
+      if (row === 'unlisted') t.equal(cell.answer, 'peer', name)
+    }
+  }
+})
