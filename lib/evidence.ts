@@ -120,6 +120,10 @@ export function claimOf (endpoint: Endpoint, course: Course): Claim {
   return endpoint.family === 'IPv4' ? new IPv4Claim(course, endpoint) : new IPv6Claim(course, endpoint)
 }
 
+export function asClaim (found: Claim | Fallback): Claim | undefined {
+  return isClaim(found) ? found : undefined
+}
+
 /** What is known without a kernel source: the socket's own remote address, or nothing. */
 export interface Fallback {
   readonly realAddress: RealAddress

@@ -1,10 +1,10 @@
 import { AsyncResource } from 'node:async_hooks'
 import { networkInterfaces } from 'node:os'
 import type { FastifyBaseLogger } from 'fastify'
-import type { ConnectionMessage, RealAddress, Reason, TransportPeer, TrustedPeers } from '../types'
+import type { ConnectionMessage, RealAddress, TrustedPeers } from '../types'
 import { parseAddress, sameAddress } from './address'
 import { reset } from './connection'
-import { answer, Checked, type Claim, type Evidence, type Fallback, isClaim, isPending } from './evidence'
+import { asClaim, Checked, type Claim, type Evidence, type Fallback, isClaim, isPending } from './evidence'
 import { checkList, checkTrustedPeers, type Options } from './options'
 import { createPolicy, isTrue, type Policy } from './policy'
 import { createEndpoint, type Endpoint, sameEndpoint } from './sockaddr'
@@ -12,6 +12,7 @@ import type { Source } from './sources/source'
 import { connectionChannel, Counters } from './stats'
 import { peerAddress, type PeerAddress, type TransportPeers } from './transport-peer'
 import { type Cell, columnOf, isLoopback, isPlausible, table } from './trust'
+import { answerOf, reasonOf, sourceOf } from './verdict'
 import type { VirtualServerReader } from './virtual-server'
 import type { Warnings } from './warnings'
 
@@ -37,6 +38,7 @@ export class Guard {
   readonly #log: FastifyBaseLogger
   readonly #warnings: Warnings
   readonly #takesAll: boolean
+  readonly #believes: boolean
   readonly #witnesses: ReadonlyArray<Source>
   readonly #readVirtualServer: VirtualServerReader | undefined
   readonly #sender = createEndpoint()
@@ -60,6 +62,7 @@ export class Guard {
     this.#warnings = warnings
     this.hasPolicy = options.trustedPeers !== undefined
     this.#takesAll = !this.hasPolicy && options.admit === undefined && !options.virtualServer
+    this.#believes = options.settings.unverified === 'believe'
     this.#policy = createPolicy(options.trustedPeers, this.#logError)
   }
 
@@ -154,7 +157,7 @@ export class Guard {
     if (isPending(evidence)) return
     if (evidence instanceof Checked) {
       const cell = this.#judge(evidence)
-      this.counters.count(this.#sourceOf(evidence, cell), cell.trust, reasonOf(evidence, cell))
+      this.counters.count(sourceOf(evidence, cell, this.#believes), cell.trust, reasonOf(evidence, cell))
     } else if (isClaim(evidence)) {
       this.counters.count(evidence.course.source, 'unchecked', undefined)
     } else {
@@ -197,7 +200,7 @@ export class Guard {
   answer (evidence: Evidence): RealAddress {
     if (!(evidence instanceof Checked)) return evidence.realAddress
     const cell = this.#judge(evidence)
-    return evidence.realAddress ??= this.#answer(evidence, cell)
+    return evidence.realAddress ??= answerOf(evidence, cell, this.#believes)
   }
 
   /** Whether a walk through a forwarding header may start at the connection's answer. */
@@ -220,41 +223,6 @@ export class Guard {
     evidence.realAddress = undefined
     evidence.decided = false
     return evidence.cell = table[row][column]
-  }
-
-  #answer (evidence: Checked, cell: Cell): RealAddress {
-    const { peer, peerPort } = evidence
-    const source = evidence.claim.realAddress
-    const transportPeer = peer && Object.freeze({ address: peer.text, port: peerPort === 0 ? undefined : peerPort })
-    const reason = reasonOf(evidence, cell)
-    const { trust } = cell
-    const { virtualServer } = evidence
-    const provenance = {
-      ...(reason && { reason }), trust, transportPeer, ...(virtualServer && { virtualServer }), attempts: source.attempts
-    }
-    switch (this.#whose(evidence, cell)) {
-      case 'source': return answer({ ...source, ...provenance })
-      case 'peer': return answer({
-        ...transportPeer as TransportPeer, family: (peer as PeerAddress).family, source: 'transport-peer', ...provenance
-      })
-      case 'none': return answer({ address: undefined, port: undefined, family: undefined, source: 'none', ...provenance })
-    }
-  }
-
-  /** Whose address is the answer. */
-  #whose ({ claim, peer }: Checked, cell: Cell): 'source' | 'peer' | 'none' {
-    const believed = cell.believe !== undefined && this.#options.settings.unverified === 'believe'
-    if (cell.answer === 'source' || cell.answer === 'claim' || believed) return 'source'
-    if (cell.answer === 'none') return 'none'
-    if (peer !== undefined) return 'peer'
-    // Without a policy to find it, the transport peer of an absent claim is what the source says.
-    return asClaim(claim) === undefined ? 'source' : 'none'
-  }
-
-  #sourceOf (evidence: Checked, cell: Cell): RealAddress['source'] {
-    const whose = this.#whose(evidence, cell)
-    if (whose !== 'source') return whose === 'peer' ? 'transport-peer' : 'none'
-    return asClaim(evidence.claim)?.course.source ?? evidence.claim.realAddress.source
   }
 
   /** Decides whether a connection is to be closed. */
@@ -288,15 +256,6 @@ export class Guard {
     this.#errorAt = now
     this.#log.error({ err: error }, `fastify-real-ip: ${message}`)
   }
-}
-
-function asClaim (found: Claim | Fallback): Claim | undefined {
-  return isClaim(found) ? found : undefined
-}
-
-function reasonOf ({ claim, ambiguous }: Checked, cell: Cell): Reason | undefined {
-  if (ambiguous && cell.reason === 'implausible') return 'ambiguous'
-  return cell.reason ?? (asClaim(claim) === undefined ? claim.realAddress.reason : undefined)
 }
 
 function isThisHost (peer: PeerAddress): boolean {
