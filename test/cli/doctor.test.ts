@@ -269,7 +269,7 @@ const noTerminal = spawnSync('script', ['--version']).error !== undefined && 'ne
 
 t.test('on a terminal it has colours, and its width', { skip: nothing || noTerminal }, async (t) => {
   const inTerminal = 'script --quiet --return --command "stty cols 60; \'$1\' \'$2\' doctor" /dev/null'
-  const env = { TERM: 'xterm-256color', NO_COLOR: undefined, FORCE_COLOR: undefined, NODE_DISABLE_COLORS: undefined }
+  const env = { TERM: 'xterm-256color', NO_COLOR: undefined, FORCE_COLOR: undefined, CI: undefined, NODE_DISABLE_COLORS: undefined }
   const { stdout } = await run([], { before: ['sh', '-c', inTerminal, 'sh'], env })
   t.match(stdout, '\x1b[32mgood   \x1b[39m')
   t.match(stdout, /^ {33}\S/m, 'wrapped')
