@@ -36,7 +36,7 @@ async function main (host: string, inARow: number): Promise<void> {
     remoteAddress (socket) { seen.address = socket.remoteAddress },
     control (socket) { seen.address = socket.remoteAddress },
     read: plugin,
-    readWithText (socket, request) {
+    readWithText (socket, request: InstanceType<Early>) {
       plugin(socket)
       seen.address = request.realIp
     }

@@ -1,0 +1,51 @@
+import { start, type Child } from './child'
+import type { Kernel } from './kernel'
+import type { Family } from './network'
+import type { Cores } from './run'
+import { median } from './statistics'
+
+const SESSIONS = 5
+const WINDOWS = 4
+const CONNECTIONS = 1000
+// As many as it takes until what is measured no longer gets faster.
+const WARM_UP = 20_000
+
+/**
+ * What each fresh process of a server that takes turns (turns.ts) measured: the median of its windows, and what it says
+ * besides that is no number. The server gets: HOST IN_A_ROW CLIENT'S_ADDRESS
+ */
+export async function sessions<Times extends Readonly<Record<keyof Times, number | string>>> (
+  script: string, { host, from }: Family, inARow: number, kernel: Kernel, cores: Cores | undefined,
+  progress: (done: string) => void
+): Promise<Times[]> {
+  const measured: Times[] = []
+  for (let session = 0; session < SESSIONS; session++) {
+    progress(`${session + 1} of ${SESSIONS} sessions`)
+    const children: Child[] = []
+    try {
+      const server = await start(script, [host, String(inARow), from ?? host], { core: cores?.server, cgroup: kernel.serverCgroup })
+      children.push(server)
+      const client = await start('client', [], { core: cores?.client, cgroup: kernel.clientCgroup })
+      children.push(client)
+      const target = { port: await server.ask<number>('port'), host, from }
+      await client.ask('connections', { ...target, count: WARM_UP })
+      await server.ask('times')
+      const windows: Times[] = []
+      for (let i = 0; i < WINDOWS; i++) {
+        await client.ask('connections', { ...target, count: CONNECTIONS })
+        windows.push(await server.ask<Times>('times'))
+      }
+      measured.push(middleOf(windows))
+    } finally {
+      await Promise.all(children.map((child) => child.stop()))
+    }
+  }
+  return measured
+}
+
+function middleOf<Times extends Readonly<Record<keyof Times, number | string>>> (windows: readonly Times[]): Times {
+  const last = windows.at(-1) as Times
+  const names = Object.keys(last) as Array<keyof Times>
+  return Object.fromEntries(names.map((name) =>
+    [name, typeof last[name] === 'string' ? last[name] : median(windows.map((times) => times[name] as number))])) as unknown as Times
+}

@@ -1,0 +1,192 @@
+import { once } from 'node:events'
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
+import fastify, { type FastifyRequest, type FastifyServerOptions } from 'fastify'
+import proxyAddr from '@fastify/proxy-addr'
+import fastifyRealIp = require('fastify-real-ip')
+import { type Address, formatAddress, parseAddress } from '../lib/address'
+import { fdOf } from '../lib/connection'
+import { hopsOf, walk } from '../lib/forwarded'
+import { loadLibc } from '../lib/libc'
+import { compileRanges } from '../lib/ranges'
+import { PeerAddress } from '../lib/transport-peer'
+import { answer } from './child'
+import type { Slices } from './loops'
+import { IPv4 } from './network'
+import { forthAndBack } from './statistics'
+
+// Things in hot loops, in slices of some milliseconds: node loop-server.js SET
+
+type Loop = (calls: number) => void
+
+interface Loops {
+  /** in a slice */
+  readonly calls: number
+  readonly loops: Readonly<Record<string, Loop>>
+}
+
+const WARM_UP = 20
+const SLICES = 60
+const REQUESTS = 240
+const seen: { value?: unknown } = {}
+
+/** The same loop around all of them. */
+function loop (once: (i: number) => unknown): Loop {
+  return (calls) => {
+    for (let i = 0; i < calls; i++) seen.value = once(i)
+  }
+}
+
+const sets: Readonly<Record<string, () => Promise<Loops | string>>> = { ranges, forwarded, log }
+
+async function ranges (): Promise<Loops | string> {
+  const libc = loadLibc()
+  if (typeof libc === 'string') return libc
+  const server = createServer().listen(0, IPv4.host)
+  await once(server, 'listening')
+  const accepted = once(server, 'connection') as Promise<[Socket]>
+  connect((server.address() as AddressInfo).port, IPv4.host)
+  const fd = fdOf((await accepted)[0])
+
+  // Apart from each other, so that none is joined with its neighbour. Of two addresses that are asked for, a list has one.
+  const blocks = Array.from({ length: 1000 }, (_, i) => i * 8)
+  const nets = { IPv4: (i: number) => `${16 + (i >> 8)}.${i & 255}.`, IPv6: (i: number) => `2001:db8:${i.toString(16)}:` }
+  const list = compileRanges([
+    ...blocks.map((i) => `${nets.IPv4(i)}0.0/16`), ...blocks.map((i) => `${nets.IPv6(i)}:/48`)
+  ], 'trustedPeers')
+  const asked = (write: (i: number) => string) => Array.from({ length: 4096 }, () => {
+    const address = parseAddress(write(oneBelow(1000) * 8 + oneBelow(2))) as Address
+    return new PeerAddress(address, formatAddress(address))
+  })
+  const v4 = asked((i) => `${nets.IPv4(i)}${oneBelow(256)}.${oneBelow(256)}`)
+  const v6 = asked((i) => `${nets.IPv6(i)}${oneBelow(65536).toString(16)}::${oneBelow(65536).toString(16)}`)
+  const ask = (addresses: readonly PeerAddress[]) => {
+    let at = 0
+    return loop(() => list.includes(addresses[at++ % 4096] as PeerAddress))
+  }
+  return {
+    calls: 4096,
+    loops: {
+      getpeername: loop(() => libc.getpeername(fd)),
+      'getpeername again': loop(() => libc.getpeername(fd)),
+      IPv4: ask(v4),
+      IPv6: ask(v6)
+    }
+  }
+}
+
+async function forwarded (): Promise<Loops> {
+  const families = {
+    IPv4: { proxies: '198.51.100.', client: '203.0.113.', list: ['198.51.100.0/24'] },
+    IPv6: { proxies: '2001:db8:51::', client: '2001:db8:113::', list: ['2001:db8:51::/48'] }
+  }
+  const loops: Record<string, Loop> = {}
+  for (const [family, { proxies, client, list }] of Object.entries(families)) {
+    const requests = Array.from({ length: REQUESTS }, (_, i) => {
+      const line = `${client}${10 + i}, ${proxies}${10 + i}, ${proxies}8`
+      const remoteAddress = `${proxies}9`
+      return {
+        raw: {
+          socket: { remoteAddress },
+          headers: { host: 'localhost', 'user-agent': 'bench', accept: '*/*', 'x-forwarded-for': line },
+          rawHeaders: ['Host', 'localhost', 'User-Agent', 'bench', 'Accept', '*/*', 'X-Forwarded-For', line]
+        },
+        // The connection's own answer, as the guard gives it for a trusted claim.
+        base: Object.freeze({
+          address: remoteAddress,
+          port: 1,
+          family: family as 'IPv4' | 'IPv6',
+          source: 'getpeername',
+          trust: 'trusted',
+          transportPeer: Object.freeze({ address: '192.0.2.1', port: 1 }),
+          attempts: []
+        } as const)
+      }
+    })
+    const trust = compileRanges(list, 'forwarded.trust')
+    const compiled = proxyAddr.compile(list)
+    const throughProxyAddr = (i: number) => {
+      const { raw } = requests[i % REQUESTS] as typeof requests[number]
+      return proxyAddr(raw as unknown as Parameters<typeof proxyAddr>[0], compiled)
+    }
+    const walked = (i: number) => {
+      const { base, raw } = requests[i % REQUESTS] as typeof requests[number]
+      return walk(base, trust, hopsOf['x-forwarded-for'](raw.rawHeaders))
+    }
+    for (let i = 0; i < REQUESTS; i++) {
+      if (walked(i).address !== throughProxyAddr(i)) throw new Error(`${walked(i).address} instead of ${throughProxyAddr(i)}`)
+    }
+    loops[`${family} proxy-addr`] = loop(throughProxyAddr)
+    loops[`${family} proxy-addr again`] = loop(throughProxyAddr)
+    loops[`${family} walk`] = loop(walked)
+  }
+  return { calls: 1024, loops }
+}
+
+async function log (): Promise<Loops> {
+  const { withRealIp } = fastifyRealIp
+  // Fastify's own, but for the last two.
+  const replaced = (request: FastifyRequest) => ({
+    method: request.method,
+    url: request.url,
+    version: request.headers && request.headers['accept-version'],
+    host: request.host,
+    realIp: request.realIp,
+    realPort: request.realAddress.port
+  })
+  const lines: Record<string, ((request: FastifyRequest) => unknown) | undefined> = {
+    default: undefined, 'default again': undefined, replaced, withRealIp: withRealIp()
+  }
+  const loops: Record<string, Loop> = {}
+  for (const [name, serializer] of Object.entries(lines)) {
+    let last = ''
+    const stream = { write (line: string) { last = line } }
+    const logger = { stream, ...(serializer && { serializers: { req: serializer } }) }
+    const request = await requestOf({ logger } as FastifyServerOptions, serializer !== undefined)
+    const write = () => request.log.info({ req: request }, 'incoming request')
+    write()
+    const { req } = JSON.parse(last) as { req: Record<string, unknown> }
+    const expected = IPv4.from ?? IPv4.host
+    if ((serializer === undefined ? req.remoteAddress : req.realIp) !== expected) throw new Error(`no ${expected} in ${last}`)
+    loops[name] = loop(write)
+  }
+  return { calls: 512, loops }
+}
+
+/** A request of a connection, which stays open. */
+async function requestOf (options: FastifyServerOptions, withPlugin: boolean): Promise<FastifyRequest> {
+  const app = fastify(options)
+  if (withPlugin) await app.register(fastifyRealIp)
+  const arrived = new Promise<FastifyRequest>((resolve) => {
+    app.get('/', (request, reply) => {
+      reply.hijack()
+      resolve(request)
+    })
+  })
+  await app.listen({ port: 0, host: IPv4.host })
+  const { port } = app.server.address() as AddressInfo
+  connect({ port, host: IPv4.host, ...(IPv4.from !== undefined && { localAddress: IPv4.from }) })
+    .write('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
+  return await arrived
+}
+
+const oneBelow = (n: number) => Math.floor(Math.random() * n)
+
+async function measure (set: string): Promise<Slices | string> {
+  const made = await sets[set]?.()
+  if (typeof made !== 'object') return made ?? `there is no ${set}`
+  const { calls, loops } = made
+  const names = Object.keys(loops)
+  const slices: Record<string, number[]> = Object.fromEntries(names.map((name) => [name, []]))
+  for (let slice = -WARM_UP; slice < SLICES; slice++) {
+    const spent: Record<string, number> = {}
+    for (const name of forthAndBack(names)) {
+      const start = performance.now()
+      loops[name]?.(calls)
+      spent[name] = (spent[name] ?? 0) + (performance.now() - start) * 1e6 / (2 * calls)
+    }
+    if (slice >= 0) for (const name of names) slices[name]?.push(spent[name] as number)
+  }
+  return slices
+}
+
+answer({ measure: () => measure(process.argv[2] as string) })

@@ -1,0 +1,69 @@
+import { start, type Child } from './child'
+import type { Row } from './report'
+import type { Figure } from './run'
+import { estimate, median, ratios } from './statistics'
+
+const SESSIONS = 10
+
+/** What loop-server.js times of each, by name: nanoseconds of one call, a value for each slice. */
+export type Slices = Readonly<Record<string, readonly number[]>>
+
+interface Judged {
+  readonly name: string
+  readonly thing: string
+  readonly over: string
+  /** the same as `over` once more */
+  readonly control: string
+  readonly target?: number
+}
+
+export const ranges = figure('ranges', 'an address asked of a list of 1,000 IPv4 and 1,000 IPv6 ranges ÷ one getpeername', [
+  { name: 'IPv4', thing: 'IPv4', over: 'getpeername', control: 'getpeername again', target: 1 },
+  { name: 'IPv6', thing: 'IPv6', over: 'getpeername', control: 'getpeername again', target: 1 }
+])
+
+export const forwarded = figure('forwarded', 'X-Forwarded-For of three hops, two of them trusted ÷ @fastify/proxy-addr',
+  ['IPv4', 'IPv6'].map((family) =>
+    ({ name: family, thing: `${family} walk`, over: `${family} proxy-addr`, control: `${family} proxy-addr again`, target: 1.2 })))
+
+export const log = figure('log', "Fastify's request line with another serializer ÷ with Fastify's own", [
+  { name: 'realIp and realPort in place of remoteAddress and remotePort', thing: 'replaced', over: 'default', control: 'default again', target: 1 },
+  { name: 'withRealIp()', thing: 'withRealIp', over: 'default', control: 'default again' }
+])
+
+/** Things in hot loops, slice by slice, in fresh processes. */
+function figure (name: string, title: string, judged: readonly Judged[]): Figure {
+  return {
+    name,
+    title,
+    async measure ({ cores, progress }) {
+      const sessions: Slices[] = []
+      for (let session = 0; session < SESSIONS; session++) {
+        progress(`${session + 1} of ${SESSIONS} sessions`)
+        let child: Child | undefined
+        try {
+          child = await start('loop-server', [name], { core: cores?.server })
+          const measured = await child.ask<Slices | string>('measure')
+          if (typeof measured === 'string') return judged.map(({ name }) => ({ name, notShown: measured }))
+          sessions.push(measured)
+        } finally {
+          await child?.stop()
+        }
+      }
+      return judged.map((row) => toRow(row, sessions))
+    }
+  }
+}
+
+function toRow ({ name, thing, over, control, target }: Judged, sessions: readonly Slices[]): Row {
+  const of = (what: string, slices: Slices) => slices[what] as number[]
+  const ratio = (what: string) => estimate(sessions.map((slices) => [median(ratios(of(what, slices), of(over, slices)))]))
+  const nanoseconds = (what: string) => median(sessions.map((slices) => median(of(what, slices))))
+  return {
+    name,
+    value: ratio(thing),
+    control: ratio(control),
+    ...(target !== undefined && { target }),
+    absolute: { nanoseconds: nanoseconds(thing), overNanoseconds: nanoseconds(over) }
+  }
+}
