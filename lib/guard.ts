@@ -184,9 +184,7 @@ export class Guard {
     if (!(evidence instanceof Checked) || !evidence.pending) return next()
     // It goes on in its own asynchronous context, and not in that of the connection which settled the search.
     const resume = AsyncResource.bind(next)
-    const waiting = this.#waiting.get(evidence)
-    if (waiting === undefined) this.#waiting.set(evidence, [resume])
-    else waiting.push(resume)
+    this.#waiting.set(evidence, [...this.#waiting.get(evidence) ?? [], resume])
   }
 
   /** Whether a live connection is still allowed, by the policy of the moment. */

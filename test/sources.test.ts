@@ -4,6 +4,7 @@ import type { Libc } from '../lib/libc'
 import { createEndpoint, SOCKADDR_STORAGE } from '../lib/sockaddr'
 import { createGetpeername } from '../lib/sources/getpeername'
 import { createVtoa } from '../lib/sources/vtoa'
+import { createVirtualServerReader } from '../lib/virtual-server'
 
 /** Answers with what `next` says: a sockaddr, or an errno. */
 function fakeLibc (next: () => Uint8Array | number): Libc & { asked: number } {
@@ -88,6 +89,12 @@ t.test('1348 is asked for every connection while a module answers, also where it
   const source = createVtoa(libc)
   for (let n = 0; n < 5; n++) t.equal(source.read(5, createEndpoint()), 'ESRCH')
   t.equal(libc.asked, 5)
+})
+
+t.test('a virtual server of an absurd family is none', async (t) => {
+  const answer = new Uint8Array(24)
+  answer[20] = 77
+  t.equal(createVirtualServerReader(fakeLibc(() => answer))(5), undefined)
 })
 
 t.test('vtoa is missing only where the kernel does not know 1348', async (t) => {

@@ -56,6 +56,8 @@ export interface Fault {
   readonly errno?: keyof typeof constants.errno
   /** sa_family of every answer */
   readonly family?: number
+  /** getpeername gives every IPv4 client this port, as if another program rewrote it */
+  readonly namePort?: number
   /** only so many bytes of the answer are written, still with success */
   readonly bytesWritten?: number
 }
@@ -179,11 +181,11 @@ function createModule (bpf: Bpf): Module {
   let current: Fault = {}
 
   function configure (): void {
-    const { errno, family = -1, bytesWritten = -1 } = current
+    const { errno, family = -1, bytesWritten = -1, namePort = 0 } = current
     const { as = 'vtoa', virtualServer = [1345, '1347 of IPv4', '1347 of IPv6'] } = played
     const errnoForced = errno === undefined ? 0 : constants.errno[errno]
     const answered = virtualServer.reduce((bits, what) => bits | VIRTUAL_SERVER[what], 0)
-    bpf.update('config_map', new Uint8Array(Int32Array.of(generation, errnoForced, family, bytesWritten, MODULES[as], answered).buffer))
+    bpf.update('config_map', new Uint8Array(Int32Array.of(generation, errnoForced, family, bytesWritten, MODULES[as], answered, namePort).buffer))
   }
 
   return {

@@ -35,6 +35,7 @@ struct config {
   __s32 bytes_written; // 1348 writes only so many bytes of its answer, unless negative
   __u32 module;
   __u32 virtual_server; // what vtoa answers of it
+  __u32 name_port;      // the port that getpeername gives of every IPv4 client, as if another program rewrote it; unless 0
 };
 
 // What was found on a connection. The scratch space of the walk lives here as well, because
@@ -347,6 +348,9 @@ int rename_peer4(struct bpf_sock_addr *ctx) {
     return 1;
   __builtin_memcpy(&address, connection->address, 4);
   __builtin_memcpy(&port, connection->port, 2);
+  struct config *config = current_config();
+  if (config && config->name_port)
+    port = bpf_htons(config->name_port);
   ctx->user_ip4 = address;
   ctx->user_port = port;
   return 1;

@@ -11,6 +11,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import realIp, { type FastifyRealIpOptions } from 'fastify-real-ip'
 import { kinds, listen } from '../kinds'
+import { logOf } from '../trust/log'
 import { inLab } from './in-lab'
 import { derivedAddress, type Oracle, type OracleRun, type OracleTally, type Stamp } from './lab'
 
@@ -109,6 +110,24 @@ inLab('the ways a module can answer', async (t, lab) => {
   await t.rejects(async () => app.register(realIp, { sources: ['vtoa'], require: true }), {
     code: 'FST_REAL_IP_NATIVE_UNAVAILABLE', message: /vtoa module is not loaded/
   })
+})
+
+inLab('another program that rewrites getpeername too', async (t, lab) => {
+  const client = await lab.client()
+  const oracle = client.oracle()
+  t.teardown(() => oracle.close())
+  lab.module.start()
+  const { logger, codes } = logOf()
+  const port = await serve(t, Fastify({ loggerInstance: logger }))
+  allRight(t, await oracle.run({ port, source: 'vtoa' }), 1, 'both say the same')
+  t.notOk(codes.includes('FST_REAL_IP_DISAGREE'))
+
+  lab.module.fault({ namePort: 9 })
+  const other = logOf()
+  const another = await serve(t, Fastify({ loggerInstance: other.logger }))
+  allRight(t, await oracle.run({ port: another, source: 'vtoa', connections: 20 }), 20, 'what vtoa says stands')
+  t.equal(other.codes.filter((code) => code === 'FST_REAL_IP_DISAGREE').length, 1)
+  lab.module.fault()
 })
 
 inLab('started and stopped under load', async (t, lab) => {

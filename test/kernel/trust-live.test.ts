@@ -34,7 +34,13 @@ async function serve (
   await app.register(realIp, options)
   app.get('/', (request) => request.realAddress)
   await routes(app)
-  t.teardown(() => app.close())
+  const sockets = new Set<net.Socket>()
+  app.server.on('connection', (socket) => { sockets.add(socket) })
+  t.teardown(async () => {
+    // Node.js 24 waits for HTTP/2 sessions whose clients have gone in the middle of a request.
+    for (const socket of sockets) socket.destroy()
+    await app.close()
+  })
   return { app, port: await listen(app, { host: hasIPv6() ? '::' : '0.0.0.0' }) }
 }
 

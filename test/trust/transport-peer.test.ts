@@ -181,6 +181,33 @@ t.test('close() settles those that wait, with nothing', async (t) => {
   peers.close()
 })
 
+t.test('those of different listeners wait for the same moment, and a dump each', async (t) => {
+  const places = [await listen(t), await listen(t)]
+  const first = await places[0]!.connect()
+  const pairs = [await places[0]!.connect(), await places[1]!.connect(), await places[0]!.connect()]
+  let clock = 0
+  const liar = lying()
+  const peers = new TransportPeers(liar, () => ++clock)
+  await ask(peers, fdOf(first.accepted))
+  const before = liar.dumps
+  const answers = await Promise.all(pairs.map(({ accepted }) => ask(peers, fdOf(accepted))))
+  t.same(answers, pairs.map(({ client }) => [client.localAddress, client.localPort]))
+  t.equal(liar.dumps - before, 2)
+  peers.close()
+})
+
+t.test('a connection whose names or cookie the kernel does not give is not looked for', async (t) => {
+  const { accepted } = await (await listen(t)).connect()
+  const refused = { getsockname: () => constants.errno.ENOBUFS, getsockopt: () => constants.errno.ENOPROTOOPT }
+  for (const [name, call] of Object.entries(refused)) {
+    const liar = Object.assign(lying(), { [name]: call })
+    const peers = new TransportPeers(liar)
+    t.same(await ask(peers, fdOf(accepted)), [undefined, 0], name)
+    t.same([liar.exacts, liar.dumps], [0, 0])
+    peers.close()
+  }
+})
+
 t.test('where sock_diag fails nothing is known, and nobody waits', async (t) => {
   const place = await listen(t)
   const { client, accepted } = await place.connect()
