@@ -1,18 +1,16 @@
 import type { TrustedPeers } from '../types'
-import { compileRanges, type Ranges } from './ranges'
+import { compileRanges } from './ranges'
 import type { PeerAddress } from './transport-peer'
 import type { PeerRow } from './trust'
 
 /** One state of the list: never changed, only replaced, so that what was judged under it can be told by its identity. */
 export interface Policy {
   rowOf (peer: PeerAddress | undefined, port: number): PeerRow
-  /** The list, where it is one. */
-  readonly ranges: Ranges | undefined
 }
 
 export function createPolicy (trustedPeers: TrustedPeers | undefined, onError: (message: string, error?: unknown) => void): Policy {
-  if (trustedPeers === undefined) return { rowOf: () => 'unset', ranges: undefined }
-  if (trustedPeers === 'any') return { rowOf: () => 'any', ranges: undefined }
+  if (trustedPeers === undefined) return { rowOf: () => 'unset' }
+  if (trustedPeers === 'any') return { rowOf: () => 'any' }
   if (typeof trustedPeers === 'function') {
     return {
       rowOf (peer, port) {
@@ -20,24 +18,21 @@ export function createPolicy (trustedPeers: TrustedPeers | undefined, onError: (
         return isTrue(trustedPeers, { address: peer.text, port: port === 0 ? undefined : port }, 'trustedPeers', onError)
           ? 'listed'
           : 'unlisted'
-      },
-      ranges: undefined
+      }
     }
   }
   const ranges = compileRanges(trustedPeers, 'trustedPeers')
-  const rows = new WeakMap<PeerAddress, PeerRow>()
-  return {
+  const policy: Policy = {
     rowOf (peer) {
       if (peer === undefined) return 'unknown'
-      let row = rows.get(peer)
-      if (row === undefined) {
-        row = ranges.includes(peer) ? 'listed' : 'unlisted'
-        rows.set(peer, row)
+      if (peer.judgedBy !== policy) {
+        peer.row = ranges.includes(peer) ? 'listed' : 'unlisted'
+        peer.judgedBy = policy
       }
-      return row
-    },
-    ranges
+      return peer.row
+    }
   }
+  return policy
 }
 
 /** Calls a predicate of the user's: only exact `true` counts, and whatever it does instead is an error that is logged. */

@@ -1,7 +1,8 @@
-import { type Address, formatAddress } from './address'
+import { type Address, formatAddress, sameAddress } from './address'
 import { type Diag, errnoName, type Libc } from './libc'
 import { decodeSavedSyn } from './saved-syn'
 import { decodeAnswers, encodeDump, encodeExact, REQUEST, type Rest } from './sock-diag'
+import type { PeerRow } from './trust'
 import { createEndpoint, decodeSockaddr, type Endpoint, sameEndpoint } from './sockaddr'
 
 // <linux/socket.h>, <linux/tcp.h>, <asm-generic/socket.h>
@@ -24,6 +25,9 @@ export class PeerAddress implements Address {
   readonly w2: number
   readonly w3: number
   readonly text: string
+  /** What the policy that judged it last made of it: a list is searched once for each peer. */
+  judgedBy: object | undefined = undefined
+  row: PeerRow = 'unlisted'
 
   constructor (address: Address, text: string) {
     this.family = address.family
@@ -35,17 +39,17 @@ export class PeerAddress implements Address {
   }
 }
 
-const knownPeers = new Map<number | string, PeerAddress>()
+const knownPeers = new Map<number, PeerAddress>()
 
 export function peerAddress (address: Address): PeerAddress {
-  const key = address.family === 'IPv4' ? address.w3 : formatAddress(address)
-  let known = knownPeers.get(key)
-  if (known === undefined) {
-    if (knownPeers.size === KNOWN_PEERS) knownPeers.clear()
-    known = new PeerAddress(address, typeof key === 'string' ? key : formatAddress(address))
-    knownPeers.set(key, known)
-  }
-  return known
+  // Where two share a key they take each other's place, and no more than that.
+  const key = address.w0 ^ Math.imul(address.w1, 31) ^ Math.imul(address.w2, 961) ^ address.w3
+  const known = knownPeers.get(key)
+  if (known !== undefined && sameAddress(known, address)) return known
+  if (knownPeers.size === KNOWN_PEERS) knownPeers.clear()
+  const peer = new PeerAddress(address, formatAddress(address))
+  knownPeers.set(key, peer)
+  return peer
 }
 
 /** What came of a search for a connection's transport peer; undefined where it cannot be known. */
