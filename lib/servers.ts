@@ -10,7 +10,9 @@ export interface ServerListeners {
 // Node.js publishes here each server that begins to listen, before it can accept anything.
 const listening = tracingChannel('net.server.listen')
 type RequestListener = (...args: unknown[]) => void
-const followed = new Map<RequestListener | Server, (server: Server) => void>()
+// Weakly, for an application that is never closed.
+const followed = new WeakMap<RequestListener | Server, (server: Server) => void>()
+let followers = 0
 
 function onServerListening (message: object): void {
   const { server } = message as { server: Server }
@@ -50,7 +52,7 @@ export function followServers (
 
   attach(main)
   const keys = [main, main.listeners('request')[0] as RequestListener | undefined].filter((key) => key !== undefined)
-  if (followed.size === 0) listening.subscribe(subscribers)
+  if (followers++ === 0) listening.subscribe(subscribers)
   for (const key of keys) followed.set(key, follow)
 
   return () => {
@@ -59,6 +61,6 @@ export function followServers (
     }
     servers.clear()
     for (const key of keys) followed.delete(key)
-    if (followed.size === 0) listening.unsubscribe(subscribers)
+    if (--followers === 0) listening.unsubscribe(subscribers)
   }
 }
