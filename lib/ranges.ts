@@ -1,3 +1,4 @@
+import { inspect } from 'node:util'
 import type { Address } from './address'
 import { parseAddress } from './address'
 import { FST_REAL_IP_INVALID_OPTION } from './errors'
@@ -39,7 +40,7 @@ export function compileRanges (entries: ReadonlyArray<unknown>, option: string):
 }
 
 function parseRange (entry: unknown, option: string): Range {
-  const wrong = (why: string) => new FST_REAL_IP_INVALID_OPTION(`'${option}' has ${JSON.stringify(entry) ?? String(entry)}: ${why}`)
+  const wrong = (why: string) => new FST_REAL_IP_INVALID_OPTION(`'${option}' has ${typeof entry === 'string' ? JSON.stringify(entry) : inspect(entry)}: ${why}`)
   if (typeof entry !== 'string') {
     throw wrong(`write an address, a range like '10.0.0.0/8', or one of ${Object.keys(presets).map((name) => `'${name}'`).join(', ')}`)
   }

@@ -30,6 +30,7 @@ const wrong: Array<[options: any, says: RegExp]> = [
   [{ trustedPeers: ['balancer.example'] }, /this is no IP address/],
   [{ trustedPeers: ['toString'] }, /this is no IP address/],
   [{ trustedPeers: [undefined] }, /has undefined: write an address/],
+  [{ trustedPeers: [1n] }, /has 1n: write an address/],
   [{ untrusted: 'reject' }, /'untrusted' needs 'trustedPeers'/],
   [{ forwarded: { trust: [] } }, /'forwarded' needs 'trustedPeers'/],
   [{ trustedPeers: [], untrusted: 'drop' }, /'untrusted' takes 'ignore', 'reject', not "drop"/],

@@ -106,7 +106,8 @@ declare namespace fastifyRealIp {
     /** Why this is the answer; absent when a kernel source gave it and nothing speaks against it. */
     readonly reason?: Reason
     /**
-     * - `'trusted'`: the transport peer is in `trustedPeers`, or `'any'` was said.
+     * - `'trusted'`: the transport peer is in `trustedPeers`, or `'any'` was said; with `source: 'forwarded'`, proxies in
+     *   `forwarded.trust` wrote it.
      * - `'untrusted'`: the transport peer is known and not in `trustedPeers`; what it claims was not believed.
      * - `'unverified'`: `trustedPeers` is set, and who sent the packets is not known.
      * - `'unchecked'`: `trustedPeers` is not set: whoever reaches the port can have forged the address.

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { unlinkSync } from 'node:fs'
 import http from 'node:http'
+import http2 from 'node:http2'
 import net, { type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -273,4 +274,20 @@ t.test('what no server of the plugin has handed over has no address', onLinux, a
   t.notOk('transportPeer' in answer)
   await client.close()
   front.close()
+})
+
+t.test('the socket of an HTTP/2 session that is dead cannot be asked anything, and lookup() still answers', async (t) => {
+  for (const options of [{}, { trustedPeers: ['127.0.0.0/8'] }]) {
+    const app = await create(t, options)
+    await app.ready()
+    const front = http2.createServer().listen(0, '127.0.0.1')
+    await once(front, 'listening')
+    const client = http2.connect(`http://127.0.0.1:${(front.address() as AddressInfo).port}`).on('error', () => {})
+    const [session] = await once(front, 'session') as [http2.ServerHttp2Session]
+    const { socket } = session
+    client.destroy()
+    await once(session, 'close')
+    for (const dead of [session, socket, { socket }]) t.match(app.realIp.lookup(dead as never), { address: undefined, source: 'none' })
+    front.close()
+  }
 })
