@@ -81,6 +81,7 @@ declare namespace fastifyRealIp {
 
   /** What one source said when it had no address. */
   export interface Attempt {
+    /** Which source it was. */
     readonly source: KernelSource
     /**
      * The name of the system call's errno (`'ENOPROTOOPT'`: no module; `'ESRCH'`, with `'nat64'` `'EINVAL'`: no TOA on
@@ -128,6 +129,7 @@ declare namespace fastifyRealIp {
     /** The id of the VPC, or `undefined` where the connection came through none. */
     readonly vpcId: number | undefined
     readonly address: string
+    /** The address family, as `node:net` names it. */
     readonly family: 'IPv4' | 'IPv6'
     /** The TCP port; `undefined` where it is not known. */
     readonly port: number | undefined
@@ -139,6 +141,7 @@ declare namespace fastifyRealIp {
     readonly kind: number
     /** The option's size in bytes, both header bytes included: 8 to 40 for IPv4, 20 to 40 for IPv6. */
     readonly length: number
+    /** The address family, as `node:net` names it. */
     readonly family: 'IPv4' | 'IPv6'
     /** `'first'`: before all other options; `'last'`: after them. */
     readonly position: 'first' | 'last'
@@ -146,6 +149,7 @@ declare namespace fastifyRealIp {
 
   /** The source address and port of a connection's packets. */
   export interface TransportPeer {
+    /** RFC 5952 text; from the wire, so that an IPv4-mapped IPv6 address stays IPv6. */
     readonly address: string
     /** The TCP port; `undefined` where only the address is known, as with `inject()`. */
     readonly port: number | undefined
@@ -154,6 +158,7 @@ declare namespace fastifyRealIp {
   /** What `lookup` takes. */
   export type Connection = Duplex | Http2Session | Http2Stream | IncomingMessage | Http2ServerRequest | FastifyRequest
 
+  /** What `app.realIp` offers. */
   export interface RealIp {
     /**
      * The address of the client behind a net or TLS socket, an HTTP/2 session or stream, a raw or a Fastify request.
@@ -179,10 +184,13 @@ declare namespace fastifyRealIp {
    * when that was found. What `setTrustedPeers()` or a forwarding header change later is not counted again.
    */
   export interface Stats {
+    /** All connections that were decided about. */
     readonly connections: number
     /** Of these, how many were reset at once: a setting is `'reject'`, or `admit` did not return `true`. */
     readonly rejected: number
+    /** By where the address was learned. */
     readonly source: Readonly<Record<Exclude<Source, 'forwarded'>, number>>
+    /** By `trust`. */
     readonly trust: Readonly<Record<RealAddress['trust'], number>>
     /** A connection without a reason is in none of these. */
     readonly reason: Readonly<Record<Exclude<Reason, 'forwarded-malformed' | 'unobserved' | 'injected'>, number>>
@@ -205,6 +213,7 @@ declare namespace fastifyRealIp {
    */
   export type TrustedPeers = ReadonlyArray<string> | 'any' | ((peer: TransportPeer) => boolean)
 
+  /** What `register()` takes; each option that is left out has its default. */
   export interface FastifyRealIpOptions {
     /**
      * Kernel sources, tried in this order on each new connection. `'auto'` takes those that this machine and the other
@@ -278,6 +287,7 @@ declare namespace fastifyRealIp {
    */
   export type LogNames = 'plain' | 'opentelemetry'
 
+  /** What `withRealIp()` takes. */
   export interface WithRealIpOptions {
     /** @default 'plain' */
     names?: LogNames
@@ -297,6 +307,7 @@ declare namespace fastifyRealIp {
     serializer: ((request: Request) => any) | undefined, options?: WithRealIpOptions
   ): (request: Request) => { [field: string]: unknown }
 
+  /** What `realIpKey()` takes. */
   export interface RealIpKeyOptions {
     /**
      * The length in bits, 1 to 128, of the IPv6 prefix that one client has: all of its addresses are one key.
@@ -319,6 +330,7 @@ declare namespace fastifyRealIp {
    */
   export function realIpKey (options?: RealIpKeyOptions): (request: FastifyRequest) => string
 
+  /** HTTP proxies in front of the balancer. */
   export interface ForwardedOptions {
     /** The proxies whose header entries are believed, as a list like `trustedPeers`. */
     trust: ReadonlyArray<string>
@@ -326,6 +338,7 @@ declare namespace fastifyRealIp {
     header?: 'x-forwarded-for' | 'forwarded'
   }
 
+  /** The plugin, by name. */
   export const fastifyRealIp: FastifyRealIp
   export { fastifyRealIp as default }
 }
