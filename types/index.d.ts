@@ -128,6 +128,7 @@ declare namespace fastifyRealIp {
   export interface VirtualServer {
     /** The id of the VPC, or `undefined` where the connection came through none. */
     readonly vpcId: number | undefined
+    /** RFC 5952 text. */
     readonly address: string
     /** The address family, as `node:net` names it. */
     readonly family: 'IPv4' | 'IPv6'
