@@ -1,3 +1,4 @@
+import dns from 'node:dns'
 import { readFileSync } from 'node:fs'
 import http from 'node:http'
 import http2 from 'node:http2'
@@ -5,6 +6,7 @@ import net, { type AddressInfo } from 'node:net'
 import path from 'node:path'
 import tls from 'node:tls'
 import { once } from 'node:events'
+import type { Test } from 'tap'
 import Fastify, { type FastifyInstance } from 'fastify'
 
 // The same path from test/ and from dist/test/.
@@ -127,4 +129,16 @@ export const kinds: ReadonlyArray<Kind> = [
 export async function listen (app: FastifyInstance, options: object = {}): Promise<number> {
   await app.listen({ port: 0, host: '127.0.0.1', ...options })
   return (app.server.address() as AddressInfo).port
+}
+
+/** localhost as most machines have it: both loopback addresses, whatever this one's hosts file says. */
+export function bothLocalhosts (t: Test): void {
+  const { lookup } = dns
+  dns.lookup = ((name: string, ...rest: any[]) => {
+    if (name !== 'localhost') return (lookup as any)(name, ...rest)
+    const callback = rest.at(-1)
+    const both = [{ address: '127.0.0.1', family: 4 }, { address: '::1', family: 6 }]
+    process.nextTick(() => rest[0].all === true ? callback(null, both) : callback(null, '127.0.0.1', 4))
+  }) as typeof dns.lookup
+  t.teardown(() => { dns.lookup = lookup })
 }

@@ -1,7 +1,6 @@
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { fork } from 'node:child_process'
 import cluster from 'node:cluster'
-import dns from 'node:dns'
 import { once } from 'node:events'
 import http from 'node:http'
 import net, { type AddressInfo } from 'node:net'
@@ -14,7 +13,7 @@ import Fastify from 'fastify'
 import realIp from 'fastify-real-ip'
 import type { RealAddress } from 'fastify-real-ip'
 import WebSocket from 'ws'
-import { kinds, listen } from './kinds'
+import { bothLocalhosts, kinds, listen } from './kinds'
 
 const linux = process.platform === 'linux'
 const kernel = linux ? 'getpeername' : 'peer'
@@ -33,18 +32,6 @@ async function app (options: object = {}) {
   await app.register(realIp)
   app.get('/', (request) => request.realAddress)
   return app
-}
-
-/** localhost as most machines have it: both loopback addresses, whatever this one's hosts file says. */
-function bothLocalhosts (t: Test): void {
-  const { lookup } = dns
-  dns.lookup = ((name: string, ...rest: any[]) => {
-    if (name !== 'localhost') return (lookup as any)(name, ...rest)
-    const callback = rest.at(-1)
-    const both = [{ address: '127.0.0.1', family: 4 }, { address: '::1', family: 6 }]
-    process.nextTick(() => rest[0].all === true ? callback(null, both) : callback(null, '127.0.0.1', 4))
-  }) as typeof dns.lookup
-  t.teardown(() => { dns.lookup = lookup })
 }
 
 const ipv6 = Object.values(os.networkInterfaces()).flat().some((address) => address?.address === '::1')

@@ -1,6 +1,5 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import cluster from 'node:cluster'
-import dns from 'node:dns'
 import { once } from 'node:events'
 import http from 'node:http'
 import net, { type AddressInfo } from 'node:net'
@@ -10,7 +9,7 @@ import websocket from '@fastify/websocket'
 import Fastify, { type FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import realIp, { type FastifyRealIpOptions } from 'fastify-real-ip'
-import { kinds, listen } from '../kinds'
+import { bothLocalhosts, kinds, listen } from '../kinds'
 import { logOf } from '../trust/log'
 import { inLab } from './in-lab'
 import { derivedAddress, type Oracle, type OracleRun, type OracleTally, type Stamp } from './lab'
@@ -172,14 +171,7 @@ inLab('every kind of server', async (t, lab) => {
   lab.module.start()
   const source = 'vtoa'
 
-  const { lookup } = dns
-  dns.lookup = ((name: string, ...rest: any[]) => {
-    if (name !== 'localhost') return (lookup as any)(name, ...rest)
-    process.nextTick(() => rest.at(-1)(null, rest[0].all === true
-      ? [{ address: '127.0.0.1', family: 4 }, { address: '::1', family: 6 }]
-      : '127.0.0.1', 4))
-  }) as typeof dns.lookup
-  t.teardown(() => { dns.lookup = lookup })
+  bothLocalhosts(t)
 
   for (const protocol of protocols) {
     const port = await serve(t, kindOf(protocol).create(), {}, { host: 'localhost' })
