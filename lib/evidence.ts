@@ -2,7 +2,7 @@ import type { Attempt, KernelSource, RealAddress, Reason, VirtualServer } from '
 import { formatIPv4, formatIPv6 } from './address'
 import type { Endpoint } from './sockaddr'
 import type { PeerAddress } from './transport-peer'
-import type { Cell } from './trust'
+import type { Cell, ClaimColumn } from './trust'
 
 const none: ReadonlyArray<Attempt> = Object.freeze([])
 
@@ -12,28 +12,31 @@ const none: ReadonlyArray<Attempt> = Object.freeze([])
  */
 export class Course {
   readonly attempts: ReadonlyArray<Attempt>
-  /** The source whose turn it is. */
-  readonly source: KernelSource
+  /** The source whose turn it is; undefined where none is left. */
+  readonly source: KernelSource | undefined
   readonly #sources: ReadonlyArray<KernelSource>
-  // Few, and mostly the first.
-  readonly #next: Course[] = []
+  readonly #next = new Map<string, Course>()
+  // The one that most connections take.
+  #reason: string | undefined
+  #last: Course | undefined
 
   constructor (sources: ReadonlyArray<KernelSource>, attempts: ReadonlyArray<Attempt> = none) {
     this.#sources = sources
     this.attempts = attempts
-    this.source = sources[attempts.length] as KernelSource
+    this.source = sources[attempts.length]
   }
 
   /** The course once `source` has said that it has nothing. */
   after (reason: string): Course {
-    const { length } = this.attempts
-    for (const next of this.#next) {
-      if (next.attempts[length]?.reason === reason) return next
+    if (reason === this.#reason) return this.#last as Course
+    let next = this.#next.get(reason)
+    if (next === undefined) {
+      const attempt = Object.freeze({ source: this.source as KernelSource, reason })
+      next = new Course(this.#sources, Object.freeze([...this.attempts, attempt]))
+      this.#next.set(reason, next)
     }
-    const attempt = Object.freeze({ source: this.source, reason })
-    const next = new Course(this.#sources, Object.freeze([...this.attempts, attempt]))
-    this.#next.push(next)
-    return next
+    this.#reason = reason
+    return this.#last = next
   }
 }
 
@@ -43,7 +46,7 @@ export class Course {
  */
 export type Claim = IPv4Claim | IPv6Claim
 
-class IPv4Claim implements Endpoint {
+class IPv4Claim {
   readonly course: Course
   readonly port: number
   readonly w3: number
@@ -57,15 +60,19 @@ class IPv4Claim implements Endpoint {
   }
 
   get family (): 'IPv4' { return 'IPv4' }
-  get w0 (): number { return 0 }
-  get w1 (): number { return 0 }
-  get w2 (): number { return 0 }
+
+  copyTo (into: Endpoint): void {
+    into.family = 'IPv4'
+    into.port = this.port
+    into.w0 = into.w1 = into.w2 = 0
+    into.w3 = this.w3
+  }
 
   get address (): string { return addressOf(this.answer ??= formatIPv4(this.w3)) }
   get realAddress (): RealAddress { return answerOf(this) }
 }
 
-class IPv6Claim implements Endpoint {
+class IPv6Claim {
   readonly course: Course
   readonly port: number
   readonly w0: number
@@ -86,6 +93,15 @@ class IPv6Claim implements Endpoint {
 
   get family (): 'IPv6' { return 'IPv6' }
 
+  copyTo (into: Endpoint): void {
+    into.family = 'IPv6'
+    into.port = this.port
+    into.w0 = this.w0
+    into.w1 = this.w1
+    into.w2 = this.w2
+    into.w3 = this.w3
+  }
+
   get address (): string { return addressOf(this.answer ??= formatIPv6(this.w0, this.w1, this.w2, this.w3)) }
   get realAddress (): RealAddress { return answerOf(this) }
 }
@@ -100,16 +116,13 @@ function answerOf (claim: Claim): RealAddress {
   return typeof claim.answer === 'object' ? claim.answer : claim.answer = unchecked(claim, address)
 }
 
-export function isClaim (evidence: Evidence): evidence is Claim {
-  return evidence instanceof IPv4Claim || evidence instanceof IPv6Claim
-}
-
 function unchecked (claim: Claim, address: string): RealAddress {
   return answer({
     address,
     port: claim.port === 0 ? undefined : claim.port,
     family: claim.family,
-    source: claim.course.source,
+    // Where none is left, the claim is the transport peer's own: there is a policy then, which says so.
+    source: claim.course.source as KernelSource,
     trust: 'unchecked',
     transportPeer: undefined,
     attempts: claim.course.attempts
@@ -120,12 +133,12 @@ export function claimOf (endpoint: Endpoint, course: Course): Claim {
   return endpoint.family === 'IPv4' ? new IPv4Claim(course, endpoint) : new IPv6Claim(course, endpoint)
 }
 
-export function asClaim (found: Claim | Fallback): Claim | undefined {
-  return isClaim(found) ? found : undefined
-}
+export const asClaim = (found: Claim | Fallback): Claim | undefined => found.course === undefined ? undefined : found
 
 /** What is known without a kernel source: the socket's own remote address, or nothing. */
 export interface Fallback {
+  readonly course: undefined
+  readonly address: string | undefined
   readonly realAddress: RealAddress
 }
 
@@ -134,6 +147,8 @@ export function fallback (
 ): Fallback {
   const known = address !== undefined
   return {
+    course: undefined,
+    address,
     realAddress: answer({
       address,
       port: known && isPort(port) ? port : undefined,
@@ -164,6 +179,8 @@ const DECIDED = 8
 /** A claim, or what stands in its place, with the transport peer that it is checked against. */
 export class Checked {
   readonly claim: Claim | Fallback
+  /** What is claimed, as the transport peer shows it. */
+  column: ClaimColumn
   peer: PeerAddress | undefined = undefined
   peerPort = 0
   /** The policy that judged, and what it found: another policy calls for another judgement. */
@@ -175,25 +192,38 @@ export class Checked {
   virtualServer: VirtualServer | undefined = undefined
   #flags = 0
 
-  constructor (claim: Claim | Fallback) {
+  constructor (claim: Claim | Fallback, column: ClaimColumn) {
     this.claim = claim
+    this.column = column
   }
+
+  get course (): Course | undefined { return this.claim.course }
 
   /** Whether the transport peer is still being looked for. */
   get pending (): boolean { return (this.#flags & PENDING) !== 0 }
   set pending (value: boolean) { this.#set(PENDING, value) }
 
-  /** Whether the connection is to be closed. */
-  get refused (): boolean { return (this.#flags & REFUSED) !== 0 }
-  set refused (value: boolean) { this.#set(REFUSED, value) }
-
-  /** Whether that was decided under the policy that judged. */
-  get decided (): boolean { return (this.#flags & DECIDED) !== 0 }
-  set decided (value: boolean) { this.#set(DECIDED, value) }
-
   /** Whether the sources contradict each other. */
   get ambiguous (): boolean { return (this.#flags & AMBIGUOUS) !== 0 }
   set ambiguous (value: boolean) { this.#set(AMBIGUOUS, value) }
+
+  /** Whether the connection is to be closed. */
+  get refused (): boolean { return (this.#flags & REFUSED) !== 0 }
+
+  /** Whether that was decided under the policy that judged. */
+  get decided (): boolean { return (this.#flags & DECIDED) !== 0 }
+
+  decide (refused: boolean): boolean {
+    this.#flags = this.#flags & ~REFUSED | DECIDED | (refused ? REFUSED : 0)
+    return refused
+  }
+
+  judged (policy: object, cell: Cell): Cell {
+    this.policy = policy
+    this.realAddress = undefined
+    this.#flags &= ~DECIDED
+    return this.cell = cell
+  }
 
   #set (flag: number, value: boolean): void {
     this.#flags = value ? this.#flags | flag : this.#flags & ~flag
@@ -201,6 +231,3 @@ export class Checked {
 }
 
 export type Evidence = Claim | Fallback | Checked
-
-/** Whether it is still being looked for who sent the connection's packets. */
-export const isPending = (evidence: Evidence): boolean => evidence instanceof Checked && evidence.pending

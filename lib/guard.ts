@@ -1,17 +1,18 @@
 import { AsyncResource } from 'node:async_hooks'
 import { networkInterfaces } from 'node:os'
 import type { FastifyBaseLogger } from 'fastify'
-import type { ConnectionMessage, RealAddress, TrustedPeers } from '../types'
+import type { ConnectionMessage, KernelSource, RealAddress, TrustedPeers } from '../types'
 import { parseAddress, sameAddress } from './address'
-import { reset } from './connection'
-import { asClaim, Checked, type Claim, type Evidence, type Fallback, isClaim, isPending } from './evidence'
+import { readPeer, reset } from './connection'
+import { Checked, type Claim, claimOf, type Course, type Evidence, type Fallback } from './evidence'
 import { checkList, checkTrustedPeers, type Options } from './options'
 import { createPolicy, isTrue, type Policy } from './policy'
-import { createEndpoint, type Endpoint, sameEndpoint } from './sockaddr'
+import type { Resolve } from './resolve'
+import { copyEndpoint, createEndpoint, type Endpoint, sameEndpoint } from './sockaddr'
 import type { Source } from './sources/source'
-import { connectionChannel, Counters } from './stats'
+import { connectionChannel, Counters, type Outcome } from './stats'
 import { peerAddress, type PeerAddress, type TransportPeers } from './transport-peer'
-import { type Cell, columnOf, isLoopback, isPlausible, table } from './trust'
+import { type Cell, cellOf, columnOf, isLoopback, isPlausible, table } from './trust'
 import { answerOf, reasonOf, sourceOf } from './verdict'
 import type { VirtualServerReader } from './virtual-server'
 import type { Warnings } from './warnings'
@@ -22,44 +23,50 @@ const SAMPLED = 1024
 /** What the guard has of the kernel. */
 export interface Kernel {
   readonly peers: TransportPeers
+  readonly resolve: Resolve
+  /** Sources that must not contradict the one that answers. */
   readonly witnesses: ReadonlyArray<Source>
   readonly readVirtualServer: VirtualServerReader | undefined
 }
 
 /** Checks what the sources claim against the transport peer, and closes the connections that are not wanted. */
 export class Guard {
+  // First what every new connection needs, so that it lies together.
+  readonly #kernel: Kernel | undefined
   /** Whether a policy was given; without one the transport peer is looked for only where a claim cannot be true. */
   readonly hasPolicy: boolean
-  /** Whether a claim differed from the transport peer. */
-  rewritten = false
-  readonly counters = new Counters()
+  readonly #takesAll: boolean
+  readonly #claim = createEndpoint()
+  // What the last connection was counted as, and why: mostly the next one is too.
+  #outcome: Outcome
+  #course: Course | undefined
+  #cell: Cell | undefined
+  readonly #sender = createEndpoint()
+  #policy: Policy
   readonly #options: Options
-  readonly #peers: TransportPeers | undefined
+  #rewritten = false
+  #firstUntrusted = true
+  readonly #believes: boolean
+  readonly counters = new Counters()
   readonly #log: FastifyBaseLogger
   readonly #warnings: Warnings
-  readonly #takesAll: boolean
-  readonly #believes: boolean
-  readonly #witnesses: ReadonlyArray<Source>
-  readonly #readVirtualServer: VirtualServerReader | undefined
-  readonly #sender = createEndpoint()
+  readonly #trustProxy: boolean
   readonly #endpoint = createEndpoint()
   readonly #waiting = new Map<Checked, Array<() => void>>()
-  #policy: Policy
   #claims = 0
-  #firstUntrusted = true
   #errorAt = -Infinity
 
   /**
-   * `kernel` is undefined where the system calls cannot be made. Its witnesses are sources that must not contradict the
-   * one that answers.
+   * `kernel` is undefined where the system calls cannot be made: connections have their remote address alone.
+   * `trustProxy` is whether Fastify's own is set.
    */
-  constructor (options: Options, kernel: Kernel | undefined, log: FastifyBaseLogger, warnings: Warnings) {
+  constructor (options: Options, kernel: Kernel | undefined, log: FastifyBaseLogger, warnings: Warnings, trustProxy: boolean) {
     this.#options = options
-    this.#peers = kernel?.peers
-    this.#witnesses = kernel?.witnesses ?? []
-    this.#readVirtualServer = kernel?.readVirtualServer
+    this.#kernel = kernel
     this.#log = log
     this.#warnings = warnings
+    this.#trustProxy = trustProxy
+    this.#outcome = this.counters.of('none', 'unchecked', undefined)
     this.hasPolicy = options.trustedPeers !== undefined
     this.#takesAll = !this.hasPolicy && options.admit === undefined && !options.virtualServer
     this.#believes = options.settings.unverified === 'believe'
@@ -72,54 +79,102 @@ export class Guard {
     this.#policy = createPolicy(checkTrustedPeers(trustedPeers), this.#logError)
   }
 
-  /** Who sent a new connection's SYN, before any source is asked about it; undefined where that is not known yet. */
-  readSender (fd: number): Endpoint | undefined {
-    if (!this.hasPolicy || this.#peers === undefined || fd < 0) return undefined
-    if (this.#peers.readSavedSyn(fd, this.#sender)) return this.#sender
-    if (this.#peers.armed) this.#warnings.warn('EMPTY_SYN')
-    return undefined
+  /**
+   * Looks at a new connection: who sent its SYN, where there is a policy, before any source is asked; what the sources
+   * say; and whether it is wanted: it is reset where it is not.
+   */
+  examine (socket: object, fd: number): Evidence {
+    const kernel = this.#kernel
+    if (kernel === undefined || fd < 0) return this.#settle(socket, fd, this.#readPeer(socket))
+    if (this.hasPolicy) return this.#check(kernel, socket, fd)
+    const claim = this.#claim
+    const course = kernel.resolve(fd, claim, undefined)
+    const { source } = course
+    if (source === undefined) return this.#settle(socket, fd, readPeer(socket, 'no-answer', course.attempts))
+    if (source === 'vtoa') this.#sample(kernel, fd, claim)
+    const found = claimOf(claim, course)
+    return this.#takesAll && isPlausible(claim, undefined) ? found : this.#settle(socket, fd, found)
   }
 
-  /** Looks at a new connection: finds its transport peer where that is called for, and resets it where it is not wanted. */
-  examine (socket: object, fd: number, sender: Endpoint | undefined, found: Claim | Fallback): Evidence {
-    const claim = asClaim(found)
-    if (claim?.course.source === 'vtoa') this.#sample(fd, claim)
-    // The way of most connections, so the shortest.
-    if (this.#takesAll && claim !== undefined && isPlausible(claim, undefined)) return claim
-    let evidence: Evidence = found
-    if (this.hasPolicy) {
-      evidence = new Checked(found)
-      if (sender !== undefined) {
-        evidence.ambiguous = this.#contradicts(fd, sender, claim)
-        evidence.peer = peerAddress(sender)
-        evidence.peerPort = sender.port
-      } else if (fd >= 0) {
-        this.#search(socket, fd, evidence)
-      }
-    } else if (claim !== undefined && !isPlausible(claim, undefined)) {
-      const checked = this.#search(socket, fd, new Checked(found))
-      // A client of this host itself, say: what the source says is true.
-      const isProven = !checked.pending && this.#judge(checked) === table.unset.absent
-      if (!isProven || this.#readVirtualServer !== undefined) evidence = checked
+  #check (kernel: Kernel, socket: object, fd: number): Evidence {
+    const sender = this.#readSender(kernel, fd) ? this.#sender : undefined
+    const claim = this.#claim
+    const course = kernel.resolve(fd, claim, sender)
+    const { source } = course
+    if (source === 'vtoa') this.#sample(kernel, fd, claim)
+    if (sender === undefined) {
+      return this.#settle(socket, fd, source === undefined ? readPeer(socket, 'no-answer', course.attempts) : claimOf(claim, course))
     }
-    if (this.#readVirtualServer !== undefined && fd >= 0) {
-      if (!(evidence instanceof Checked)) evidence = new Checked(found)
-      evidence.virtualServer = this.#readVirtualServer(fd)
+    if (source === undefined) copyEndpoint(sender, claim)
+    const evidence = new Checked(claimOf(claim, course), 'absent')
+    this.#setPeer(evidence, claim, peerAddress(sender), sender.port)
+    if (kernel.witnesses.length > 0) evidence.ambiguous = this.#contradicts(kernel, fd, sender, source)
+    return this.#finish(socket, fd, evidence)
+  }
+
+  #readSender (kernel: Kernel, fd: number): boolean {
+    if (kernel.peers.readSavedSyn(fd, this.#sender)) return true
+    if (kernel.peers.armed) this.#warnings.warn('EMPTY_SYN')
+    return false
+  }
+
+  #readPeer (socket: { readonly destroyed?: unknown }): Fallback {
+    // A destroyed socket has no descriptor left.
+    if (socket.destroyed === true) return readPeer(socket, 'closed')
+    return readPeer(socket, this.#kernel === undefined ? 'native-unavailable' : 'no-fd')
+  }
+
+  /** Goes on with a connection of which it is not known who sent its SYN. */
+  #settle (socket: object, fd: number, found: Claim | Fallback): Evidence {
+    const claim = this.#asEndpoint(found)
+    if (this.hasPolicy) {
+      const evidence = new Checked(found, columnOf(claim, undefined, 0))
+      if (fd >= 0) this.#search(socket, fd, evidence)
+      return this.#finish(socket, fd, evidence)
+    }
+    if (claim === undefined || isPlausible(claim, undefined)) return this.#finish(socket, fd, found)
+    const checked = this.#search(socket, fd, new Checked(found, 'invalid'))
+    // A client of this host itself, say: what the source says is true.
+    const isProven = !checked.pending && this.#judge(checked) === table.unset.absent
+    return this.#finish(socket, fd, isProven && this.#kernel?.readVirtualServer === undefined ? found : checked)
+  }
+
+  #finish (socket: object, fd: number, found: Evidence): Evidence {
+    let evidence = found
+    const readVirtualServer = this.#kernel?.readVirtualServer
+    if (readVirtualServer !== undefined && fd >= 0) {
+      if (!(evidence instanceof Checked)) evidence = new Checked(evidence, evidence.course === undefined ? 'absent' : 'plausible')
+      evidence.virtualServer = readVirtualServer(fd)
     }
     if (this.#refuses(evidence)) this.#reject(socket)
     return evidence
   }
 
+  /** The claim as an endpoint, until another connection is looked at. */
+  #asEndpoint (found: Claim | Fallback): Endpoint | undefined {
+    if (found.course === undefined) return undefined
+    found.copyTo(this.#claim)
+    return this.#claim
+  }
+
+  #setPeer (evidence: Checked, claim: Endpoint | undefined, peer: PeerAddress | undefined, port: number): void {
+    evidence.peer = peer
+    evidence.peerPort = port
+    evidence.column = columnOf(claim, peer, port)
+    if (peer !== undefined && evidence.column !== 'absent') this.#noteRewritten()
+  }
+
   /**
    * Whether a witness claims another client, or two at once. Only where the sender is known: what gives just that has
-   * said nothing of a client.
+   * said nothing of a client. The claim is in #claim.
    */
-  #contradicts (fd: number, sender: Endpoint, claim: Claim | undefined): boolean {
-    for (const witness of this.#witnesses) {
-      if (witness.name === claim?.course.source) continue
+  #contradicts (kernel: Kernel, fd: number, sender: Endpoint, source: KernelSource | undefined): boolean {
+    const claim = this.#claim
+    for (const witness of kernel.witnesses) {
+      if (witness.name === source) continue
       const reason = witness.read(fd, this.#endpoint)
       if (reason === 'ambiguous') return true
-      if (reason !== undefined || claim === undefined || sameEndpoint(this.#endpoint, claim)) continue
+      if (reason !== undefined || sameEndpoint(this.#endpoint, claim)) continue
       if (!sameEndpoint(this.#endpoint, sender) && !sameEndpoint(claim, sender)) return true
     }
     return false
@@ -127,14 +182,13 @@ export class Guard {
 
   /** Looks for the transport peer another way, which may take until later. */
   #search (socket: object, fd: number, evidence: Checked): Checked {
-    if (this.#peers === undefined) return evidence
+    if (this.#kernel === undefined) return evidence
     let later = false
     evidence.pending = true
-    this.#peers.ask(fd, (peer, port) => {
-      evidence.peer = peer
-      evidence.peerPort = port
+    this.#kernel.peers.ask(fd, (peer, port) => {
       evidence.pending = false
       evidence.policy = undefined
+      this.#setPeer(evidence, this.#asEndpoint(evidence.claim), peer, port)
       if (later) {
         if (this.#refuses(evidence)) this.#reject(socket)
         this.announce(socket, evidence)
@@ -154,25 +208,40 @@ export class Guard {
 
   /** Counts a new connection and tells those who listen, once it is known who sent it: that may take until later. */
   announce (socket: object, evidence: Evidence): void {
-    if (isPending(evidence)) return
+    let { course } = evidence
+    let cell: Cell | undefined
     if (evidence instanceof Checked) {
-      const cell = this.#judge(evidence)
-      this.counters.count(sourceOf(evidence, cell, this.#believes), cell.trust, reasonOf(evidence, cell))
-    } else if (isClaim(evidence)) {
-      this.counters.count(evidence.course.source, 'unchecked', undefined)
-    } else {
-      const { source, trust, reason } = evidence.realAddress
-      this.counters.count(source, trust, reason)
+      if (evidence.pending) return
+      cell = this.#judge(evidence)
+      // Then the answer is not told by course and cell alone.
+      if (evidence.ambiguous || evidence.peer === undefined) course = undefined
     }
+    let outcome = this.#outcome
+    if (course === undefined || course !== this.#course || cell !== this.#cell) {
+      outcome = this.#outcomeOf(evidence, cell)
+      this.#course = course
+      this.#cell = cell
+      this.#outcome = outcome
+    }
+    outcome.connections++
     if (connectionChannel.hasSubscribers) {
       connectionChannel.publish({ socket, realAddress: this.answer(evidence) } as ConnectionMessage)
     }
   }
 
+  #outcomeOf (evidence: Evidence, cell: Cell | undefined): Outcome {
+    if (evidence instanceof Checked && cell !== undefined) {
+      return this.counters.of(sourceOf(evidence, cell, this.#believes), cell.trust, reasonOf(evidence, cell))
+    }
+    if (evidence.course !== undefined) return this.counters.of(evidence.course.source as KernelSource, 'unchecked', undefined)
+    const { source, trust, reason } = (evidence as Fallback).realAddress
+    return this.counters.of(source, trust, reason)
+  }
+
   /** What is to be said of a connection that no server of this plugin handed over. */
   examineUnobserved (found: Fallback, injected: boolean): Evidence {
     if (!this.hasPolicy) return found
-    const evidence = new Checked(found)
+    const evidence = new Checked(found, 'absent')
     // Whoever calls inject() plays the network, and says who sends.
     const address = injected ? parseAddress(found.realAddress.address ?? '') : undefined
     if (address !== undefined) evidence.peer = peerAddress(address)
@@ -208,19 +277,14 @@ export class Guard {
 
   #judge (evidence: Checked): Cell {
     if (evidence.policy === this.#policy) return evidence.cell as Cell
-    const { claim, peer, peerPort } = evidence
+    const { peer, peerPort } = evidence
     const policy = this.#policy
     const row = policy.rowOf(peer, peerPort)
-    const column = evidence.ambiguous ? 'invalid' : columnOf(asClaim(claim), peer, peerPort)
-    if (column !== 'absent' && peer !== undefined) this.rewritten = true
-    if (row === 'unlisted' && this.#firstUntrusted) {
+    if (row === table.unlisted && this.#firstUntrusted) {
       this.#firstUntrusted = false
       if (isThisHost(peer as PeerAddress)) this.#warnings.warn('SIDECAR')
     }
-    evidence.policy = policy
-    evidence.realAddress = undefined
-    evidence.decided = false
-    return evidence.cell = table[row][column]
+    return evidence.judged(policy, cellOf(row, evidence.ambiguous ? 'invalid' : evidence.column))
   }
 
   /** Decides whether a connection is to be closed. */
@@ -229,10 +293,9 @@ export class Guard {
     // Decided once it is known, before any request of the connection is handled.
     if (evidence.pending) return false
     const { setting } = this.#judge(evidence)
-    evidence.decided = true
-    if (setting !== undefined && this.#options.settings[setting] === 'reject') return evidence.refused = true
-    if (this.#options.admit === undefined || evidence.asked === this.answer(evidence).address) return evidence.refused
-    return evidence.refused = !this.#admits(evidence)
+    if (setting !== undefined && this.#options.settings[setting] === 'reject') return evidence.decide(true)
+    if (this.#options.admit === undefined || evidence.asked === this.answer(evidence).address) return evidence.decide(evidence.refused)
+    return evidence.decide(!this.#admits(evidence))
   }
 
   #admits (evidence: Evidence): boolean {
@@ -243,9 +306,16 @@ export class Guard {
     return isTrue(admit, realAddress, 'admit', this.#logError)
   }
 
-  #sample (fd: number, claim: Claim): void {
-    this.rewritten = true
-    if (this.#claims++ % SAMPLED === 0 && this.#peers?.disagrees(fd, claim) === true) this.#warnings.warn('DISAGREE')
+  /** A claim differs from the transport peer: a module rewrites remote addresses, perhaps. */
+  #noteRewritten (): void {
+    if (this.#rewritten) return
+    this.#rewritten = true
+    if (this.#trustProxy) this.#warnings.warn('TRUST_PROXY')
+  }
+
+  #sample ({ peers }: Kernel, fd: number, claim: Endpoint): void {
+    this.#noteRewritten()
+    if (this.#claims++ % SAMPLED === 0 && peers.disagrees(fd, claim)) this.#warnings.warn('DISAGREE')
   }
 
   readonly #logError = (message: string, error?: unknown): void => {

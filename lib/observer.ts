@@ -1,14 +1,12 @@
 import { Duplex } from 'node:stream'
 import type { RealAddress } from '../types'
 import { acceptedSocket, fdOf, readPeer, reset, socketOfSession } from './connection'
-import { type Claim, Course, type Evidence, type Fallback } from './evidence'
+import type { Evidence } from './evidence'
 import { hopsOf, walk } from './forwarded'
 import type { Guard } from './guard'
 import type { ForwardedOptions } from './options'
 import { compileRanges, type Ranges } from './ranges'
-import type { Resolve } from './resolve'
 import type { ServerListeners } from './servers'
-import type { Endpoint } from './sockaddr'
 
 /** What leads from one object of a connection to another; all are optional, for anything may be asked about. */
 interface Related {
@@ -16,7 +14,6 @@ interface Related {
   readonly stream?: unknown
   readonly session?: unknown
   readonly socket?: unknown
-  readonly destroyed?: unknown
   readonly rawHeaders?: ReadonlyArray<string>
 }
 
@@ -30,25 +27,20 @@ export class Observer {
   // Keyed by accepted sockets, and on HTTP/2 by sessions and streams too: a dead session no longer leads to its
   // socket, nor a dead stream to its session. Never by fd: the kernel gives it to the next connection.
   readonly #evidence = new WeakMap<object, Evidence>()
-  readonly #resolve: Resolve | undefined
   readonly #guard: Guard
   readonly #forwarded: { readonly trust: Ranges, readonly header: ForwardedOptions['header'] } | undefined
 
-  /** Without `resolve` the system calls cannot be made: connections have their remote address alone. */
-  constructor (resolve: Resolve | undefined, guard: Guard, forwarded: ForwardedOptions | undefined) {
-    this.#resolve = resolve
+  constructor (guard: Guard, forwarded: ForwardedOptions | undefined) {
     this.#guard = guard
     this.#forwarded = forwarded && { trust: compileRanges(forwarded.trust, 'forwarded.trust'), header: forwarded.header }
   }
 
   readonly listeners: ServerListeners = {
     connection: (socket) => {
-      const fd = fdOf(socket)
       const key = acceptedSocket(socket) as object
       // A saved SYN can be read once: what was found then stands.
       if (this.#guard.hasPolicy && this.#evidence.has(key)) return
-      const sender = this.#guard.readSender(fd)
-      const evidence = this.#guard.examine(socket, fd, sender, this.#read(socket, fd, sender))
+      const evidence = this.#guard.examine(socket, fdOf(socket))
       this.#evidence.set(key, evidence)
       this.#guard.announce(socket, evidence)
     },
@@ -58,15 +50,6 @@ export class Observer {
     stream: (stream) => {
       this.#inherit(stream, stream.session)
     }
-  }
-
-  #read (socket: Related, fd: number, sender: Endpoint | undefined): Claim | Fallback {
-    // A destroyed socket has no descriptor left.
-    if (fd < 0 && socket.destroyed === true) return readPeer(socket, 'closed')
-    if (this.#resolve === undefined) return readPeer(socket, 'native-unavailable')
-    if (fd < 0) return readPeer(socket, 'no-fd')
-    const found = this.#resolve(fd, sender)
-    return found instanceof Course ? readPeer(socket, 'no-answer', found.attempts) : found
   }
 
   #inherit (key: object, from: object | undefined): void {

@@ -1,32 +1,32 @@
 import type { TrustedPeers } from '../types'
 import { compileRanges } from './ranges'
 import type { PeerAddress } from './transport-peer'
-import type { PeerRow } from './trust'
+import { type Row, table } from './trust'
 
 /** One state of the list: never changed, only replaced, so that what was judged under it can be told by its identity. */
 export interface Policy {
-  rowOf (peer: PeerAddress | undefined, port: number): PeerRow
+  rowOf (peer: PeerAddress | undefined, port: number): Row
 }
 
 export function createPolicy (trustedPeers: TrustedPeers | undefined, onError: (message: string, error?: unknown) => void): Policy {
-  if (trustedPeers === undefined) return { rowOf: () => 'unset' }
-  if (trustedPeers === 'any') return { rowOf: () => 'any' }
+  if (trustedPeers === undefined) return { rowOf: () => table.unset }
+  if (trustedPeers === 'any') return { rowOf: () => table.any }
   if (typeof trustedPeers === 'function') {
     return {
       rowOf (peer, port) {
-        if (peer === undefined) return 'unknown'
+        if (peer === undefined) return table.unknown
         return isTrue(trustedPeers, { address: peer.text, port: port === 0 ? undefined : port }, 'trustedPeers', onError)
-          ? 'listed'
-          : 'unlisted'
+          ? table.listed
+          : table.unlisted
       }
     }
   }
   const ranges = compileRanges(trustedPeers, 'trustedPeers')
   const policy: Policy = {
     rowOf (peer) {
-      if (peer === undefined) return 'unknown'
+      if (peer === undefined) return table.unknown
       if (peer.judgedBy !== policy) {
-        peer.row = ranges.includes(peer) ? 'listed' : 'unlisted'
+        peer.row = ranges.includes(peer) ? table.listed : table.unlisted
         peer.judgedBy = policy
       }
       return peer.row

@@ -3,7 +3,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { RealAddress, RealIp } from '../types'
 import { listeningFdOf } from './connection'
 import { FST_REAL_IP_INVALID_OPTION, FST_REAL_IP_NATIVE_UNAVAILABLE, FST_REAL_IP_NO_TRANSPORT_PEER } from './errors'
-import { isClaim, isPending } from './evidence'
+import { Checked } from './evidence'
 import { Guard } from './guard'
 import { loadLibc } from './libc'
 import { Observer } from './observer'
@@ -45,10 +45,12 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
   const sources = native && peers && chooseSources(native, peers, options, (message) => { app.log.info(message) })
   const guard = new Guard(options, native && peers && sources && {
     peers,
+    resolve: createResolve(sources),
     witnesses: chooseWitnesses(sources, peers, options),
     readVirtualServer: options.virtualServer ? createVirtualServerReader(native) : undefined
-  }, app.log, warnings)
-  const observer = new Observer(sources && createResolve(sources), guard, options.forwarded)
+    // Fastify gives requests this property with 'trustProxy' alone.
+  }, app.log, warnings, app.hasRequestDecorator('ips'))
+  const observer = new Observer(guard, options.forwarded)
 
   function prepare (server: Server): Error | undefined {
     if (!guard.hasPolicy) return undefined
@@ -91,32 +93,22 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
   }
 
   if (native !== undefined) warnOfPolicy(options, warnings)
-  let trustProxyChecked = false
-  function warnOfTrustProxy (request: FastifyRequest): void {
-    if (!guard.rewritten || trustProxyChecked) return
-    trustProxyChecked = true
-    // Fastify gives requests this property with 'trustProxy' alone.
-    if ('ips' in request) warnings.warn('TRUST_PROXY')
-  }
-
   return {
     options,
     guardRequests,
-    answerRequest (request: Request) {
-      warnOfTrustProxy(request)
-      return request[kAnswer] ?? answer(request)
-    },
+    answerRequest: (request: Request) => request[kAnswer] ?? answer(request),
     realIpOf (request: Request) {
-      warnOfTrustProxy(request)
       const evidence = observer.ofRequest(request.raw)
       // What no policy judged is the same for all requests, and its text takes no object.
-      return evidence !== undefined && isClaim(evidence) ? evidence.address : (request[kAnswer] ?? answer(request)).address
+      return evidence === undefined || evidence instanceof Checked
+        ? (request[kAnswer] ?? answer(request)).address
+        : evidence.address
     },
     addressOf (raw) {
       const evidence = observer.ofRequest(raw)
       if (evidence === undefined) return observer.lookup(raw).address
-      if (isPending(evidence)) return undefined
-      return isClaim(evidence) ? evidence.address : observer.answer(raw, evidence).address
+      if (!(evidence instanceof Checked)) return evidence.address
+      return evidence.pending ? undefined : observer.answer(raw, evidence).address
     },
     realIp: {
       lookup: (connection) => observer.lookup(connection, kAnswer),

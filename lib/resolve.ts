@@ -1,28 +1,28 @@
-import { type Claim, claimOf, Course } from './evidence'
-import { createEndpoint, type Endpoint, sameEndpoint } from './sockaddr'
+import { Course } from './evidence'
+import { type Endpoint, sameEndpoint } from './sockaddr'
 import type { Source } from './sources/source'
 
 /**
- * Asks the sources in order about one connection; the course of the attempts where none has an answer. Where the
- * transport peer is known, a source that gives just that has said nothing of a client, and the next is asked.
+ * Asks the sources in order about one connection. What the first answer says is then in `into`, and the course tells
+ * whose it was: nobody's where its `source` is undefined. Where the transport peer is known, a source that gives just
+ * that has said nothing of a client, and the next is asked.
  */
-export type Resolve = (fd: number, peer: Endpoint | undefined) => Claim | Course
+export type Resolve = (fd: number, into: Endpoint, peer: Endpoint | undefined) => Course
 
 export function createResolve (sources: ReadonlyArray<Source>): Resolve {
   const start = new Course(sources.map((source) => source.name))
   const last = sources.at(-1)
-  const endpoint = createEndpoint()
 
-  return (fd, peer) => {
+  return (fd, into, peer) => {
     let course = start
     for (const source of sources) {
-      let reason = source.read(fd, endpoint)
+      let reason = source.read(fd, into)
       if (reason === undefined) {
-        if (peer === undefined || source === last || !sameEndpoint(endpoint, peer)) return claimOf(endpoint, course)
+        if (peer === undefined || source === last || !sameEndpoint(into, peer)) return course
         reason = 'transport-peer'
       }
       course = course.after(reason)
     }
-    return peer === undefined ? course : claimOf(peer, course)
+    return course
   }
 }

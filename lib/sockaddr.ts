@@ -24,6 +24,15 @@ export function createEndpoint (): Endpoint {
   return { family: 'IPv4', port: 0, w0: 0, w1: 0, w2: 0, w3: 0 }
 }
 
+export function copyEndpoint (from: Readonly<Endpoint>, into: Endpoint): void {
+  into.family = from.family
+  into.port = from.port
+  into.w0 = from.w0
+  into.w1 = from.w1
+  into.w2 = from.w2
+  into.w3 = from.w3
+}
+
 export function sameEndpoint (a: Readonly<Endpoint>, b: Readonly<Endpoint>): boolean {
   return a.port === b.port && sameAddress(a, b)
 }

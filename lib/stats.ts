@@ -7,7 +7,7 @@ type Counts<By extends 'source' | 'trust' | 'reason'> = { -readonly [Key in keyo
 type Answer = Pick<RealAddress, 'source' | 'trust' | 'reason'>
 
 /** What connections that were answered alike have in common. */
-class Outcome {
+export class Outcome {
   connections = 0
   readonly source: keyof Stats['source']
   readonly trust: keyof Stats['trust']
@@ -27,15 +27,13 @@ export class Counters {
   // They are few: a search is cheaper than a hash.
   readonly #outcomes: Outcome[] = []
 
-  count (source: Answer['source'], trust: Answer['trust'], reason: Answer['reason']): void {
+  of (source: Answer['source'], trust: Answer['trust'], reason: Answer['reason']): Outcome {
     for (const outcome of this.#outcomes) {
-      if (outcome.source === source && outcome.trust === trust && outcome.reason === reason) {
-        outcome.connections++
-        return
-      }
+      if (outcome.source === source && outcome.trust === trust && outcome.reason === reason) return outcome
     }
-    this.#outcomes.push(new Outcome(source, trust, reason))
-    this.count(source, trust, reason)
+    const outcome = new Outcome(source, trust, reason)
+    this.#outcomes.push(outcome)
+    return outcome
   }
 
   read (): Stats {

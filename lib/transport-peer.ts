@@ -2,7 +2,7 @@ import { type Address, formatAddress, sameAddress } from './address'
 import { type Diag, errnoName, type Libc } from './libc'
 import { decodeSavedSyn } from './saved-syn'
 import { decodeAnswers, encodeDump, encodeExact, REQUEST, type Rest } from './sock-diag'
-import type { PeerRow } from './trust'
+import { type Row, table } from './trust'
 import { createEndpoint, decodeSockaddr, type Endpoint, sameEndpoint } from './sockaddr'
 
 // <linux/socket.h>, <linux/tcp.h>, <asm-generic/socket.h>
@@ -15,7 +15,8 @@ const TCP_SAVE_SYN = 27
 // A dump of all sockets may take at most this share of the time, for SYN cookies, which call for dumps, are the
 // attacker's to force.
 const DUMP_SHARE = 0.05
-const KNOWN_PEERS = 4096
+// A power of 2.
+const KNOWN_PEERS = 1024
 
 /** An address that packets came from. Connections share one each: balancers are few. */
 export class PeerAddress implements Address {
@@ -27,7 +28,7 @@ export class PeerAddress implements Address {
   readonly text: string
   /** What the policy that judged it last made of it: a list is searched once for each peer. */
   judgedBy: object | undefined = undefined
-  row: PeerRow = 'unlisted'
+  row: Row = table.unlisted
 
   constructor (address: Address, text: string) {
     this.family = address.family
@@ -39,17 +40,15 @@ export class PeerAddress implements Address {
   }
 }
 
-const knownPeers = new Map<number, PeerAddress>()
+const knownPeers = new Array<PeerAddress | undefined>(KNOWN_PEERS).fill(undefined)
 
 export function peerAddress (address: Address): PeerAddress {
-  // Where two share a key they take each other's place, and no more than that.
-  const key = address.w0 ^ Math.imul(address.w1, 31) ^ Math.imul(address.w2, 961) ^ address.w3
-  const known = knownPeers.get(key)
+  // Those that share a slot take each other's place, and no more than that.
+  const hash = address.w0 ^ address.w1 ^ address.w2 ^ address.w3
+  const slot = (hash ^ hash >>> 11 ^ hash >>> 22) & (KNOWN_PEERS - 1)
+  const known = knownPeers[slot]
   if (known !== undefined && sameAddress(known, address)) return known
-  if (knownPeers.size === KNOWN_PEERS) knownPeers.clear()
-  const peer = new PeerAddress(address, formatAddress(address))
-  knownPeers.set(key, peer)
-  return peer
+  return knownPeers[slot] = new PeerAddress(address, formatAddress(address))
 }
 
 /** What came of a search for a connection's transport peer; undefined where it cannot be known. */

@@ -23,8 +23,11 @@ export interface Cell {
   readonly forwards?: true
 }
 
+/** What is made of each claim of one kind of transport peer. */
+export type Row = Readonly<Record<ClaimColumn, Cell>>
+
 /** Who is believed. */
-export const table: Readonly<Record<PeerRow, Readonly<Record<ClaimColumn, Cell>>>> = {
+export const table: Readonly<Record<PeerRow, Row>> = {
   unset: {
     absent: { answer: 'source', trust: 'unchecked' },
     plausible: { answer: 'claim', trust: 'unchecked' },
@@ -56,6 +59,10 @@ export function columnOf (claim: Endpoint | undefined, peer: Address | undefined
   if (claim === undefined) return 'absent'
   if (peer !== undefined && claim.port === peerPort && sameAddress(claim, peer)) return 'absent'
   return isPlausible(claim, peer) ? 'plausible' : 'invalid'
+}
+
+export function cellOf (row: Row, column: ClaimColumn): Cell {
+  return column === 'plausible' ? row.plausible : column === 'absent' ? row.absent : row.invalid
 }
 
 export const isLoopback = ({ family, w0, w1, w2, w3 }: Address): boolean =>

@@ -53,14 +53,17 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
   const sources = chooseSources(libc, peers, options, (message) => { chosen = message })
   const tell = (_fields: object, message: string) => { note(message) }
   const log = { warn: tell, error: tell } as unknown as FastifyBaseLogger
-  const guard = new Guard(options, {
-    peers, witnesses: chooseWitnesses(sources, peers, options), readVirtualServer: undefined
-  }, log, new Warnings(log))
   const resolve = createResolve(sources)
-  const observer = new Observer((fd, sender) => {
-    look = lookAt(fd, sender)
-    return resolve(fd, sender)
-  }, guard, undefined)
+  const guard = new Guard(options, {
+    peers,
+    resolve (fd, into, sender) {
+      look = lookAt(fd, sender)
+      return resolve(fd, into, sender)
+    },
+    witnesses: chooseWitnesses(sources, peers, options),
+    readVirtualServer: undefined
+  }, log, new Warnings(log), false)
+  const observer = new Observer(guard, undefined)
 
   const fromSyn = sources.some(({ name }) => name === 'saved-syn')
   const asked = chooseSources(libc, peers, {
