@@ -6,7 +6,8 @@ import { median } from './statistics'
 
 const SESSIONS = 5
 const WINDOWS = 4
-const CONNECTIONS = 1000
+// More than each thing takes for a slice forth and another back.
+const CONNECTIONS = 3000
 // As many as it takes until what is measured no longer gets faster.
 const WARM_UP = 20_000
 

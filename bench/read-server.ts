@@ -1,6 +1,8 @@
 import type { AddressInfo, Socket } from 'node:net'
 import fastify, { type FastifyInstance } from 'fastify'
 import fastifyRealIp = require('fastify-real-ip')
+import { fdOf } from '../lib/connection'
+import { loadLibc } from '../lib/libc'
 import { answer } from './child'
 import { takeTurns } from './turns'
 
@@ -13,14 +15,18 @@ export interface Times {
   readonly control: number
   readonly read: number
   readonly readWithText: number
+  /** getsockopt 1348 alone */
+  readonly call: number
   /** who answered the plugin */
   readonly source: string
 }
 
 type Early = new (raw: { readonly socket: Socket }) => { readonly realIp: string | undefined }
-const seen: { address?: string | undefined } = {}
+const seen: { address?: string | undefined, errno?: number } = {}
 
 async function main (host: string, inARow: number): Promise<void> {
+  const libc = loadLibc()
+  if (typeof libc === 'string') throw new Error(libc)
   const app = fastify()
   await app.register(fastifyRealIp)
   app.get('/', (_request, reply) => { reply.send('127.0.0.1') })
@@ -35,6 +41,7 @@ async function main (host: string, inARow: number): Promise<void> {
     nothing () {},
     remoteAddress (socket) { seen.address = socket.remoteAddress },
     control (socket) { seen.address = socket.remoteAddress },
+    call (socket) { seen.errno = libc.getsockopt(fdOf(socket), 0, 1348) },
     read: plugin,
     readWithText (socket, request: InstanceType<Early>) {
       plugin(socket)

@@ -34,11 +34,11 @@ const faults: ReadonlyArray<Fault> = [
   {
     name: 'read at the first request instead of at connect',
     edits: [
-      ['lib/observer.ts', 'const sender = this.#guard.readSender(fd)\n', 'const sender = this.#guard.readSender(fd)\n' +
-        'this.#late.set(key, () => this.#guard.examine(socket, fdOf(socket), sender, this.#read(socket, fdOf(socket), sender)))\n' +
-        'if (fd !== -2) return\n'],
-      ['lib/observer.ts', 'readonly #resolve: Resolve | undefined\n',
-        'readonly #resolve: Resolve | undefined\n  readonly #late = new WeakMap<object, () => Evidence>()\n'],
+      ['lib/observer.ts', 'const evidence = this.#guard.examine(socket, fdOf(socket))\n',
+        'this.#late.set(key, () => this.#guard.examine(socket, fdOf(socket)))\n' +
+        'if (this.#late.has(key)) return\nconst evidence = this.#guard.examine(socket, -1)\n'],
+      ['lib/observer.ts', 'readonly #guard: Guard\n',
+        'readonly #guard: Guard\n  readonly #late = new WeakMap<object, () => Evidence>()\n'],
       ['lib/observer.ts', 'return this.#evidence.get(key as object)\n',
         'let e = this.#evidence.get(key as object); const s: any = (raw.stream as any)?.session?.socket ?? raw.socket; ' +
         'if (e === undefined) { e = this.#late.get(acceptedSocket(s?.valueOf()) as object)?.(); if (e) this.#evidence.set(key as object, e) } return e\n']
