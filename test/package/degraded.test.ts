@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync, symlinkSync, truncateSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
@@ -10,8 +10,8 @@ import type { Noticed } from './serve-once'
 const project = join(__dirname, '../../..')
 const allowed = process.allowedNodeEnvironmentFlags
 
-/** A folder with this package installed as users have it, but without koffi. */
-function installWithoutKoffi (): string {
+/** A folder with this package installed as users have it, but without koffi, or with what is put in its place. */
+function installWithoutKoffi (replaceKoffi: (modules: string) => void = () => {}): string {
   // Not inside the project, where koffi would be found further up.
   const folder = realpathSync(mkdtempSync(join(tmpdir(), 'without-koffi-')))
   t.teardown(() => rmSync(folder, { recursive: true }))
@@ -25,9 +25,18 @@ function installWithoutKoffi (): string {
   for (const shipped of ['package.json', 'dist/lib']) {
     cpSync(join(project, shipped), join(modules, name, shipped), { recursive: true })
   }
+  replaceKoffi(modules)
   const script = join(folder, 'serve-once.js')
   cpSync(join(__dirname, 'serve-once.js'), script)
   return script
+}
+
+/** koffi as it is, but for its binary, which is an empty file: the disk was full when it was installed. */
+function emptyKoffi (modules: string): void {
+  for (const name of ['koffi', '@koromix']) cpSync(join(project, 'node_modules', name), join(modules, name), { recursive: true })
+  for (const name of readdirSync(join(modules, '@koromix'), { recursive: true, encoding: 'utf8' })) {
+    if (name.endsWith('.node')) truncateSync(join(modules, '@koromix', name))
+  }
 }
 
 function permissionFlags (): string[] {
@@ -51,6 +60,11 @@ const degraded: Record<string, Degraded> = {
     flags: [],
     script: installWithoutKoffi(),
     says: /koffi cannot be loaded \(Cannot find module 'koffi'\)/
+  },
+  'koffi throws at load': {
+    flags: [],
+    script: installWithoutKoffi(emptyKoffi),
+    says: /koffi cannot be loaded \(.*koffi\.node: file too short\)/
   },
   '--no-addons': {
     flags: ['--no-addons'],
