@@ -22,7 +22,11 @@ export async function start (t: Test, order: Order, command: readonly string[] =
     if (child.connected) child.disconnect()
     return (await exit)[0] as number | null
   }
-  t.teardown(end)
+  // One that cannot end, for want of room for its log say, is not left behind.
+  t.teardown(() => {
+    child.kill('SIGKILL')
+    return exit
+  })
   const [port] = await Promise.race([once(child, 'message'), exit.then(() => { throw new Error('the server ended') })]) as [number]
   return { port, pid: child.pid as number, end }
 }
