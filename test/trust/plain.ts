@@ -32,6 +32,27 @@ export function textOf ({ family, value }: Plain): string {
     : [7, 6, 5, 4, 3, 2, 1, 0].map((i) => part(i, 16n).toString(16)).join(':')
 }
 
+/** The address that a text is, zones and whatever is around it being none of one. By the grammar of RFC 4291 §2.2. */
+export function parsePlain (text: string): Plain | undefined {
+  if (!text.includes(':')) {
+    const octets = text.split('.')
+    if (octets.length !== 4 || !octets.every((octet) => /^(?:0|[1-9]\d{0,2})$/.test(octet) && Number(octet) < 256)) return undefined
+    return { family: 'IPv4', value: octets.reduce((value, octet) => value << 8n | BigInt(octet), 0n) }
+  }
+  const last = text.slice(text.lastIndexOf(':') + 1)
+  if (last.includes('.')) {
+    const tail = parsePlain(last)
+    if (tail === undefined) return undefined
+    return parsePlain(`${text.slice(0, -last.length)}${(tail.value >> 16n).toString(16)}:${(tail.value & 0xffffn).toString(16)}`)
+  }
+  const [left, right, ...more] = text.split('::').map((half) => half === '' ? [] : half.split(':')) as [string[], string[]?, ...string[][]]
+  const zeros = 8 - left.length - (right?.length ?? 0)
+  if (more.length > 0 || (right === undefined ? zeros !== 0 : zeros < 1)) return undefined
+  const groups = [...left, ...Array<string>(zeros).fill('0'), ...right ?? []]
+  if (!groups.every((group) => /^[0-9a-f]{1,4}$/i.test(group))) return undefined
+  return { family: 'IPv6', value: groups.reduce((value, group) => value << 16n | BigInt(`0x${group}`), 0n) }
+}
+
 /** An IPv6 address that maps an IPv4 address is the IPv4 address. */
 export function unmapped (plain: Plain): Plain {
   return plain.family === 'IPv6' && plain.value >> 32n === 0xffffn

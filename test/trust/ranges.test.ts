@@ -1,56 +1,10 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { compileRanges } from '../../lib/ranges'
-import { addressOf, anyAddress, bitsOf, numRuns, type Plain, textOf, unmapped, within } from './plain'
+import { addressOf, anyAddress, bitsOf, numRuns, textOf, within } from './plain'
+import { isMappedAndShort, list, meant, range, written } from './plain-ranges'
 
 t.setTimeout(0)
-
-interface Range {
-  readonly network: Plain
-  readonly prefix: number
-}
-
-function masked ({ family, value }: Plain, prefix: number): Plain {
-  const rest = bitsOf({ family }) - BigInt(prefix)
-  return { family, value: value >> rest << rest }
-}
-
-const range: fc.Arbitrary<Range> = fc.tuple(anyAddress, fc.nat({ max: 128 })).map(([address, length]) => {
-  const prefix = length % (Number(bitsOf(address)) + 1)
-  return { network: masked(address, prefix), prefix }
-})
-
-/** The range itself, its neighbours, its halves and what holds it: lists are seldom of strangers alone. */
-const related: fc.Arbitrary<Range[]> = range.chain(({ network, prefix }) => {
-  const bits = bitsOf(network)
-  const size = 1n << bits - BigInt(prefix)
-  const moved = (by: bigint): Range => ({
-    network: { family: network.family, value: BigInt.asUintN(Number(bits), network.value + by) }, prefix
-  })
-  const all = [
-    { network, prefix }, { network, prefix }, moved(size), moved(-size),
-    ...(BigInt(prefix) < bits ? [{ network, prefix: prefix + 1 }] : []),
-    ...(prefix > 0 ? [{ network: masked(network, prefix - 1), prefix: prefix - 1 }] : [])
-  ]
-  return fc.subarray(all, { minLength: 1 })
-})
-
-const list = fc.array(related, { maxLength: 6 }).map((lists) => lists.flat())
-  .chain((ranges) => fc.shuffledSubarray(ranges, { minLength: ranges.length }))
-
-/** As a user may write it: IPv4 in its own way or mapped, a whole address without its length. */
-function written ({ network, prefix }: Range, style: number): string {
-  const isWhole = BigInt(prefix) === bitsOf(network)
-  const mapped = network.family === 'IPv4' && style % 3 === 0
-  const length = isWhole && style % 2 === 0 ? '' : `/${mapped ? prefix + 96 : prefix}`
-  return (mapped ? '::ffff:' : '') + textOf(network) + length
-}
-
-// A mapped range is IPv4's; and one of IPv6 that happens to be written so is too long to be anything else.
-const meant = ({ network, prefix }: Range): Range =>
-  prefix >= 96 && unmapped(network).family === 'IPv4' && network.family === 'IPv6' ? { network: unmapped(network), prefix: prefix - 96 } : { network, prefix }
-
-const isMappedAndShort = ({ network, prefix }: Range) => network.family === 'IPv6' && prefix < 96 && unmapped(network).family === 'IPv4'
 
 t.test('includes() is what a plain search through the list finds', async () => {
   fc.assert(fc.property(list, fc.array(anyAddress, { minLength: 1, maxLength: 8 }), fc.nat(), (ranges, strangers, style) => {
