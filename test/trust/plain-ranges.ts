@@ -1,5 +1,5 @@
 import fc from 'fast-check'
-import { anyAddress, bitsOf, type Plain, textOf, unmapped } from './plain'
+import { anyAddress, bitsOf, parsePlain, type Plain, textOf, unmapped } from './plain'
 
 // Lists of ranges that have to do with one another, and how a user may write them.
 
@@ -49,3 +49,21 @@ export const meant = ({ network, prefix }: Range): Range =>
   prefix >= 96 && unmapped(network).family === 'IPv4' && network.family === 'IPv6' ? { network: unmapped(network), prefix: prefix - 96 } : { network, prefix }
 
 export const isMappedAndShort = ({ network, prefix }: Range) => network.family === 'IPv6' && prefix < 96 && unmapped(network).family === 'IPv4'
+
+const presets: Readonly<Record<string, string>> = {
+  loopback: '127.0.0.0/8 ::1/128',
+  linklocal: '169.254.0.0/16 fe80::/10',
+  uniquelocal: '10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7'
+}
+
+/** What an entry of a list stands for; undefined where it may not stand there. */
+export function plainRange (entry: unknown): Range[] | undefined {
+  if (typeof entry !== 'string') return undefined
+  if (Object.keys(presets).includes(entry)) return presets[entry]!.split(' ').flatMap((text) => plainRange(text)!)
+  const [, text, digits] = /^([^/]*)(?:\/([0-9]{1,3}))?$/s.exec(entry) ?? []
+  const network = text === undefined ? undefined : parsePlain(text)
+  if (network === undefined) return undefined
+  const range = { network, prefix: Number(digits ?? bitsOf(network)) }
+  if (range.prefix > bitsOf(network) || isMappedAndShort(range)) return undefined
+  return masked(network, range.prefix).value === network.value ? [meant(range)] : undefined
+}

@@ -122,6 +122,13 @@ export function plainToa (bytes: Buffer, payload: boolean, formats: readonly Toa
     ? written.at === 0
     : bytes.subarray(written.at + written.format.length).every((byte) => byte < 2)
   if (!inPlace) return 'out-of-place'
-  if (written.format.length < 20 && bytes.length > 32) return 'no-room'
+  if (written.format.length < 20 && bytes.length > 40 - written.format.length) return 'no-room'
   return first.claim
+}
+
+/** Whether a packet of this kind is longer than its headers, by what the IP header says. */
+export function plainHasPayload (packet: Buffer): boolean {
+  const segment = plainTcp(packet)!
+  const headers = packet.length - segment.length + (segment[12]! >> 4) * 4
+  return (packet[0]! >> 4 === 4 ? packet.readUInt16BE(2) : packet.readUInt16BE(4) + 40) > headers
 }

@@ -1,0 +1,281 @@
+import assert from 'node:assert/strict'
+import { SocketAddress } from 'node:net'
+import fc from 'fast-check'
+import { canonicalAddress, formatAddress, parseAddress } from '../../lib/address'
+import { hopsOf } from '../../lib/forwarded'
+import { checkOptions } from '../../lib/options'
+import { compileRanges } from '../../lib/ranges'
+import { decodeSavedSyn, hasPayload, tcpHeaderAt, tcpOptionsEnd } from '../../lib/saved-syn'
+import { decodeAnswers } from '../../lib/sock-diag'
+import { createEndpoint, decodeSockaddr, type Endpoint } from '../../lib/sockaddr'
+import { findToa } from '../../lib/tcp-options'
+import { toaPresets } from '../../lib/toa'
+import type { ToaFormat } from 'fastify-real-ip'
+import { addressOf, anyAddress, bitsOf, type Plain, parsePlain, plainOf, textOf, unmapped, within } from '../trust/plain'
+import { answers, plainAnswers } from '../trust/plain-answers'
+import { canonical, type Header, headers, noise, plainAddress, plainForwarded, plainWalk, plainXForwardedFor, trust, walked } from '../trust/plain-headers'
+import { list, plainRange, written } from '../trust/plain-ranges'
+import { options as tcpOptions, packet, plainHasPayload, plainSender, plainTcp, plainToa } from '../trust/plain-syn'
+import { anyOptions, type Json, mutateOptions, plainOptions, revive } from './plain-options'
+
+/** One decoder, and what must hold of it whatever it is given. All input is bytes: a file of the corpus is one. */
+export interface Target {
+  readonly name: string
+  /** Inputs that are well-formed or nearly so. */
+  readonly inputs: fc.Arbitrary<Uint8Array>
+  /** What is worth writing into an input. */
+  readonly tokens?: readonly Uint8Array[]
+  /** Where bytes that are changed anywhere would mostly be no input any more. */
+  readonly mutate?: (input: Uint8Array, random: (below: number) => number) => Uint8Array
+  /** Cases of a thousand in a run. */
+  readonly share: number
+  /** Throws where something does not hold. `guard` makes bytes that must not be read past their end. */
+  check (input: Uint8Array, guard: (input: Uint8Array) => Uint8Array): void
+}
+
+const bytes = (...values: number[]) => Uint8Array.from(values)
+const latin1 = (text: string): Uint8Array => Buffer.from(text, 'latin1')
+const textIn = (input: Uint8Array) => Buffer.from(input.buffer, input.byteOffset, input.length).toString('latin1')
+const bufferOf = (input: Uint8Array) => Buffer.from(input.buffer, input.byteOffset, input.length)
+
+const into = createEndpoint()
+const shown = (endpoint: Readonly<Endpoint>) => `${textOf(plainOf(endpoint))} ${endpoint.port}`
+
+function mustBe (result: string | undefined, expected: string | undefined): void {
+  if (result !== expected) throw new Error(`${result} instead of ${expected}`)
+}
+
+/** Text must read back as the address, and be as the C library writes it, which still has dots in ::/96. */
+function mustBeCanonical (text: string | undefined, plain: Plain): void {
+  mustBe(text && plainAddress(text), textOf(plain))
+  const { family } = plain
+  const theirs = new SocketAddress({ address: textOf(plain), family: family === 'IPv4' ? 'ipv4' : 'ipv6' }).address
+  if (family === 'IPv4' || !theirs.includes('.')) mustBe(text, theirs)
+}
+
+const sockaddr: Target = {
+  name: 'sockaddr',
+  share: 100,
+  inputs: fc.tuple(fc.constantFrom([2, 0], [10, 0]), fc.uint8Array({ minLength: 2, maxLength: 6 }), fc.boolean(), fc.uint8Array({ minLength: 20, maxLength: 120 }))
+    .map(([family, head, isMapped, rest]) => bytes(...family, ...head, ...isMapped ? mapped : [], ...rest)),
+  tokens: [bytes(...new Array<number>(10).fill(0), 255, 255), bytes(10, 0), bytes(2, 0)],
+  check (input, guard) {
+    // The kernel's answers always have 128 bytes, behind which nothing may be read.
+    const answer = new Uint8Array(128)
+    answer.set(input.subarray(0, 128))
+    const packet = bufferOf(answer)
+    const family = packet.readUInt16LE(0)
+    const end = family === 2 ? 8 : 24
+    const hex = packet.toString('hex', family === 2 ? 4 : 8, end)
+    const expected = family === 2 || family === 10
+      ? `${textOf(unmapped({ family: family === 2 ? 'IPv4' : 'IPv6', value: BigInt(`0x${hex}`) }))} ${packet.readUInt16BE(2)}`
+      : 'untouched'
+    for (const given of [guard(answer.subarray(0, end)), answer]) {
+      Object.assign(into, untouched)
+      const decoded = decodeSockaddr(given, family, into)
+      mustBe(decoded ? shown(into) : shown(into) === shown(untouched) ? 'untouched' : shown(into), expected)
+    }
+    if (expected !== 'untouched') mustBeCanonical(formatAddress(into), plainOf(into))
+  }
+}
+const untouched: Endpoint = { ...createEndpoint(), family: 'IPv6', w1: 7, port: 9 }
+const mapped = [...new Array<number>(10).fill(0), 255, 255]
+
+/** The same bytes with an end that is guarded, and with others behind them that tell whoever reads on. */
+function views (input: Uint8Array, guard: (input: Uint8Array) => Uint8Array): Uint8Array[] {
+  return [guard(input), ...[6, 255].map((tail) => {
+    const longer = new Uint8Array(input.length + 64).fill(tail)
+    longer.set(input)
+    return longer
+  })]
+}
+
+const format = (kind: number, family: ToaFormat['family'], position: ToaFormat['position']): ToaFormat =>
+  ({ kind, length: family === 'IPv4' ? 8 : 20, family, position })
+const formats: ReadonlyArray<ReadonlyArray<ToaFormat>> = [
+  ...new Set(Object.values(toaPresets).map(({ formats }) => formats)),
+  [format(254, 'IPv4', 'last')],
+  [format(200, 'IPv4', 'last'), format(254, 'IPv6', 'first'), format(253, 'IPv6', 'last'), { ...format(254, 'IPv4', 'first'), length: 12 }]
+]
+
+const optionTokens = [
+  bytes(254, 8, 0, 80, 203, 0, 113, 7), bytes(200, 8, 0, 80, 203, 0, 113, 7), bytes(254, 8, 0xf9, 0x89, 1, 2, 3, 4),
+  bytes(253, 6, 0xe2, 0xd4, 0xc3, 0xd9), bytes(253, 20, 0, 80, ...mapped, 203, 0, 113, 7), bytes(254, 20, 0, 80, ...new Array<number>(16).fill(1)),
+  bytes(1, 1, 1, 1), bytes(0), bytes(2, 4, 5, 180)
+]
+
+const toa: Target = {
+  name: 'toa',
+  share: 200,
+  inputs: tcpOptions,
+  tokens: optionTokens,
+  check (input, guard) {
+    const given = views(input, guard)
+    for (const [i, each] of formats.entries()) {
+      // With and without payload by turns: it concerns the reason alone.
+      const payload = (i + input.length) % 3 === 0
+      const expected = plainToa(bufferOf(input), payload, each)
+      for (const bytes of given) mustBe(findToa(bytes, 0, input.length, payload, each, into) ?? shown(into), expected)
+    }
+  }
+}
+
+const savedSyn: Target = {
+  name: 'saved-syn',
+  share: 200,
+  inputs: packet,
+  tokens: [...optionTokens, bytes(6), bytes(0x45), bytes(0x60), bytes(44, 0), bytes(51, 1), bytes(60, 0), bytes(43, 0)],
+  check (input, guard) {
+    const whole = bufferOf(input)
+    const segment = plainTcp(whole)
+    const sender = plainSender(whole)
+    const end = segment && Math.min(Math.max(20, (segment.readUInt8(12) >> 4) * 4), segment.length)
+    const claims = formats.map((each) => segment && plainToa(segment.subarray(20, end), plainHasPayload(whole), each))
+    for (const bytes of views(input, guard)) {
+      Object.assign(into, untouched)
+      mustBe(decodeSavedSyn(bytes, input.length, into) ? shown(into) : undefined, sender)
+      if (sender === undefined) mustBe(shown(into), shown(untouched))
+      const tcp = tcpHeaderAt(bytes, input.length)
+      mustBe(String(tcp), String(segment === undefined ? -1 : input.length - segment.length))
+      if (tcp < 0) continue
+      for (const [i, each] of formats.entries()) {
+        const reason = findToa(bytes, tcp + 20, tcpOptionsEnd(bytes, input.length, tcp), hasPayload(bytes, tcp), each, into)
+        mustBe(reason ?? shown(into), claims[i])
+      }
+    }
+  }
+}
+
+const netlink: Target = {
+  name: 'netlink',
+  share: 120,
+  inputs: answers,
+  tokens: [bytes(20, 0, 2, 0), bytes(3, 0, 2, 0), bytes(2, 0, 0, 0), bytes(88, 0, 0, 0), bytes(16, 0, 0, 0), bytes(255, 255, 255, 255), bytes(...mapped)],
+  check (input) {
+    const expected = plainAnswers(bufferOf(input))
+    for (const bytes of views(input, (bytes) => bytes)) {
+      const found: string[] = []
+      const rest = decodeAnswers(bytes, input.length, into, (cookie) => { found.push(`${cookie} ${shown(into)}`) })
+      mustBe([rest, ...found].join(), [expected.rest, ...expected.found].join())
+    }
+  }
+}
+
+/** The sender on the first line, then the header's lines. */
+function headerTarget (name: Header, plain: (lines: readonly string[]) => string[]): Target {
+  return {
+    name,
+    share: 110,
+    inputs: fc.tuple(canonical, fc.array(fc.oneof({ weight: 4, arbitrary: headers[name] }, { weight: 1, arbitrary: noise }), { maxLength: 3 }))
+      .map(([peer, lines]) => latin1([peer, ...lines].join('\n'))),
+    tokens: [
+      '10.0.0.1', '[fd00::1]', '"[fd00::1]:80"', '203.0.113.7', '::ffff:10.0.0.1', 'for=', ';', ',', ', ', '"', '\\', '\\"', ':', '%', '=', '\n', ' ', '\t', 'unknown', '[', ']'
+    ].map(latin1),
+    check (input) {
+      const [first = '', ...lines] = textIn(input).split('\n')
+      const peer = parsePlain(first) === undefined ? '10.0.0.1' : first
+      const { address = '', port, reason, source, family, trust: judged, via } = walked(peer, trust, name, lines)
+      const [expected, ...rest] = plainWalk(peer, plain(lines))
+      mustBe([plainAddress(address), port ?? '', reason, source].join(), [expected, ...rest].join())
+      if (source === 'forwarded') {
+        mustBeCanonical(address, parsePlain(expected) as Plain)
+        mustBe([family, judged, via?.address].join(), [parsePlain(expected)?.family, 'trusted', peer].join())
+      }
+      // Nobody reads more hops than there can be entries.
+      const hops = [...hopsOf[name](lines.flatMap((line) => [name, line]))].length
+      assert(hops <= input.length, `${hops} hops in ${input.length} bytes`)
+    }
+  }
+}
+
+/** An entry a line. */
+const ranges: Target = {
+  name: 'ranges',
+  share: 30,
+  inputs: fc.tuple(list, fc.nat()).map(([ranges, style]) => latin1(ranges.map((range, i) => written(range, style + i)).join('\n'))),
+  tokens: ['::ffff:', '::', '/', '/0', '/96', '/128', '/32', '\n', 'loopback', '\nlinklocal\n', 'uniquelocal', '%', '0', '10.0.0.0/8', '.', ':'].map(latin1),
+  check (input) {
+    const entries = textIn(input).split('\n').slice(0, 12)
+    const right = entries.filter((entry) => {
+      const expected = plainRange(entry)
+      let error
+      try {
+        compileRanges([entry], 'list')
+      } catch (thrown) {
+        error = thrown as Error & { code?: string }
+      }
+      mustBe(error?.code, expected === undefined ? 'FST_REAL_IP_INVALID_OPTION' : undefined)
+      if (error !== undefined) assert(error.message.includes(`'list' has ${JSON.stringify(entry)}: `), error.message)
+      return expected !== undefined
+    })
+    const { includes } = compileRanges(right, 'list')
+    const networks = right.flatMap((entry) => plainRange(entry) ?? [])
+    for (const { network: { family, value }, prefix } of networks) {
+      const size = 1n << bitsOf({ family }) - BigInt(prefix)
+      for (const at of [value - 1n, value, value + size - 1n, value + size]) {
+        const probe = { family, value: BigInt.asUintN(Number(bitsOf({ family })), at) }
+        const expected = networks.some(({ network, prefix }) => within(probe, network, prefix))
+        mustBe(`${textOf(probe)} ${includes(addressOf(probe))}`, `${textOf(probe)} ${expected}`)
+      }
+    }
+  }
+}
+
+const address: Target = {
+  name: 'address',
+  share: 100,
+  inputs: fc.tuple(anyAddress, fc.nat({ max: 3 })).map(([plain, style]) => latin1(
+    style === 0 ? textOf(plain) : style === 1 ? formatAddress(addressOf(plain)) : style === 2 ? textOf(plain).toUpperCase() : `::ffff:${textOf(plain)}`)),
+  tokens: ['::', ':', '.', '0', '00', '256', 'ffff', '::ffff:', '1.2.3.4', '%', '%eth0', ' ', '\0', '[', ']', '/8', 'g', '-', '+', '0x', '1e1'].map(latin1),
+  check (input) {
+    const text = textIn(input)
+    const plain = parsePlain(text)
+    const parsed = parseAddress(text)
+    mustBe(parsed && textOf(plainOf(parsed)), plain && textOf(unmapped(plain)))
+    if (parsed !== undefined) mustBeCanonical(formatAddress(parsed), unmapped(plain as Plain))
+    const zoneless = parsePlain(text.split('%')[0] as string)
+    const canonical = canonicalAddress(text)
+    mustBe(canonical && plainAddress(canonical), zoneless && textOf(unmapped(zoneless)))
+  }
+}
+
+/** JSON, in which { "$": "undefined" } and the like are what JSON has no word for. */
+const options: Target = {
+  name: 'options',
+  share: 30,
+  inputs: anyOptions.map((given) => latin1(JSON.stringify(given))),
+  mutate: (input, random) => latin1(JSON.stringify(mutateOptions(readJson(input) ?? {}, random))),
+  check (input) {
+    const given = revive(readJson(input))
+    if (typeof given !== 'object' || given === null) return
+    const expected = plainOptions(given as Record<string, unknown>)
+    let checked
+    try {
+      checked = checkOptions(given)
+    } catch (error) {
+      const { code, message } = error as Error & { code?: string }
+      mustBe(`${code} ${error instanceof TypeError} ${expected === undefined}`, 'FST_REAL_IP_INVALID_OPTION true true')
+      assert(message.startsWith('fastify-real-ip: ') && message.length > 30, message)
+    }
+    if (checked !== undefined) {
+      assert.deepEqual(checked, expected)
+      const { sources, settings, forwarded, trustedPeers } = checked
+      for (const part of [checked, sources, settings, forwarded, forwarded?.trust, trustedPeers]) assert(typeof part === 'function' || Object.isFrozen(part))
+    }
+    assert.deepEqual(given, revive(readJson(input)), 'the user\'s own object was changed')
+  }
+}
+
+function readJson (input: Uint8Array): Json | undefined {
+  try {
+    return JSON.parse(textIn(input))
+  } catch {
+    return undefined
+  }
+}
+
+export const targets: readonly Target[] = [
+  sockaddr, toa, savedSyn, netlink,
+  headerTarget('x-forwarded-for', plainXForwardedFor), headerTarget('forwarded', plainForwarded),
+  address, ranges, options
+]
