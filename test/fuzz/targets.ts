@@ -13,7 +13,7 @@ import { toaPresets } from '../../lib/toa'
 import type { ToaFormat } from 'fastify-real-ip'
 import { addressOf, anyAddress, bitsOf, type Plain, parsePlain, plainOf, textOf, unmapped, within } from '../trust/plain'
 import { answers, plainAnswers } from '../trust/plain-answers'
-import { canonical, type Header, headers, noise, plainAddress, plainForwarded, plainWalk, plainXForwardedFor, trust, walked } from '../trust/plain-headers'
+import { canonical, type Header, headers, noise, plainAddress, plainForwarded, plainWalk, plainXForwardedFor, walked } from '../trust/plain-headers'
 import { list, plainRange, written } from '../trust/plain-ranges'
 import { options as tcpOptions, packet, plainHasPayload, plainSender, plainTcp, plainToa } from '../trust/plain-syn'
 import { anyOptions, type Json, mutateOptions, plainOptions, revive } from './plain-options'
@@ -174,7 +174,7 @@ function headerTarget (name: Header, plain: (lines: readonly string[]) => string
     check (input) {
       const [first = '', ...lines] = textIn(input).split('\n')
       const peer = parsePlain(first) === undefined ? '10.0.0.1' : first
-      const { address = '', port, reason, source, family, trust: judged, via } = walked(peer, trust, name, lines)
+      const { address = '', port, reason, source, family, trust: judged, via } = walked(peer, name, lines)
       const [expected, ...rest] = plainWalk(peer, plain(lines))
       mustBe([plainAddress(address), port ?? '', reason, source].join(), [expected, ...rest].join())
       if (source === 'forwarded') {

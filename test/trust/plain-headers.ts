@@ -21,12 +21,13 @@ export const base = (address: string | undefined): RealAddress => Object.freeze(
 
 const raw = (header: string, lines: readonly string[]) => ['Host', 'x', ...lines.flatMap((line) => [header, line]), 'X-Other', '198.51.100.9']
 
-export function walked (start: string | undefined, trust: readonly string[], header: Header, lines: readonly string[]): RealAddress {
-  return walk(base(start), compileRanges(trust, 'forwarded.trust'), hopsOf[header](raw(header, lines)))
+export function walked (start: string | undefined, header: Header, lines: readonly string[]): RealAddress {
+  return walk(base(start), proxies, hopsOf[header](raw(header, lines)))
 }
 
 // Few addresses, of which some are trusted.
 export const trust = ['10.0.0.0/8', 'fd00::/8', '192.0.2.1', '2001:db8::1']
+const proxies = compileRanges(trust, 'forwarded.trust')
 const networks = [['10.0.0.0', 8], ['fd00::', 8], ['192.0.2.1', 32], ['2001:db8::1', 128]]
   .map(([text, prefix]) => [parsePlain(text as string)!, prefix as number] as const)
 export const canonical = fc.constantFrom(
