@@ -11,7 +11,22 @@ const AUTHENTICATION = 51
 const octet = fc.nat({ max: 255 })
 const octets = (minLength: number, maxLength: number) => fc.uint8Array({ minLength, maxLength })
 
-const tcp = fc.tuple(octets(12, 12), fc.nat({ max: 15 }), octets(7, 47)).map(([head, words, rest]) => [...head, words << 4, ...rest])
+const kinds = [200, 253, 254]
+const option = fc.oneof(
+  { weight: 3, arbitrary: fc.constant([1]) },
+  { weight: 1, arbitrary: fc.constant([0]) },
+  { weight: 3, arbitrary: fc.tuple(fc.constantFrom(...kinds), octets(2, 2), fc.boolean(), octets(16, 16)).map(([kind, port, long, address]) => [kind, long ? 20 : 8, ...port, ...address].slice(0, long ? 20 : 8)) },
+  // Often the same twice.
+  { weight: 3, arbitrary: fc.tuple(fc.constantFrom(...kinds), fc.constantFrom(1, 2)).map(([kind, last]) => [kind, 8, 0, 80, 203, 0, 113, last]) },
+  { weight: 1, arbitrary: fc.constantFrom([254, 8, 0xf9, 0x89, 1, 2, 3, 4], [253, 20, 0xf9, 0x89, ...new Array(16).fill(1)], [254, 8, 0xe2, 0xd4, 0xc3, 0xd9, 1, 2], [2, 4, 5, 180], [254, 20, ...new Array(8).fill(0), 0, 0, 0, 0, 255, 255, 1, 2, 3, 4].slice(0, 20)) },
+  { weight: 1, arbitrary: octets(1, 6).map((bytes) => [...bytes]) }
+)
+export const options = fc.array(option, { maxLength: 8 }).map((list) => Uint8Array.from(list.flat()).subarray(0, 40))
+
+const anyTcp = fc.tuple(octets(12, 12), fc.nat({ max: 15 }), octets(7, 47)).map(([head, words, rest]) => [...head, words << 4, ...rest])
+const honestTcp = fc.tuple(octets(12, 12), octets(7, 7), options).map(([head, rest, options]) =>
+  [...head, 5 + Math.ceil(options.length / 4) << 4, ...rest, ...options, 0, 0, 0].slice(0, 20 + Math.ceil(options.length / 4) * 4))
+const tcp = fc.oneof(anyTcp, honestTcp)
 const ipv4 = fc.tuple(fc.nat({ max: 15 }), octets(8, 8), fc.oneof(fc.constant(TCP), octet), octets(10, 10), octets(0, 40), tcp)
   .map(([words, head, protocol, rest, options, segment]) =>
     [4 << 4 | words, ...head, protocol, ...rest, ...options.slice(0, Math.max(0, words * 4 - 20)), ...segment])
@@ -25,9 +40,15 @@ const ipv6 = fc.tuple(octets(5, 5), octets(33, 33), fc.array(extension, { maxLen
     })
     return [6 << 4, ...head, types[0]!, ...rest, ...chain, ...segment]
   })
-/** Bytes, and how many of them are said to be there: headers as they are, cut short, with single bytes changed, or noise. */
+/** The same bytes with their number in the IP header. */
+function withTotal (bytes: number[]): number[] {
+  const [at, total] = bytes[0]! >> 4 === 4 ? [2, bytes.length] : [4, bytes.length - 40]
+  return bytes.toSpliced(at, 2, total >> 8, total & 255)
+}
+
+/** Headers as they are, cut short, with single bytes changed, or noise. */
 export const packet = fc.tuple(
-  fc.oneof(ipv4, ipv6, octets(0, 130).map((bytes) => [...bytes])),
+  fc.oneof(ipv4, ipv6, ipv4.map(withTotal), ipv6.map(withTotal), octets(0, 130).map((bytes) => [...bytes])),
   fc.array(fc.tuple(fc.nat(), octet), { maxLength: 2 }),
   fc.oneof(fc.constant(0), fc.nat({ max: 60 }))
 ).map(([bytes, changes, cut]) => {
@@ -77,17 +98,6 @@ export function guarded (bytes: Uint8Array): Uint8Array {
   })
 }
 
-const kinds = [200, 253, 254]
-const option = fc.oneof(
-  { weight: 3, arbitrary: fc.constant([1]) },
-  { weight: 1, arbitrary: fc.constant([0]) },
-  { weight: 3, arbitrary: fc.tuple(fc.constantFrom(...kinds), octets(2, 2), fc.boolean(), octets(16, 16)).map(([kind, port, long, address]) => [kind, long ? 20 : 8, ...port, ...address].slice(0, long ? 20 : 8)) },
-  // Often the same twice.
-  { weight: 3, arbitrary: fc.tuple(fc.constantFrom(...kinds), fc.constantFrom(1, 2)).map(([kind, last]) => [kind, 8, 0, 80, 203, 0, 113, last]) },
-  { weight: 1, arbitrary: fc.constantFrom([254, 8, 0xf9, 0x89, 1, 2, 3, 4], [254, 8, 0xe2, 0xd4, 0xc3, 0xd9, 1, 2], [2, 4, 5, 180], [254, 20, ...new Array(8).fill(0), 0, 0, 0, 0, 255, 255, 1, 2, 3, 4].slice(0, 20)) },
-  { weight: 1, arbitrary: octets(1, 6).map((bytes) => [...bytes]) }
-)
-export const options = fc.array(option, { maxLength: 8 }).map((list) => Uint8Array.from(list.flat()).subarray(0, 40))
 export const format: fc.Arbitrary<ToaFormat> = fc.tuple(fc.constantFrom(...kinds), fc.constantFrom('IPv4', 'IPv6'), fc.constantFrom('first', 'last'))
   .map(([kind, family, position]) => ({ kind, family, length: family === 'IPv4' ? 8 : 20, position }) as ToaFormat)
 
