@@ -25,17 +25,25 @@ t.test('the same seed makes the same cases', async (t) => {
   }
 })
 
-t.test('a failing input is made as small as it can be', async (t) => {
-  const target = { ...targets[0]!, check: (input: Uint8Array) => { if (input.includes(200)) throw new Error('200 is in it') } }
-  let found
+function findingOf (check: (input: Uint8Array) => void, patience?: number): Finding | undefined {
   try {
-    fuzz(target, [], 10_000, 1)
+    fuzz({ ...targets[0]!, name: 'planted', check }, [], 10_000, 1, patience)
   } catch (error) {
-    found = error as Finding
+    if (error instanceof Finding) return error
+    throw error
   }
-  t.ok(found instanceof Finding)
-  t.same([...found!.input], [200])
-  t.equal(found!.message, `${target.name}: 200 is in it`)
+}
+
+t.test('a failing input is made as small as it can be', async (t) => {
+  const found = findingOf((input) => { if (input.includes(200)) throw new Error('200 is in it') })
+  t.same([...found?.input ?? []], [200])
+  t.equal(found?.message, 'planted: 200 is in it')
+})
+
+t.test('what does not end is found', async (t) => {
+  const found = findingOf((input) => { while (input.includes(200)); }, 2000)
+  t.ok(found?.input.includes(200))
+  t.equal(found?.message, 'planted: it does not end')
 })
 
 t.test('whoever reads past the end, or without an end, is found', async (t) => {

@@ -1,3 +1,4 @@
+import { createContext, Script } from 'node:vm'
 import fc from 'fast-check'
 import type { Target } from './targets'
 
@@ -30,20 +31,34 @@ const INPUTS = 100
 /** A Proxy costs more than all the rest, so that one of so many inputs has the guard. */
 const GUARDED = 20
 
+/** So many milliseconds for a batch, which takes a tenth of a second: whoever needs more does not end. */
+const PATIENCE = 60_000
+const batch = new Script('run()')
+
 /** Tries so many cases, of the corpus and of its own; throws a Finding. The same seed makes the same cases. */
-export function fuzz (target: Target, corpus: readonly Uint8Array[], cases: number, seed: number): void {
+export function fuzz (target: Target, corpus: readonly Uint8Array[], cases: number, seed: number, patience = PATIENCE): void {
   const random = generator(seed)
-  for (let done = 0; done < cases;) {
-    const inputs = fc.sample(target.inputs, { numRuns: INPUTS, seed: random(0x7fffffff) })
-    for (const [i, made] of inputs.entries()) {
-      const start = i % 5 === 0 && corpus.length > 0 ? corpus[random(corpus.length)] as Uint8Array : made
-      const guard = i % GUARDED === 0 ? guarded : (input: Uint8Array) => input
-      for (let copy = 0; copy <= COPIES && done < cases; copy++, done++) {
-        const input = copy === 0 ? start : mutate(target, start, inputs[random(INPUTS)] as Uint8Array, random)
-        const error = failure(target, input, guard)
-        if (error !== undefined) throw new Finding(target, ...shrink(target, input, error))
+  let input: Uint8Array = new Uint8Array(0)
+  let done = 0
+  const context = createContext({
+    run () {
+      const inputs = fc.sample(target.inputs, { numRuns: INPUTS, seed: random(0x7fffffff) })
+      for (const [i, made] of inputs.entries()) {
+        const start = i % 5 === 0 && corpus.length > 0 ? corpus[random(corpus.length)] as Uint8Array : made
+        const guard = i % GUARDED === 0 ? guarded : (input: Uint8Array) => input
+        for (let copy = 0; copy <= COPIES && done < cases; copy++, done++) {
+          input = copy === 0 ? start : mutate(target, start, inputs[random(INPUTS)] as Uint8Array, random)
+          const error = failure(target, input, guard)
+          if (error !== undefined) throw new Finding(target, ...shrink(target, input, error))
+        }
       }
     }
+  })
+  try {
+    while (done < cases) batch.runInContext(context, { timeout: patience })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ERR_SCRIPT_EXECUTION_TIMEOUT') throw error
+    throw new Finding(target, input, new Error('it does not end'))
   }
 }
 
