@@ -53,12 +53,17 @@ function mustBeCanonical (text: string | undefined, plain: Plain): void {
   if (family === 'IPv4' || !theirs.includes('.')) mustBe(text, theirs)
 }
 
+/** The first twelve bytes of ::ffff:a.b.c.d. */
+const mapped = [...new Array<number>(10).fill(0), 255, 255]
+/** What an endpoint is before a decoder that may not write to it. */
+const untouched: Endpoint = { ...createEndpoint(), family: 'IPv6', w1: 7, port: 9 }
+
 const sockaddr: Target = {
   name: 'sockaddr',
   share: 100,
   inputs: fc.tuple(fc.constantFrom([2, 0], [10, 0]), fc.uint8Array({ minLength: 2, maxLength: 6 }), fc.boolean(), fc.uint8Array({ minLength: 20, maxLength: 120 }))
     .map(([family, head, isMapped, rest]) => bytes(...family, ...head, ...isMapped ? mapped : [], ...rest)),
-  tokens: [bytes(...new Array<number>(10).fill(0), 255, 255), bytes(10, 0), bytes(2, 0)],
+  tokens: [bytes(...mapped), bytes(10, 0), bytes(2, 0)],
   check (input, guard) {
     // The kernel's answers always have 128 bytes, behind which nothing may be read.
     const answer = new Uint8Array(128)
@@ -78,8 +83,6 @@ const sockaddr: Target = {
     if (expected !== 'untouched') mustBeCanonical(formatAddress(into), plainOf(into))
   }
 }
-const untouched: Endpoint = { ...createEndpoint(), family: 'IPv6', w1: 7, port: 9 }
-const mapped = [...new Array<number>(10).fill(0), 255, 255]
 
 /** The same bytes with an end that is guarded, and with others behind them that tell whoever reads on. */
 function views (input: Uint8Array, guard: (input: Uint8Array) => Uint8Array): Uint8Array[] {
