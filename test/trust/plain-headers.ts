@@ -116,7 +116,7 @@ export function plainWalk (start: string, entries: readonly string[]): [address:
   return [address, port, reason, source]
 }
 
-const port = fc.constantFrom('', ':0', ':1', ':80', ':65535', ':65536', ':100000', ':', ':x', ':-1', ':0080', ': 80', ':80:80')
+const port = fc.constantFrom('', ':0', ':1', ':80', ':65535', ':65536', ':100000', ':', ':x', ':-1', ':0080', ':000080', ': 80', ':80:80')
 const address = fc.oneof(canonical, fc.constantFrom(
   '::ffff:10.0.0.1', '::ffff:203.0.113.7', '2001:DB8:0:0:0:0:0:2', '64:ff9b::192.0.2.1', 'fe80::1%eth0', 'unknown', '_hidden', '_SEVKISEK',
   '<script>', '010.0.0.1', '1.2.3', '1.2.3.4.5', '256.0.0.1', '', '%', '1.2.3.4%1', '::1::', '12345::', '"', "'", '\\'
