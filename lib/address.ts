@@ -70,7 +70,8 @@ export function formatAddress (address: Address): string {
 /** Parses an address without zone; IPv4-mapped IPv6 becomes IPv4. `undefined` for anything else. */
 export function parseAddress (text: string): Address | undefined {
   if (isIP(text) === 0 || text.includes('%')) return undefined
-  const bytes = ipaddr.process(text).toByteArray()
+  // ipaddr.js takes ::a.b.c.d for ::ffff:a.b.c.d.
+  const bytes = ipaddr.process(text.replace(/^::(?=[^:]+$)/, '::0:')).toByteArray()
   const word = (at: number) =>
     (bytes[at] as number) << 24 | (bytes[at + 1] as number) << 16 | (bytes[at + 2] as number) << 8 | (bytes[at + 3] as number)
   return bytes.length === 4

@@ -1,3 +1,4 @@
+import { isMainThread } from 'node:worker_threads'
 import { type Address, formatAddress, sameAddress } from './address'
 import { type Diag, errnoName, type Libc } from './libc'
 import { decodeSavedSyn } from './saved-syn'
@@ -173,8 +174,9 @@ export class TransportPeers {
       const length = diag.receive()
       rest = length > 0 ? decodeAnswers(diag.buffer, length, this.#endpoint, found) : 'broken'
     }
-    // Nothing of this answer may be taken for the next one's.
-    if (rest === 'broken') this.#closeDiag()
+    // Nothing of this answer may be taken for the next one's. And a worker thread can be ended at any time, without a
+    // word, and the descriptor would outlive it.
+    if (rest === 'broken' || !isMainThread) this.#closeDiag()
   }
 
   #dump (): void {

@@ -1,25 +1,13 @@
 import { once } from 'node:events'
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import http2 from 'node:http2'
 import { json } from 'node:stream/consumers'
 import t from 'tap'
 import realIp, { type FastifyRealIpOptions } from 'fastify-real-ip'
+import { netlinkSockets } from './netlink-sockets'
 import { kinds, listen, type Client, type Kind } from '../kinds'
 
 const linux = process.platform === 'linux'
 const crowd = 30
-
-/** How many netlink sockets this process has. */
-function netlinkSockets (): number {
-  const inodes = new Set(readFileSync('/proc/net/netlink', 'utf8').split('\n').slice(1).map((line) => line.trim().split(/\s+/).at(-1)))
-  return readdirSync('/proc/self/fd').filter((fd) => {
-    try {
-      return inodes.has(/^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/self/fd/${fd}`))?.[1])
-    } catch {
-      return false // the folder's own
-    }
-  }).length
-}
 
 /** A client that may be cut off at any time: of HTTP/2 both its socket and its session tell, and it must hear both. */
 async function connect (kind: Kind, port: number, localAddress: string): Promise<Pick<Client, 'localPort' | 'get'> & { close: () => void }> {

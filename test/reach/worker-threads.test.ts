@@ -4,6 +4,7 @@ import { Worker } from 'node:worker_threads'
 import Fastify from 'fastify'
 import t from 'tap'
 import realIp from 'fastify-real-ip'
+import { netlinkSockets } from '../faults/netlink-sockets'
 import { kinds, listen } from '../kinds'
 
 // That several serve side by side is in test/servers.test.ts; here one is terminated in the middle of it.
@@ -44,4 +45,6 @@ t.test('a worker thread is terminated while it has connections; the others and t
     }
   }
   await Promise.all(clients.map(({ client }) => client.close()))
+  // Whether a client on loopback is what it says was asked through one, of each server.
+  if (process.platform === 'linux') t.equal(netlinkSockets(), 1, 'only the main thread has one yet')
 })
