@@ -1,6 +1,8 @@
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
+import tls from 'node:tls'
 import { answer } from './child'
+import { Http2Client } from './http2-client'
 import { IPv4 } from './network'
 
 // A client that does as little as it can, so that the server is what is busy. It knows an answer by its length alone.
@@ -100,12 +102,12 @@ async function requests (target: Target): Promise<void> {
 }
 
 /** `count` requests, each over a connection of its own. */
-async function connections (target: Target): Promise<void> {
-  let left = target.count
+async function oneShots (count: number, open: () => Socket, ready: string): Promise<void> {
+  let left = count
   const one = () => new Promise<void>((resolve, reject) => {
-    const socket = dial(target)
+    const socket = open()
     let answered = false
-    socket.on('connect', () => socket.write(close))
+    socket.on(ready, () => socket.write(close))
     socket.on('data', () => { answered = true })
     socket.on('error', reject)
     socket.on('close', () => answered ? resolve() : reject(new Error('closed without an answer')))
@@ -115,4 +117,19 @@ async function connections (target: Target): Promise<void> {
   }))
 }
 
-answer({ idle, hangUp, askEach, requests, connections })
+const connections = (target: Target) => oneShots(target.count, () => dial(target), 'connect')
+
+/** No session is resumed: each connection has a handshake in full. */
+const handshakes = (target: Target) =>
+  oneShots(target.count, () => tls.connect({ socket: dial(target), rejectUnauthorized: false }), 'secureConnect')
+
+const http2 = new Map<number, Http2Client>()
+
+/** `count` requests over one HTTP/2 connection, which stays open from one time to the next. */
+async function streams (target: Target): Promise<void> {
+  const client = http2.get(target.port) ?? new Http2Client(dial(target), IPv4.from ?? IPv4.host)
+  http2.set(target.port, client)
+  await client.request(target.count)
+}
+
+answer({ idle, hangUp, askEach, requests, connections, handshakes, streams })

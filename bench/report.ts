@@ -7,8 +7,11 @@ export interface Row {
   readonly value?: Estimate
   /** The noise of this run: 1 (0 B) is what a perfect machine would give. */
   readonly control?: Estimate
-  /** At most this. */
+  /** At most this, for the median where nothing else is said. */
   readonly target?: number
+  readonly judgedBy?: 'median' | 'upper end'
+  /** With fewer values the interval says little. */
+  readonly samplesNeeded?: number
   /** Why there is no value. */
   readonly notShown?: string
   /** Absolute times of this machine, which say nothing about another. */
@@ -21,26 +24,29 @@ const CONTROL_OFF = { ratio: 0.015, B: 10 }
 export function formatRow (row: Row): string {
   const head = `  ${row.name.padEnd(66)} `
   if (row.value === undefined) return `${head}not shown: ${row.notShown}`
+  const why = whyNotQuotable(row)
   return head + [
     format(row.value, row.unit).padEnd(24),
     (row.control === undefined ? '' : `control ${format(row.control, row.unit)}`).padEnd(32),
-    verdict(row)
+    row.target === undefined ? '' : `target ≤ ${row.target}${row.judgedBy === 'upper end' ? ' (upper end)' : ''}: ${isMet(row) ? 'met' : 'missed'}`,
+    why === undefined ? '' : `(not quotable: ${why})`
   ].join(' ').trimEnd()
 }
 
-function format ({ median, low, high }: Estimate, unit: Row['unit']): string {
-  const text = (value: number) => unit === 'B' ? value.toFixed(0) : value.toFixed(3)
-  return `${text(median)}${unit === 'B' ? ' B' : ''} [${text(low)}, ${text(high)}]`
+export function format ({ median, low, high }: Estimate, unit: Row['unit']): string {
+  return `${formatNumber(median, unit)}${unit === 'B' ? ' B' : ''} [${formatNumber(low, unit)}, ${formatNumber(high, unit)}]`
 }
 
-function verdict ({ value, control, target, unit }: Row): string {
-  const notes = []
-  if (target !== undefined && value !== undefined) {
-    notes.push(`target ≤ ${target}: ${value.median <= target ? 'met' : 'missed'}`)
-  }
-  if (control !== undefined) {
-    const off = unit === 'B' ? Math.abs(control.median) > CONTROL_OFF.B : Math.abs(control.median - 1) > CONTROL_OFF.ratio
-    if (off) notes.push('(the control is off: too noisy to quote)')
-  }
-  return notes.join(' ')
+export const formatNumber = (value: number, unit: Row['unit']) => unit === 'B' ? value.toFixed(0) : value.toFixed(3)
+
+/** undefined where a value may be quoted. */
+export function whyNotQuotable ({ value, control, unit, samplesNeeded = 1 }: Row): string | undefined {
+  if (value !== undefined && value.samples < samplesNeeded) return `${value.samples} pairs of ${samplesNeeded}`
+  if (control === undefined) return undefined
+  const off = unit === 'B' ? Math.abs(control.median) > CONTROL_OFF.B : Math.abs(control.median - 1) > CONTROL_OFF.ratio
+  return off ? `control ${formatNumber(control.median, unit)}` : undefined
+}
+
+export function isMet ({ value, target = Infinity, judgedBy = 'median' }: Row): boolean {
+  return value !== undefined && (judgedBy === 'upper end' ? value.high : value.median) <= target
 }

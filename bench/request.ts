@@ -1,94 +1,151 @@
 import { start, type Child } from './child'
+import { withVtoa, type Kernel } from './kernel'
 import { IPv4 } from './network'
-import type { Cores, Figure } from './run'
+import type { Row } from './report'
+import type { Cores, Figure, Run } from './run'
+import type { Protocol } from './server'
+import { measureCosts, type Contestant, type Costs } from './slices'
 import { estimate, forthAndBack, median, ratios } from './statistics'
-import { variants } from './variants'
+import { resolvers, sources, withModule } from './variants'
 
 // Fresh processes take their time to warm up, so each session gives several pairs.
-const PAIRS_IN_SESSION = 5
+const PAIRS_IN_SESSION = 10
 
 interface Workload {
   readonly name: string
+  readonly protocol: Protocol
   readonly question: string
   readonly warmUp: number
   readonly slice: number
-  /** by variant */
-  readonly targets: Readonly<Record<string, number>>
+  readonly names: readonly string[]
+  /** asked beside them, in a kernel of their own, and compared to each other */
+  readonly withModule?: readonly string[]
+  /** for the upper end of the interval of ratios to plain, by variant */
+  readonly targets?: Readonly<Record<string, number>>
+  /** the plugin is to cost less than these */
+  readonly dearer?: readonly string[]
 }
 
-/** A slice keeps a server busy for a tenth of a second or so; warm is what no longer gets faster. */
+const names = Object.keys(resolvers)
+const PLUGIN = 'fastify-real-ip'
+const WITH_LIST = 'fastify-real-ip, trustedPeers'
+const others = names.filter((name) => !['plain', 'control', PLUGIN, WITH_LIST].includes(name))
+
+/** A slice keeps a server busy for some hundredths of a second. */
 const workloads: readonly Workload[] = [
-  { name: 'keep-alive', question: 'requests', warmUp: 20_000, slice: 8000, targets: { 'fastify-real-ip': 1.015, 'fastify-real-ip, trustedPeers': 1.015 } },
-  { name: 'one connection per request', question: 'connections', warmUp: 8000, slice: 1500, targets: { 'fastify-real-ip': 1.05 } }
+  {
+    name: 'keep-alive',
+    protocol: 'http',
+    question: 'requests',
+    warmUp: 12_000,
+    slice: 1500,
+    names,
+    targets: { [PLUGIN]: 1.015, [WITH_LIST]: 1.015 },
+    dearer: others
+  },
+  {
+    name: 'one connection per request',
+    protocol: 'http',
+    question: 'connections',
+    warmUp: 3000,
+    slice: 300,
+    names: [...names, ...Object.keys(sources)],
+    withModule: Object.keys(withModule),
+    targets: { [PLUGIN]: 1.05 },
+    dearer: ['request.ip, trustProxy: true']
+  },
+  { name: 'TLS handshake per request', protocol: 'https', question: 'handshakes', warmUp: 300, slice: 30, names },
+  { name: 'HTTP/2 with 100 streams', protocol: 'h2c', question: 'streams', warmUp: 6000, slice: 600, names }
 ]
 
-interface Contestant {
-  readonly name: string
-  readonly server: Child
-  readonly port: number
+/** Of one workload, as fresh processes measured it: side by side on the kernel as it is, and with the module. */
+interface Session {
+  readonly bare: Costs
+  readonly withModule: Costs | undefined
 }
-
-/** CPU per request in microseconds, by workload and variant: a value for each slice there and back. */
-type Costs = Record<string, Record<string, number[]>>
 
 /** Server CPU per request ÷ plain Fastify. */
 export const request: Figure = {
   name: 'request',
   title: 'server CPU per request ÷ plain Fastify',
-  async measure ({ pairs, cores, progress }) {
-    const names = Object.keys(variants)
-    const sessions: Costs[] = []
-    for (let done = 0; done < pairs; done += PAIRS_IN_SESSION) {
-      progress(`${done} of ${pairs} pairs`)
-      sessions.push(await runSession(names, Math.min(PAIRS_IN_SESSION, pairs - done), cores))
-    }
-
-    return workloads.flatMap(({ name: workload, targets }) => {
-      const of = (name: string, costs: Costs) => costs[workload]?.[name] as number[]
-      const overPlain = (name: string) => estimate(sessions.map((costs) => ratios(of(name, costs), of('plain', costs))))
-      const microseconds = (name: string) => median(sessions.flatMap((costs) => of(name, costs)))
-      const control = overPlain('control')
-      return names.filter((name) => name !== 'plain' && name !== 'control').map((name) => ({
-        name: `${workload}: ${name}`,
-        value: overPlain(name),
-        control,
-        ...(targets[name] !== undefined && { target: targets[name] }),
-        absolute: { microseconds: microseconds(name), plainMicroseconds: microseconds('plain') }
-      }))
-    })
+  async measure (run) {
+    const measured = await withVtoa(IPv4.derive, (kernel) => measureAll(run, kernel))
+    return typeof measured === 'string' ? await measureAll(run, measured) : measured
   }
 }
 
-async function runSession (names: string[], pairs: number, cores: Cores | undefined): Promise<Costs> {
+/** `module` is where vtoa answers, or why that cannot be had. */
+async function measureAll ({ pairs, cores, progress }: Run, module: Kernel | string): Promise<Row[]> {
+  const sessions = workloads.map((): Session[] => [])
+  for (let done = 0; done < pairs; done += PAIRS_IN_SESSION) {
+    for (const [i, workload] of workloads.entries()) {
+      progress(`${done} of ${pairs} pairs, ${workload.name}`)
+      sessions[i]?.push(await runSession(workload, Math.min(PAIRS_IN_SESSION, pairs - done), module, cores))
+    }
+  }
+  return workloads.flatMap((workload, i) => {
+    const bare = sessions[i]?.map((session) => session.bare) as Costs[]
+    const rows = [...toRows(workload, workload.names, bare), ...(workload.dearer ?? []).flatMap((other) => toComparison(workload, bare, other))]
+    if (workload.withModule === undefined) return rows
+    const answering = { name: `${workload.name}, vtoa answering` }
+    if (typeof module !== 'string') return [...rows, ...toRows(answering, workload.withModule, sessions[i]?.map((session) => session.withModule) as Costs[])]
+    return [...rows, ...judged(workload.withModule).map((name) => ({ name: `${answering.name}: ${name}`, notShown: module }))]
+  })
+}
+
+const judged = (names: readonly string[]) => names.filter((name) => name !== 'plain' && name !== 'control')
+const of = (name: string, costs: Costs) => costs[name] as number[]
+const over = (sessions: readonly Costs[], name: string, under: string) =>
+  estimate(sessions.map((costs) => ratios(of(name, costs), of(under, costs))))
+const microseconds = (sessions: readonly Costs[], name: string) => median(sessions.flatMap((costs) => of(name, costs)))
+
+function toRows (
+  { name: workload, targets }: Pick<Workload, 'name' | 'targets'>, names: readonly string[], sessions: readonly Costs[]
+): Row[] {
+  const control = over(sessions, 'control', 'plain')
+  return judged(names).map((name) => ({
+    name: `${workload}: ${name}`,
+    value: over(sessions, name, 'plain'),
+    control,
+    samplesNeeded: 100,
+    ...(targets?.[name] !== undefined && { target: targets[name], judgedBy: 'upper end' }),
+    absolute: { microseconds: microseconds(sessions, name), plainMicroseconds: microseconds(sessions, 'plain') }
+  }))
+}
+
+function toComparison ({ name: workload, targets }: Workload, sessions: readonly Costs[], other: string): Row[] {
+  const control = over(sessions, 'control', 'plain')
+  return Object.keys(targets ?? {}).map((name) => ({
+    name: `${workload}: ${name} ÷ ${other}`,
+    value: over(sessions, name, other),
+    control,
+    samplesNeeded: 100,
+    target: 1,
+    judgedBy: 'upper end'
+  }))
+}
+
+async function runSession (workload: Workload, pairs: number, module: Kernel | string, cores: Cores | undefined): Promise<Session> {
+  const { protocol, names } = workload
   const children: Child[] = []
   const fresh = async (...args: Parameters<typeof start>) => {
     const child = await start(...args)
     children.push(child)
     return child
   }
-  try {
-    const client = await fresh('client', [], { core: cores?.client })
+  const contestantsIn = async (names: readonly string[], kernel: Kernel): Promise<Contestant[]> => {
+    const client = await fresh('client', [], { core: cores?.client, cgroup: kernel.clientCgroup })
     const contestants: Contestant[] = []
     for (const name of forthAndBack(names).slice(0, names.length)) {
-      const server = await fresh('server', [name, IPv4.host], { core: cores?.server })
-      contestants.push({ name, server, port: await server.ask<number>('port') })
+      const server = await fresh('server', [name, IPv4.host, protocol], { core: cores?.server, cgroup: kernel.serverCgroup })
+      contestants.push({ name, server, client, target: { ...IPv4, port: await server.ask<number>('port') } })
     }
-    const costs: Costs = {}
-    for (const { name: workload, question, warmUp, slice } of workloads) {
-      const cost: Record<string, number[]> = costs[workload] = Object.fromEntries(names.map((name) => [name, []]))
-      for (const { port } of contestants) await client.ask(question, { ...IPv4, port, count: warmUp })
-      for (let pair = 0; pair < pairs; pair++) {
-        for (const name of names) cost[name]?.push(0)
-        for (const { name, server, port } of forthAndBack(contestants)) {
-          const before = await server.ask<number>('cpu')
-          await client.ask(question, { ...IPv4, port, count: slice })
-          const spent = await server.ask<number>('cpu') - before
-          const values = cost[name] as number[]
-          values[pair] = values[pair] as number + spent / (2 * slice)
-        }
-      }
-    }
-    return costs
+    return contestants
+  }
+  try {
+    const bare = await measureCosts(await contestantsIn(names, {}), workload, pairs)
+    if (workload.withModule === undefined || typeof module === 'string') return { bare, withModule: undefined }
+    return { bare, withModule: await measureCosts(await contestantsIn(workload.withModule, module), workload, pairs) }
   } finally {
     await Promise.all(children.map((child) => child.stop()))
   }

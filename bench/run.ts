@@ -1,15 +1,17 @@
 import { writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
-import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { chooseCores } from './child'
-import { heap } from './heap'
+import { idle } from './idle'
 import { forwarded, log, ranges } from './loops'
 import { IPv4 } from './network'
+import { open } from './open'
 import { policy } from './policy'
 import { read } from './read'
 import { formatRow, type Row } from './report'
 import { request } from './request'
+import { writeDocuments, RESULTS, type Results } from './documents'
+import { startup } from './startup'
 import { syscall } from './syscall'
 
 // npm run bench [-- --only NAME] [-- --pairs N]
@@ -20,7 +22,7 @@ export interface Cores {
 }
 
 export interface Run {
-  /** sessions of `request` */
+  /** of `request`: each variant and plain Fastify, there and back */
   readonly pairs: number
   readonly cores: Cores | undefined
   readonly progress: (done: string) => void
@@ -32,11 +34,14 @@ export interface Figure {
   measure (run: Run): Promise<Row[]>
 }
 
-const figures: readonly Figure[] = [read, policy, syscall, ranges, forwarded, log, request, heap]
-const RESULTS = join(__dirname, '../../bench/results.json')
+// In the order in which they are told.
+const figures: readonly Figure[] = [request, read, policy, syscall, open, idle, startup, ranges, forwarded, log]
+const PAIRS = 100
+// On two cores of a server; the pairs are those of `request`.
+const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {}
 
 async function main (): Promise<void> {
-  const { values } = parseArgs({ options: { only: { type: 'string' }, pairs: { type: 'string', default: '50' } } })
+  const { values } = parseArgs({ options: { only: { type: 'string' }, pairs: { type: 'string', default: String(PAIRS) } } })
   const pairs = Number(values.pairs)
   const chosen = figures.filter(({ name }) => values.only === undefined || values.only === name)
   if (!(pairs >= 1) || !Number.isInteger(pairs) || chosen.length === 0) {
@@ -45,22 +50,26 @@ async function main (): Promise<void> {
   const cores = chooseCores()
   if (cores === undefined) console.log('server and client share their cores: there is no taskset, or only one core')
   if (IPv4.from === undefined) console.log('clients have a loopback address, which costs the plugin a second look: there is no other')
-  console.log('medians [95 % interval] of ratios within this run; the control is the same thing against itself\n')
+  const expected = chosen.reduce((sum, { name }) => sum + (SECONDS[name]?.(pairs) ?? 0), 0)
+  console.log(`about ${Math.ceil(expected / 60)} min; medians [95 % interval] of ratios within this run; the control is the same thing against itself\n`)
 
-  const results: Record<string, Row[]> = {}
+  const measured: Array<Results['figures'][number]> = []
   for (const { name, title, measure } of chosen) {
     const progress = (done: string) => {
       if (process.stdout.isTTY) process.stdout.write(`\r\x1b[K${name}: ${done}`)
     }
-    const rows = results[name] = await measure({ pairs, cores, progress })
+    const start = performance.now()
+    const rows = await measure({ pairs, cores, progress })
+    measured.push({ name, title, rows })
     if (process.stdout.isTTY) process.stdout.write('\r\x1b[K')
-    console.log(`${name}: ${title}`)
+    console.log(`${name}: ${title} (${Math.round((performance.now() - start) / 1000)} s)`)
     for (const row of rows) console.log(formatRow(row))
     console.log()
   }
-  // Figures of different runs do not belong in one file.
-  if (chosen.length === figures.length) {
-    writeFileSync(RESULTS, JSON.stringify({ ...surroundings(cores), pairs, results }, undefined, 2) + '\n')
+  // Figures of different runs do not belong in one file, nor those of a run that only tries things out.
+  if (chosen.length === figures.length && pairs >= PAIRS) {
+    writeFileSync(RESULTS, JSON.stringify({ ...surroundings(cores), pairs, figures: measured } satisfies Results, undefined, 2) + '\n')
+    writeDocuments()
   }
 }
 
@@ -68,7 +77,7 @@ function surroundings (cores: Cores | undefined) {
   return {
     date: new Date().toISOString().slice(0, 10),
     node: process.version,
-    kernel: /^\d+\.\d+(\.\d+)?/.exec(release())?.[0],
+    kernel: /^\d+\.\d+(\.\d+)?/.exec(release())?.[0] ?? '',
     machine: `${process.platform} ${process.arch}, ${cpus().length} × ${cpus()[0]?.model.trim()}`,
     pinned: cores !== undefined
   }

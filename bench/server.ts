@@ -1,14 +1,32 @@
+import { readFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import fastify from 'fastify'
+import fastify, { type FastifyInstance } from 'fastify'
 import { answer } from './child'
 import { variants, type Variant } from './variants'
 
-// A server of one variant: node server.js VARIANT HOST
+// A server of one variant: node server.js VARIANT HOST [PROTOCOL]
 
-async function main ([name, host]: string[]): Promise<void> {
+export type Protocol = 'http' | 'https' | 'h2c'
+
+/** In bytes. */
+export interface Memory {
+  readonly heap: number
+  readonly rss: number
+}
+
+const pem = (name: string) => readFileSync(join(__dirname, '../../test/fixtures', `${name}.pem`))
+
+const create: Readonly<Record<Protocol, (options: object) => unknown>> = {
+  http: (options) => fastify(options),
+  https: (options) => fastify({ ...options, https: { key: pem('key'), cert: pem('cert') } }),
+  h2c: (options) => fastify({ ...options, http2: true })
+}
+
+async function main ([name, host, protocol = 'http']: string[]): Promise<void> {
   const { options = {}, register, address } = variants[name as string] as Variant
-  const app = fastify(options)
+  const app = create[protocol as Protocol](options) as FastifyInstance
   await register?.(app)
   app.get('/', (request, reply) => { reply.send(address(request)) })
   // Room for those who connect faster than they are accepted: a dropped SYN is sent again a second later.
@@ -23,13 +41,14 @@ async function main ([name, host]: string[]): Promise<void> {
     connections: () => new Promise((resolve, reject) => {
       app.server.getConnections((error, count) => error ? reject(error) : resolve(count))
     }),
-    async heap () {
+    async memory (): Promise<Memory> {
       // What is freed late, finalizers and weak references, takes more than one collection.
       for (let i = 0; i < 4; i++) {
         globalThis.gc?.()
         await sleep(20)
       }
-      return process.memoryUsage().heapUsed
+      const { heapUsed, rss } = process.memoryUsage()
+      return { heap: heapUsed, rss }
     }
   })
 }

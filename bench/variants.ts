@@ -1,6 +1,10 @@
-import type { FastifyInstance, FastifyRequest, FastifyServerOptions } from 'fastify'
+import type { FastifyInstance, FastifyPluginCallback, FastifyRequest, FastifyServerOptions } from 'fastify'
 import fastifyRealIp = require('fastify-real-ip')
+import type { FastifyRealIpOptions } from '../types'
 import { IPv4, IPv6 } from './network'
+
+const fastifyIp = require('fastify-ip') as FastifyPluginCallback
+const { getClientIp } = require('request-ip') as { getClientIp (request: FastifyRequest['raw']): string | undefined }
 
 /** A server to measure. All send the same body, and get the same request with an X-Forwarded-For of the same length. */
 export interface Variant {
@@ -11,14 +15,37 @@ export interface Variant {
 
 const client = IPv4.from ?? IPv4.host
 const trustedPeers = [client, IPv6.from ?? IPv6.host]
-export const plain: Variant = { address: () => client }
+const plain: Variant = { address: () => client }
+const plugin = (options: FastifyRealIpOptions = {}): Variant =>
+  ({ register: (app) => app.register(fastifyRealIp, options), address: (request) => request.realIp })
 
-export const variants: Readonly<Record<string, Variant>> = {
-  plain,
-  control: plain,
-  'fastify-real-ip': { register: (app) => app.register(fastifyRealIp), address: (request) => request.realIp },
-  'fastify-real-ip, trustedPeers': {
-    register: (app) => app.register(fastifyRealIp, { trustedPeers }), address: (request) => request.realIp
-  },
-  'trustProxy: true': { options: { trustProxy: true }, address: (request) => request.ip }
+/** Plain Fastify, and once more: what a ratio of the same thing to itself comes to. */
+const baselines: Readonly<Record<string, Variant>> = { plain, control: plain }
+
+/** The plugin as it comes, the rest of what reads an address for each request, and the two with which all are compared. */
+export const resolvers: Readonly<Record<string, Variant>> = {
+  ...baselines,
+  'fastify-real-ip': plugin(),
+  'fastify-real-ip, trustedPeers': plugin({ trustedPeers }),
+  'request.ip': { address: (request) => request.ip },
+  'request.ip, trustProxy: true': { options: { trustProxy: true }, address: (request) => request.ip },
+  'request.ip, trustProxy: list': { options: { trustProxy: trustedPeers }, address: (request) => request.ip },
+  'request-ip': { address: (request) => getClientIp(request.raw) ?? undefined },
+  'fastify-ip': { register: (app) => app.register(fastifyIp), address: (request) => request.ip }
 }
+
+/** Sources that need no module: they differ in what a connection costs, not a request. */
+export const sources: Readonly<Record<string, Variant>> = {
+  "fastify-real-ip, sources: ['getpeername']": plugin({ sources: ['getpeername'] }),
+  "fastify-real-ip, sources: ['getpeername'], trustedPeers": plugin({ sources: ['getpeername'], trustedPeers }),
+  "fastify-real-ip, sources: ['saved-syn'], trustedPeers": plugin({ sources: ['saved-syn'], toa: 'alibaba', trustedPeers })
+}
+
+/** Those that are asked while vtoa answers. */
+export const withModule: Readonly<Record<string, Variant>> = {
+  ...baselines,
+  "fastify-real-ip, sources: ['vtoa']": plugin({ sources: ['vtoa'] }),
+  "fastify-real-ip, sources: ['vtoa'], trustedPeers": plugin({ sources: ['vtoa'], trustedPeers })
+}
+
+export const variants: Readonly<Record<string, Variant>> = { ...resolvers, ...sources, ...withModule }

@@ -1,7 +1,8 @@
 import { start, type Child } from './child'
 import { type Family, IPv4, IPv6 } from './network'
 import type { Cores, Figure } from './run'
-import { estimate, forthAndBack } from './statistics'
+import type { Memory } from './server'
+import { estimate, forthAndBack, median } from './statistics'
 
 const CONNECTIONS = 10_000
 const ROUNDS = 3
@@ -11,15 +12,16 @@ const WARM_UP = 3000
 const targets: Readonly<Record<string, number>> = { 'fastify-real-ip': 100, 'fastify-real-ip, trustedPeers': 220 }
 const names = ['plain', 'control', ...Object.keys(targets)]
 
+/** Per connection. */
 interface Bytes {
-  readonly idle: number
-  readonly asked: number
+  readonly idle: Memory
+  readonly asked: Memory
 }
 
-/** Heap per idle connection over plain Fastify, after a collection. Each round has fresh processes. */
-export const heap: Figure = {
-  name: 'heap',
-  title: `heap per idle connection over plain Fastify, ${CONNECTIONS} connections`,
+/** Heap per idle connection over plain Fastify, and RSS ÷ its RSS, after a collection. Each round has fresh processes. */
+export const idle: Figure = {
+  name: 'idle',
+  title: `memory per idle connection over plain Fastify, ${CONNECTIONS.toLocaleString('en')} connections`,
   async measure ({ progress, cores }) {
     const rows = []
     for (const network of [IPv4, IPv6]) {
@@ -28,24 +30,36 @@ export const heap: Figure = {
       for (let round = 0; round < ROUNDS; round++) {
         progress(`${family}, ${round + 1} of ${ROUNDS} rounds`)
         for (const name of forthAndBack(names).slice(0, names.length)) {
-          bytes[name]?.push(await heapPerConnection(name, network, cores))
+          bytes[name]?.push(await memoryPerConnection(name, network, cores))
         }
       }
-      const overPlain = (name: string, when: keyof Bytes) => estimate((bytes[name] as Bytes[]).map(
-        (round, i) => [round[when] - (bytes['plain']?.[i] as Bytes)[when]]))
+      const all = (name: string) => bytes[name] as Bytes[]
+      const more = (name: string, when: keyof Bytes) => estimate(all(name).map(
+        (round, i) => [round[when].heap - (all('plain')[i] as Bytes)[when].heap]))
+      const rss = (name: string) => estimate(all(name).map(({ idle }, i) => [idle.rss / (all('plain')[i] as Bytes).idle.rss]))
+      const absolute = (name: string, what: keyof Memory) => ({
+        bytes: Math.round(median(all(name).map(({ idle }) => idle[what]))),
+        plainBytes: Math.round(median(all('plain').map(({ idle }) => idle[what])))
+      })
       for (const [name, target] of Object.entries(targets)) {
         const under = name.replace('fastify-real-ip', family)
         rows.push({
-          name: `${under}, never asked`,
+          name: `heap, ${under}, never asked`,
           unit: 'B' as const,
-          value: overPlain(name, 'idle'),
-          control: overPlain('control', 'idle'),
-          target
+          value: more(name, 'idle'),
+          control: more('control', 'idle'),
+          target,
+          absolute: absolute(name, 'heap')
         }, {
-          name: `${under}, request.realIp asked once`,
+          name: `heap, ${under}, request.realIp asked once`,
           unit: 'B' as const,
-          value: overPlain(name, 'asked'),
-          control: overPlain('control', 'asked')
+          value: more(name, 'asked'),
+          control: more('control', 'asked')
+        }, {
+          name: `RSS, ${under}, ratio`,
+          value: rss(name),
+          control: rss('control'),
+          absolute: absolute(name, 'rss')
         })
       }
     }
@@ -53,7 +67,7 @@ export const heap: Figure = {
   }
 }
 
-async function heapPerConnection (
+async function memoryPerConnection (
   name: string, { host, from }: Family, cores: Cores | undefined
 ): Promise<Bytes> {
   const children: Child[] = []
@@ -64,7 +78,6 @@ async function heapPerConnection (
     children.push(client)
     const target = { port: await server.ask<number>('port'), host, from }
 
-    const perConnection = async (base: number) => (await server.ask<number>('heap') - base) / CONNECTIONS
     const accepted = async (count: number) => {
       while (await server.ask<number>('connections') !== count);
     }
@@ -72,12 +85,16 @@ async function heapPerConnection (
     await client.ask('askEach', target)
     await client.ask('hangUp', target)
     await accepted(0)
-    const base = await server.ask<number>('heap')
+    const base = await server.ask<Memory>('memory')
+    const perConnection = async (): Promise<Memory> => {
+      const { heap, rss } = await server.ask<Memory>('memory')
+      return { heap: (heap - base.heap) / CONNECTIONS, rss: (rss - base.rss) / CONNECTIONS }
+    }
     await client.ask('idle', { ...target, count: CONNECTIONS })
     await accepted(CONNECTIONS)
-    const idle = await perConnection(base)
+    const idle = await perConnection()
     await client.ask('askEach', target)
-    return { idle, asked: await perConnection(base) }
+    return { idle, asked: await perConnection() }
   } finally {
     await Promise.all(children.map((child) => child.stop()))
   }

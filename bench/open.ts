@@ -1,0 +1,75 @@
+import { spawnSync } from 'node:child_process'
+import { start, type Child } from './child'
+import { IPv4 } from './network'
+import type { Row } from './report'
+import type { Cores, Figure } from './run'
+import { measureCosts, type Contestant, type Costs } from './slices'
+import { estimate, median, ratios } from './statistics'
+
+const FEW = 100
+const MANY = 15_000
+// For what a process has open besides its connections.
+const FILES = MANY + 500
+const SESSIONS = 5
+const PAIRS_IN_SESSION = 10
+const FLAT = 1.1
+const work = { question: 'connections', warmUp: 3000, slice: 300 }
+
+const names = ['plain', 'fastify-real-ip', 'fastify-real-ip, trustedPeers']
+
+/** Server CPU of a new connection, with a request on it, while many others are open ÷ while few are. */
+export const open: Figure = {
+  name: 'open',
+  title: `server CPU of one more connection with ${MANY.toLocaleString('en')} open ÷ with ${FEW} open`,
+  async measure ({ cores, progress }) {
+    const limit = Number(spawnSync('sh', ['-c', 'ulimit -Hn'], { encoding: 'utf8' }).stdout)
+    if (limit < FILES) return names.map((name) => ({ name, notShown: `a process may have no more than ${limit} files open` }))
+    const sessions: Costs[] = []
+    for (let session = 0; session < SESSIONS; session++) {
+      progress(`${session} of ${SESSIONS} sessions`)
+      sessions.push(await runSession(cores))
+    }
+    const of = (name: string, costs: Costs) => costs[name] as number[]
+    const ratio = (over: string, under: string) => estimate(sessions.map((costs) => ratios(of(over, costs), of(under, costs))))
+    const microseconds = (name: string) => median(sessions.flatMap((costs) => of(name, costs)))
+    const control = ratio(`plain, ${FEW}, again`, `plain, ${FEW}`)
+    return [
+      ...names.map((name): Row => ({
+        name,
+        value: ratio(`${name}, ${MANY}`, `${name}, ${FEW}`),
+        control,
+        ...(name !== 'plain' && { target: FLAT }),
+        absolute: { microseconds: microseconds(`${name}, ${MANY}`), withFewMicroseconds: microseconds(`${name}, ${FEW}`) }
+      })),
+      ...names.slice(1).flatMap((name) => [FEW, MANY].map((count) => ({
+        name: `${name} ÷ plain, both with ${count.toLocaleString('en')} open`, value: ratio(`${name}, ${count}`, `plain, ${count}`), control
+      })))
+    ]
+  }
+}
+
+async function runSession (cores: Cores | undefined): Promise<Costs> {
+  const children: Child[] = []
+  const fresh = async (script: string, args: string[], core: number | undefined) => {
+    const child = await start(script, args, { core })
+    children.push(child)
+    return child
+  }
+  try {
+    const client = await fresh('client', [], cores?.client)
+    const contestants: Contestant[] = []
+    const add = async (name: string, count: number, again = '') => {
+      const server = await fresh('server', [name, IPv4.host], cores?.server)
+      const target = { ...IPv4, port: await server.ask<number>('port') }
+      // A process of its own each, for the limit of open files is one of processes.
+      const holder = await fresh('client', [], cores?.client)
+      await holder.ask('idle', { ...target, count })
+      contestants.push({ name: `${name}, ${count}${again}`, server, client, target })
+    }
+    for (const name of names) for (const count of [FEW, MANY]) await add(name, count)
+    await add('plain', FEW, ', again')
+    return await measureCosts(contestants, work, PAIRS_IN_SESSION)
+  } finally {
+    await Promise.all(children.map((child) => child.stop()))
+  }
+}

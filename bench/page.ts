@@ -1,0 +1,92 @@
+import type { Results } from './documents'
+import { format, isMet, type Row, whyNotQuotable } from './report'
+
+// docs/performance.md and the README's sentence, from a complete run's results and nothing else.
+
+const PLUGIN = 'fastify-real-ip'
+/** Each with the row that it is about. */
+const SENTENCE: ReadonlyArray<readonly [figure: string, row: string, where: string]> = [
+  ['request', `keep-alive: ${PLUGIN}`, 'a request on a kept connection'],
+  ['request', `one connection per request: ${PLUGIN}`, 'one connection per request']
+]
+
+export function writePage (results: Results): string {
+  const { date, node, kernel, machine, pinned, pairs, figures } = results
+  return `# Performance
+
+<!-- Generated from bench/results.json by npm run docs:performance. -->
+
+What one run of \`npm run bench\` measured, on ${date}: ${machine}, Linux ${kernel}, Node.js ${node}, ${pinned
+    ? 'server and client on a core each'
+    : 'server and client sharing their cores'}, ${pairs} pairs for each request figure. Absolute times say nothing about
+another machine; ratios within one run say more. Each is a median with its 95 % interval, a bootstrap over fresh processes.
+
+- Slices of work are interleaved forth and back, in an order that differs each time.
+- The control is the same thing against itself: the run's own noise. Where it is further than 1.5 % (10 B) from the truth,
+  the figure is not quoted.
+- A target is held against the upper end of the interval where it says so, else against the median.
+- \`npm run bench -- --only NAME\` repeats one figure, and writes nothing down.
+
+![${altOf(results)}](../bench/chart.svg)
+
+${figures.map(({ name, title, rows }) => `## \`${name}\`
+
+${NOTES[name] === undefined ? '' : `${NOTES[name]}\n\n`}${writeTable(title, rows)}`).join('\n')}`
+}
+
+const NOTES: Readonly<Record<string, string>> = {
+  request: `CPU of the server's process per request, \`process.cpuUsage()\`, over what plain Fastify takes for the same requests
+in the same run. Each handler reads its address and answers with it; that of plain Fastify answers with a constant of the same
+length. Every request has an \`X-Forwarded-For\`, so that those who read it find one. A connection is read once: sources
+differ where there is one for each request. The clients come from an address that is not loopback. \`'vtoa'\` is the kernel lab's
+stand-in, compared to plain Fastify in the same kernel; \`'nat64'\` is not shown: it makes the same system call as \`'vtoa'\`.
+Rows with ÷ compare two of the same run: below 1 the plugin costs less.`,
+  open: 'Each new connection carries one request. The number beside `plain` is Node.js itself.',
+  idle: `After a collection. The first 3,000 connections, which make what is made once, are not counted. RSS is compared
+as a ratio: pages come in fours of kilobytes.`,
+  startup: 'A fresh process each time; what Node.js takes to start is not in it. The request is sent by the process itself.',
+  syscall: 'The C loop is the physical limit: the same call on the same socket, in the same process.'
+}
+
+function writeTable (title: string, rows: readonly Row[]): string {
+  const cells = rows.map((row) => [row.name, valueOf(row), row.control === undefined ? '' : format(row.control, row.unit), targetOf(row)])
+  return [
+    `| ${title} | median [95 % interval] | control | target |`,
+    '|---|---|---|---|',
+    ...cells.map((row) => `| ${row.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`),
+    ''
+  ].join('\n')
+}
+
+function valueOf (row: Row): string {
+  if (row.value === undefined) return `not shown: ${row.notShown}`
+  const why = whyNotQuotable(row)
+  return why === undefined ? format(row.value, row.unit) : `not quotable: ${why}`
+}
+
+function targetOf (row: Row): string {
+  const { target, judgedBy, unit, value } = row
+  if (target === undefined) return ''
+  const limit = `≤ ${target}${unit === 'B' ? ' B' : ''}${judgedBy === 'upper end' ? ' (upper end)' : ''}`
+  if (value === undefined || whyNotQuotable(row) !== undefined) return `${limit}: not judged`
+  return `${limit}: ${isMet(row) ? 'met' : '**missed**'}`
+}
+
+export const rowOf = ({ figures }: Results, figure: string, row: string) =>
+  figures.find(({ name }) => name === figure)?.rows.find(({ name }) => name === row)
+
+export function writeReadmeBlock (results: Results): string {
+  return `![${altOf(results)}](bench/chart.svg)
+
+${altOf(results)}.
+Everything else, with the controls and what missed its target: [docs/performance.md](docs/performance.md).
+`
+}
+
+function altOf (results: Results): string {
+  const parts = SENTENCE.map(([figure, name, where]) => {
+    const row = rowOf(results, figure, name)
+    return `${where} ${row === undefined ? 'not shown' : valueOf(row)}`
+  })
+  return `Server CPU ÷ plain Fastify, median [95 % interval]: ${parts.join(', ')}`
+}
