@@ -13,7 +13,7 @@ const FILES = MANY + 500
 const SESSIONS = 5
 const PAIRS_IN_SESSION = 10
 const FLAT = 1.1
-const work = { question: 'connections', warmUp: 3000, slice: 300 }
+const work = { question: 'connections', warmUp: 10_000, slice: 300 }
 
 const names = ['plain', 'fastify-real-ip', 'fastify-real-ip, trustedPeers']
 

@@ -47,15 +47,15 @@ const workloads: readonly Workload[] = [
     name: 'one connection per request',
     protocol: 'http',
     question: 'connections',
-    warmUp: 3000,
+    warmUp: 10_000,
     slice: 300,
     names: [...names, ...Object.keys(sources)],
     withModule: Object.keys(withModule),
     targets: { [PLUGIN]: 1.05 },
     dearer: ['request.ip, trustProxy: true']
   },
-  { name: 'TLS handshake per request', protocol: 'https', question: 'handshakes', warmUp: 300, slice: 30, names },
-  { name: 'HTTP/2 with 100 streams', protocol: 'h2c', question: 'streams', warmUp: 6000, slice: 600, names }
+  { name: 'TLS handshake per request', protocol: 'https', question: 'handshakes', warmUp: 800, slice: 30, names },
+  { name: 'HTTP/2 with 100 streams', protocol: 'h2c', question: 'streams', warmUp: 10_000, slice: 600, names }
 ]
 
 /** Of one workload, as fresh processes measured it: side by side on the kernel as it is, and with the module. */

@@ -1,0 +1,74 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { generate, type Results } from '../../bench/documents'
+import type { Row } from '../../bench/report'
+import { project } from './markdown'
+
+// What the documents say of speed is what a run wrote down, and nothing else.
+
+const read = (path: string) => readFileSync(join(project, path), 'utf8')
+const readme = read('README.md')
+const results = JSON.parse(read('bench/results.json')) as Results
+
+t.test('docs/performance.md, bench/chart.svg and the README are what bench/results.json makes them', async (t) => {
+  const generated = Object.entries(generate(results, readme))
+  t.same(generated.map(([path]) => path), ['docs/performance.md', 'bench/chart.svg', 'README.md'])
+  for (const [path, text] of generated) t.equal(read(path), text, `${path}: npm run docs:performance`)
+})
+
+t.test('every figure and every row of the run is told', async (t) => {
+  const page = read('docs/performance.md')
+  t.ok(results.figures.length > 5)
+  for (const { name, rows } of results.figures) {
+    t.ok(page.includes(`## \`${name}\``), name)
+    for (const row of rows) t.ok(page.includes(`| ${row.name} |`), row.name)
+  }
+})
+
+const value = { median: 1.004, low: 0.998, high: 1.014, samples: 100 }
+const control = { ...value, median: 1.001 }
+const quoted: Row = { name: 'keep-alive: fastify-real-ip', value, control, samplesNeeded: 100, target: 1.015, judgedBy: 'upper end' }
+
+/** The page's line, the chart and the README for a run with this row. */
+function tell (row: Row): { readonly line: string | undefined, readonly chart: string, readonly readme: string } {
+  const made = generate({ ...results, figures: [{ name: 'request', title: 'CPU', rows: [row] }] }, readme)
+  const line = made['docs/performance.md']?.split('\n').find((line) => line.startsWith('| keep-alive'))
+  return { line, chart: made['bench/chart.svg'] as string, readme: made['README.md'] as string }
+}
+
+t.test('a figure is told with its interval, its control and its target', async (t) => {
+  const { line, chart, readme } = tell(quoted)
+  t.equal(line, '| keep-alive: fastify-real-ip | 1.004 [0.998, 1.014] | 1.001 [0.998, 1.014] | ≤ 1.015 (upper end): met |')
+  t.match(chart, '>1.004</text>')
+  t.match(readme, 'a request on a kept connection 1.004 [0.998, 1.014]')
+})
+
+t.test('a target is held against the upper end where the row says so', async (t) => {
+  const wider = { ...quoted, value: { ...value, high: 1.016 } }
+  t.match(tell(wider).line, '≤ 1.015 (upper end): **missed** |')
+  t.match(tell({ ...wider, judgedBy: 'median' }).line, '≤ 1.015: met |')
+})
+
+t.test('nothing is quoted of a run that was too noisy or too short, nor judged', async (t) => {
+  const rows: Array<[Row, string]> = [
+    [{ ...quoted, control: { ...control, median: 0.984 } }, 'not quotable: control 0.984'],
+    [{ ...quoted, value: { ...value, samples: 99 } }, 'not quotable: 99 pairs of 100'],
+    [{ name: quoted.name, notShown: 'there is no lab', target: 1 }, 'not shown']
+  ]
+  for (const [row, why] of rows) {
+    const { line, chart, readme } = tell(row)
+    for (const told of [line, chart, readme]) {
+      t.match(told, why)
+      t.notMatch(told, '1.004')
+    }
+    t.match(line, 'not judged')
+  }
+})
+
+t.test('markup in names stays text', async (t) => {
+  const name = 'keep-alive: a < b | c & d'
+  const { line, chart } = tell({ ...quoted, name })
+  t.match(line, 'a < b \\| c & d')
+  t.match(chart, '>a &lt; b | c &amp; d</text>')
+})
