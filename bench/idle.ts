@@ -81,14 +81,16 @@ async function memoryPerConnection (
     const accepted = async (count: number) => {
       while (await server.ask<number>('connections') !== count);
     }
+    // What the first connections leave behind is heap that the next ones use: RSS grows from here.
+    const { rss: atStart } = await server.ask<Memory>('memory')
     await client.ask('idle', { ...target, count: WARM_UP })
     await client.ask('askEach', target)
     await client.ask('hangUp', target)
     await accepted(0)
-    const base = await server.ask<Memory>('memory')
+    const { heap: base } = await server.ask<Memory>('memory')
     const perConnection = async (): Promise<Memory> => {
       const { heap, rss } = await server.ask<Memory>('memory')
-      return { heap: (heap - base.heap) / CONNECTIONS, rss: (rss - base.rss) / CONNECTIONS }
+      return { heap: (heap - base) / CONNECTIONS, rss: (rss - atStart) / CONNECTIONS }
     }
     await client.ask('idle', { ...target, count: CONNECTIONS })
     await accepted(CONNECTIONS)

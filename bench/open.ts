@@ -1,9 +1,9 @@
 import { spawnSync } from 'node:child_process'
-import { start, type Child } from './child'
+import { start, type Child, type Place } from './child'
 import { IPv4 } from './network'
 import type { Row } from './report'
 import type { Cores, Figure } from './run'
-import { measureCosts, type Contestant, type Costs } from './slices'
+import { FULL_YOUNG_GENERATION, measureCosts, type Contestant, type Costs } from './slices'
 import { estimate, median, ratios } from './statistics'
 
 const FEW = 100
@@ -50,19 +50,19 @@ export const open: Figure = {
 
 async function runSession (cores: Cores | undefined): Promise<Costs> {
   const children: Child[] = []
-  const fresh = async (script: string, args: string[], core: number | undefined) => {
-    const child = await start(script, args, { core })
+  const fresh = async (script: string, args: string[], place: Place) => {
+    const child = await start(script, args, place)
     children.push(child)
     return child
   }
   try {
-    const client = await fresh('client', [], cores?.client)
+    const client = await fresh('client', [], { core: cores?.client })
     const contestants: Contestant[] = []
     const add = async (name: string, count: number, again = '') => {
-      const server = await fresh('server', [name, IPv4.host], cores?.server)
+      const server = await fresh('server', [name, IPv4.host], { core: cores?.server, node: FULL_YOUNG_GENERATION })
       const target = { ...IPv4, port: await server.ask<number>('port') }
       // A process of its own each, for the limit of open files is one of processes.
-      const holder = await fresh('client', [], cores?.client)
+      const holder = await fresh('client', [], { core: cores?.client })
       await holder.ask('idle', { ...target, count })
       contestants.push({ name: `${name}, ${count}${again}`, server, client, target })
     }

@@ -40,19 +40,20 @@ in the same run. Each handler reads its address and answers with it; that of pla
 length. Every request has an \`X-Forwarded-For\`, so that those who read it find one. A connection is read once: sources
 differ where there is one for each request. The clients come from an address that is not loopback. \`'vtoa'\` is the kernel lab's
 stand-in, compared to plain Fastify in the same kernel; \`'nat64'\` is not shown: it makes the same system call as \`'vtoa'\`.
-Rows with ÷ compare two of the same run: below 1 the plugin costs less.`,
-  open: 'Each new connection carries one request. The number beside `plain` is Node.js itself.',
-  idle: `After a collection. The first 3,000 connections, which make what is made once, are not counted. RSS is compared
-as a ratio: pages come in fours of kilobytes.`,
+The servers run with
+\`--min-semi-space-size=16\`: else V8 gives some of them a young generation a fraction the size of the others'. Rows with ÷ compare two of the same run: below 1 the plugin costs less.`,
+  open: 'Each new connection carries one request. What `plain` takes more is Node.js and Fastify themselves.',
+  idle: `After a collection. The first 3,000 connections, which make what is made once, are not counted as
+heap. RSS is what the process grew by since it listened, as a ratio: it is too coarse for single bytes.`,
   startup: 'A fresh process each time; what Node.js takes to start is not in it. The request is sent by the process itself.',
   syscall: 'The C loop is the physical limit: the same call on the same socket, in the same process.'
 }
 
 function writeTable (title: string, rows: readonly Row[]): string {
-  const cells = rows.map((row) => [row.name, valueOf(row), row.control === undefined ? '' : format(row.control, row.unit), targetOf(row)])
+  const cells = rows.map((row) => [row.name, valueOf(row), row.control === undefined ? '' : format(row.control, row.unit), targetOf(row), absoluteOf(row)])
   return [
-    `| ${title} | median [95 % interval] | control | target |`,
-    '|---|---|---|---|',
+    `| ${title} | median [95 % interval] | control | target | absolute, median |`,
+    '|---|---|---|---|---|',
     ...cells.map((row) => `| ${row.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`),
     ''
   ].join('\n')
@@ -72,14 +73,25 @@ function targetOf (row: Row): string {
   return `${limit}: ${isMet(row) ? 'met' : '**missed**'}`
 }
 
+/** `{ plainMicroseconds: 12.34 }` as 'plain microseconds 12.3'; none of a row that is not quoted. */
+function absoluteOf (row: Row): string {
+  if (row.value === undefined || whyNotQuotable(row) !== undefined) return ''
+  return Object.entries(row.absolute ?? {}).map(([name, value]) =>
+    `${name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)} ${Number(value.toPrecision(3))}`).join(', ')
+}
+
 export const rowOf = ({ figures }: Results, figure: string, row: string) =>
   figures.find(({ name }) => name === figure)?.rows.find(({ name }) => name === row)
 
 export function writeReadmeBlock (results: Results): string {
-  return `![${altOf(results)}](bench/chart.svg)
+  return `
+## What it costs
+
+![${altOf(results)}](bench/chart.svg)
 
 ${altOf(results)}.
 Everything else, with the controls and what missed its target: [docs/performance.md](docs/performance.md).
+
 `
 }
 
