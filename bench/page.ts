@@ -16,7 +16,8 @@ export function writePage (results: Results): string {
 
 <!-- Generated from bench/results.json by npm run docs:performance. -->
 
-What one run of \`npm run bench\` measured, on ${date}: ${machine}, Linux ${kernel}, Node.js ${node}, ${pinned
+What one run of \`npm run bench\` measured, on ${date}: ${machine}, Linux ${kernel}, Node.js ${node},
+${pinned
     ? 'server and client on a core each'
     : 'server and client sharing their cores'}, ${pairs} pairs for each request figure. Absolute times say nothing about
 another machine; ratios within one run say more. Each is a median with its 95 % interval, a bootstrap over fresh processes.
@@ -41,7 +42,8 @@ length. Every request has an \`X-Forwarded-For\`, so that those who read it find
 differ where there is one for each request. The clients come from an address that is not loopback. \`'vtoa'\` is the kernel lab's
 stand-in, compared to plain Fastify in the same kernel; \`'nat64'\` is not shown: it makes the same system call as \`'vtoa'\`.
 The servers run with
-\`--min-semi-space-size=16\`: else V8 gives some of them a young generation a fraction the size of the others'. Rows with ÷ compare two of the same run: below 1 the plugin costs less.`,
+\`--min-semi-space-size=16\`: else V8 gives some of them a young generation a fraction the size of the others'.
+Rows with ÷ compare two of the same run: below 1 the plugin costs less.`,
   open: 'Each new connection carries one request. What `plain` takes more is Node.js and Fastify themselves.',
   idle: `After a collection. The first 3,000 connections, which make what is made once, are not counted as
 heap. RSS is what the process grew by since it listened, as a ratio: it is too coarse for single bytes.`,
