@@ -5,8 +5,8 @@ import { formatNumber, type Row, whyNotQuotable } from './report'
 // read on any page.
 
 const PANELS = ['keep-alive', 'one connection per request']
-const WIDTH = 760
-const LABELS = 250
+const WIDTH = 860
+const LABELS = 360
 const VALUES = 60
 const LINE = 22
 const HEAD = 44
@@ -89,7 +89,7 @@ function drawPanel (title: string, rows: readonly Row[], top: number, { ticks, x
   for (const [i, row] of rows.entries()) {
     const y = top + HEAD + i * LINE + 8
     const name = row.name.slice(title.length + 2)
-    lines.push(`<text x="${MARGIN}" y="${y + 4}"${name.length > 36 ? ` textLength="${LABELS - 10}" lengthAdjust="spacingAndGlyphs"` : ''}>${escape(name)}</text>`)
+    lines.push(`<text x="${MARGIN}" y="${y + 4}">${escape(name)}</text>`)
     if (row.value === undefined || !isDrawn(row)) {
       lines.push(`<text class="faint" x="${at(x(1) + 8)}" y="${y + 4}">${row.value === undefined ? 'not shown' : escape(`not quotable: ${whyNotQuotable(row)}`)}</text>`)
       continue
