@@ -58,17 +58,25 @@ async function runSession (cores: Cores | undefined): Promise<Costs> {
   try {
     const client = await fresh('client', [], { core: cores?.client })
     const contestants: Contestant[] = []
+    const held: Array<{ readonly server: Child, readonly count: number }> = []
     const add = async (name: string, count: number, again = '') => {
       const server = await fresh('server', [name, IPv4.host], { core: cores?.server, node: FULL_YOUNG_GENERATION })
       const target = { ...IPv4, port: await server.ask<number>('port') }
       // A process of its own each, for the limit of open files is one of processes.
       const holder = await fresh('client', [], { core: cores?.client })
       await holder.ask('idle', { ...target, count })
+      held.push({ server, count })
       contestants.push({ name: `${name}, ${count}${again}`, server, client, target })
     }
     for (const name of names) for (const count of [FEW, MANY]) await add(name, count)
     await add('plain', FEW, ', again')
-    return await measureCosts(contestants, work, PAIRS_IN_SESSION)
+    const costs = await measureCosts(contestants, work, PAIRS_IN_SESSION)
+    // Node.js closes what has sent nothing for a minute or so: then the session took too long.
+    for (const { server, count } of held) {
+      const left = await server.ask<number>('connections')
+      if (left < count) throw new Error(`${left} of ${count} connections are still open: this machine is too busy`)
+    }
+    return costs
   } finally {
     await Promise.all(children.map((child) => child.stop()))
   }

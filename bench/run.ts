@@ -43,7 +43,7 @@ const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
   read: () => 120,
   policy: () => 60,
   syscall: () => 40,
-  open: () => 60,
+  open: () => 90,
   idle: () => 100,
   startup: () => 30,
   ranges: () => 20,
