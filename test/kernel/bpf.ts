@@ -11,6 +11,8 @@ export interface Bpf {
   detach (): void
   /** writes the first and only element of an array map */
   update (map: string, value: Uint8Array): void
+  /** of a map of socket storage, what it has of this process's socket `fd`, `length` bytes; undefined: nothing */
+  readOfSocket (map: string, fd: number, length: number): Uint8Array | undefined
   close (): void
 }
 
@@ -24,6 +26,7 @@ interface Libbpf {
   destroyLink: (link: unknown) => number
   mapFd: (object: unknown, name: string) => number
   updateMap: (fd: number, key: Uint8Array, value: Uint8Array, flags: number) => number
+  lookUp: (fd: number, key: Uint8Array, value: Uint8Array) => number
   close: (object: unknown) => void
   probe: (programType: number, options: null) => number
 }
@@ -54,6 +57,7 @@ function openLibbpf (): Libbpf {
     destroyLink: library.func('int bpf_link__destroy(void *link)'),
     mapFd: library.func('int bpf_object__find_map_fd_by_name(void *object, const char *name)'),
     updateMap: library.func('int bpf_map_update_elem(int fd, const uint8_t *key, const uint8_t *value, uint64_t flags)'),
+    lookUp: library.func('int bpf_map_lookup_elem(int fd, const uint8_t *key, _Out_ uint8_t *value)'),
     close: library.func('void bpf_object__close(void *object)'),
     probe: library.func('int libbpf_probe_bpf_prog_type(int programType, void *options)')
   }
@@ -111,6 +115,11 @@ export function loadBpf (source: string, cgroup: string): Bpf {
     },
     update (map, value) {
       if (lib.updateMap(lib.mapFd(object, map), new Uint8Array(4), value, 0) !== 0) throw new Error(`cannot write ${map}`)
+    },
+    readOfSocket (map, fd, length) {
+      const value = new Uint8Array(length)
+      const key = new Uint8Array(Int32Array.of(fd).buffer)
+      return lib.lookUp(lib.mapFd(object, map), key, value) === 0 ? value : undefined
     },
     close () {
       this.detach()

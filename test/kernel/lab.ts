@@ -5,7 +5,7 @@ import { constants, release } from 'node:os'
 import { join } from 'node:path'
 import { bpfUnavailable, loadBpf, type Bpf } from './bpf'
 import { openOracle, type Oracle } from './oracle'
-import { encodeStamp, type Stamp } from './stamp'
+import { CONNECTION_LEN, decodeStamp, encodeStamp, type Stamp } from './stamp'
 
 export { claimedBy, derivedAddress, type Segment, type Stamp } from './stamp'
 export type { Claim, Oracle, OracleAgain, OracleAsk, OracleRun, OracleTally } from './oracle'
@@ -68,6 +68,10 @@ export interface StampingClient {
   readonly cgroup: string
   /** for connections made from now on; null stamps nothing */
   set (toa: Stamp | null): void
+  /** moves this process into the client's cgroup: its own connections are stamped from now on */
+  enter (): void
+  /** what is written on a connection of this process's, by the kernel's own record; undefined: nothing */
+  claimOf (fd: number): { address: string, port: number | undefined } | undefined
   /** any program, its connections stamped */
   spawn (command: string, args?: readonly string[], options?: SpawnOptions): ChildProcess
   run (command: string, args?: readonly string[], options?: SpawnOptions): Promise<RunResult>
@@ -141,7 +145,7 @@ export async function openLab (): Promise<Lab> {
 
   async function close (): Promise<void> {
     for (const bpf of loaded) bpf.close()
-    if (ownCgroup() === serverCgroup) enter(home!)
+    if (ownCgroup().startsWith(`${root}/`)) enter(home!)
     keeper.ref()
     keeper.stdin.end()
     await keeperEnded
@@ -220,6 +224,11 @@ function createClient (bpf: Bpf, cgroup: string, toa: Stamp | null): StampingCli
     set (toa) {
       bpf.update('stamp_map', encodeStamp(toa))
       stamp = toa
+    },
+    enter () { enter(cgroup) },
+    claimOf (fd) {
+      const connection = bpf.readOfSocket('connections', fd, CONNECTION_LEN)
+      return connection && decodeStamp(connection)
     },
     spawn: spawnHere,
     async run (command, args, options = {}) {

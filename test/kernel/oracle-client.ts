@@ -1,30 +1,17 @@
 // The program behind `client.oracle()`: runs in the client's cgroup and takes orders from the test.
 
 import { once } from 'node:events'
-import * as http from 'node:http'
-import * as http2 from 'node:http2'
 import * as net from 'node:net'
-import { Duplex } from 'node:stream'
-import { text } from 'node:stream/consumers'
-import * as tls from 'node:tls'
 import type { Claim, Ending, OracleAgain, OracleAsk, OracleOrder, OracleReport, OracleRun, OracleTally } from './oracle'
+import { end, halfOfTls, reset, speak, type Speaker } from './speak'
 import { claimedBy, type Stamp } from './stamp'
 
 interface Answer { realIp?: string, port?: number, source?: string }
 
-interface Connection {
+interface Connection extends Speaker<Answer> {
   /** what the client was set to when it was made */
   readonly stamp: Stamp | null
-  readonly raw: net.Socket
-  readonly localPort: number
-  readonly localAddress: string
-  ask (path: string): Promise<Answer>
-  /** resolves with the request on its way and its answer not awaited */
-  send (path: string): Promise<void>
-  end (): void
 }
-
-type Protocol = NonNullable<OracleRun['protocol']>
 
 const SAMPLES_MAX = 5
 
@@ -34,92 +21,14 @@ function newTally (): OracleTally {
   return { connections: 0, answers: 0, right: 0, wrong: 0, errors: 0, abandoned: 0, sources: {}, samples: [], messages: [] }
 }
 
-function startTls (socket: Duplex, protocol: Protocol): tls.TLSSocket {
-  const secure = tls.connect({ socket, rejectUnauthorized: false, ALPNProtocols: [protocol === 'h2' ? 'h2' : 'http/1.1'] })
-  secure.on('error', () => {})
-  return secure
-}
-
-/** Our hello goes out, the server's answer comes in, and nobody reads it. */
-async function halfOfTls (raw: net.Socket, protocol: Protocol): Promise<void> {
-  const wire = new Duplex({
-    read () {},
-    write (chunk, _encoding, done) { raw.write(chunk, done) }
-  })
-  const secure = startTls(wire, protocol)
-  await once(raw, 'data')
-  secure.destroy()
-}
-
-async function speak (raw: net.Socket, protocol: Protocol, stamp: Stamp | null): Promise<Connection> {
-  const { localPort = 0, localAddress = '' } = raw
-  let socket = raw
-  if (protocol === 'https' || protocol === 'h2') {
-    socket = startTls(raw, protocol)
-    await once(socket, 'secureConnect')
-  }
-  const speaker = protocol === 'http' || protocol === 'https' ? speakHttp1(socket) : await speakHttp2(socket)
-  return { stamp, raw, localPort, localAddress, ...speaker }
-}
-
-function speakHttp1 (socket: net.Socket): Pick<Connection, 'ask' | 'send' | 'end'> {
-  const agent = Object.assign(new http.Agent({ keepAlive: true, maxSockets: 1 }), { createConnection: () => socket })
-  const request = (path: string) => http.request({ agent, path, host: 'oracle' })
-  return {
-    async ask (path) {
-      const sent = request(path).end()
-      const [response] = await once(sent, 'response') as [http.IncomingMessage]
-      return JSON.parse(await text(response))
-    },
-    async send (path) {
-      const sent = request(path).on('error', () => {}).end()
-      await once(sent, 'finish')
-    },
-    end () { socket.end() }
-  }
-}
-
-async function speakHttp2 (socket: net.Socket): Promise<Pick<Connection, 'ask' | 'send' | 'end'>> {
-  const session = http2.connect('http://oracle', { createConnection: () => socket })
-  session.on('error', () => {})
-  await once(session, 'connect')
-  return {
-    async ask (path) {
-      return JSON.parse(await text(session.request({ ':path': path })))
-    },
-    async send (path) {
-      session.request({ ':path': path }).on('error', () => {})
-      // frames keep their order: once the ping is answered, the request has been read
-      await new Promise<void>((resolve, reject) => {
-        session.ping(error => error === null ? resolve() : reject(error))
-      })
-    },
-    end () { session.close() }
-  }
-}
-
 async function abandon (raw: net.Socket, options: OracleRun): Promise<void> {
   if (options.abandon === 'tls') {
     await halfOfTls(raw, options.protocol ?? 'http')
   } else if (options.abandon === 'request') {
-    const connection = await speak(raw, options.protocol ?? 'http', null)
+    const connection = await speak(raw, options.protocol ?? 'http')
     await connection.send(options.path ?? '/whoami')
   }
   await reset(raw)
-}
-
-async function reset (raw: net.Socket): Promise<void> {
-  if (raw.closed) return
-  const closed = once(raw, 'close')
-  raw.resetAndDestroy()
-  await closed
-}
-
-async function end (connection: Connection): Promise<void> {
-  if (connection.raw.closed) return
-  const closed = once(connection.raw, 'close')
-  connection.end()
-  await closed
 }
 
 async function finish (connection: Connection, ending: Ending): Promise<void> {
@@ -193,7 +102,7 @@ async function run (options: OracleRun, stamp: Stamp | null): Promise<OracleTall
       await abandon(raw, options)
       tally.abandoned++
     } else {
-      const connection = await speak(raw, options.protocol ?? 'http', stamp)
+      const connection = { stamp, ...await speak<Answer>(raw, options.protocol ?? 'http') }
       await interrogate(connection, options, tally)
       await finish(connection, options.then ?? 'end')
     }

@@ -1,6 +1,7 @@
 import type { ChildProcess, SpawnOptions } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
+import type { Protocol } from './speak'
 import type { Stamp } from './stamp'
 
 export interface Claim { readonly address: string, readonly port?: number }
@@ -31,7 +32,7 @@ export interface OracleRun extends OracleAsk {
   /** default '127.0.0.1' */
   readonly host?: string
   /** default 'http' */
-  readonly protocol?: 'http' | 'https' | 'h2c' | 'h2'
+  readonly protocol?: Protocol
   /** default 1 */
   readonly connections?: number
   /** reset every connection here: as soon as connected, between the two halves of the TLS handshake, or with a request sent */

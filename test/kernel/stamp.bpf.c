@@ -11,11 +11,11 @@
 
 // Both sets of bits are known to stamp.ts.
 enum { ON_SYN = 1, ON_ACK = 2, ON_DATA = 4 };
-enum { WRITE_PORT = 1, WRITE_ADDRESS_V4 = 2, WRITE_ADDRESS_V6 = 4 };
+enum { WRITE_PORT = 1, WRITE_ADDRESS_V4 = 2, WRITE_ADDRESS_V6 = 4, WRITE_NUMBER_V4 = 8, WRITE_NUMBER_V6 = 16 };
 
 struct stamp {
   __u32 on;
-  __u32 derive;      // which fields of the first option are made from the local port
+  __u32 derive;      // which fields of the first option are made from the local port or the connection's number
   __u32 options_len; // of all together
   __u32 options_count;
   __u8 options[OPTIONS_MAX][OPTION_LEN_MAX];
@@ -34,12 +34,43 @@ struct {
   __type(value, struct stamp);
 } stamp_map SEC(".maps");
 
+// Counts on, whatever stamp is set.
+struct numbers {
+  struct bpf_spin_lock lock;
+  __u32 next;
+};
+
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct numbers);
+} number_map SEC(".maps");
+
 struct {
   __uint(type, BPF_MAP_TYPE_SK_STORAGE);
   __uint(map_flags, BPF_F_NO_PREALLOC);
   __type(key, int);
   __type(value, struct connection);
 } connections SEC(".maps");
+
+static __always_inline __u32 next_number(void) {
+  __u32 key = 0;
+  __u32 number;
+  struct numbers *numbers = bpf_map_lookup_elem(&number_map, &key);
+  if (!numbers)
+    return 0;
+  bpf_spin_lock(&numbers->lock);
+  number = numbers->next++;
+  bpf_spin_unlock(&numbers->lock);
+  return number;
+}
+
+static __always_inline void write_number(__u8 *option, __u8 *end_of_address) {
+  __u32 number = bpf_htonl(next_number());
+  __builtin_memcpy(option + 2, (__u8 *)&number + 2, 2);
+  __builtin_memcpy(end_of_address - 3, (__u8 *)&number + 1, 3);
+}
 
 static __always_inline void start_connection(struct bpf_sock_ops *skops) {
   __u32 key = 0;
@@ -60,6 +91,10 @@ static __always_inline void start_connection(struct bpf_sock_ops *skops) {
     __builtin_memcpy(option + 6, &port, 2);
   if (stamp->derive & WRITE_ADDRESS_V6)
     __builtin_memcpy(option + 18, &port, 2);
+  if (stamp->derive & WRITE_NUMBER_V4)
+    write_number(option, option + 8);
+  if (stamp->derive & WRITE_NUMBER_V6)
+    write_number(option, option + 20);
   bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }
 

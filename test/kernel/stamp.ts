@@ -1,4 +1,4 @@
-import { isIPv4, isIPv6 } from 'node:net'
+import { isIPv4, isIPv6, SocketAddress } from 'node:net'
 
 export type Segment = 'syn' | 'ack' | 'data'
 
@@ -10,6 +10,8 @@ export interface Stamp {
   readonly port?: number
   /** family of the derived address, default 'v4' */
   readonly derive?: 'v4' | 'v6'
+  /** each connection has a number of its own, counted from 0: it is the port, and the end of `address`, whose last three bytes are 0 */
+  readonly numbered?: true
   /** default 254 for IPv4, 253 for IPv6 */
   readonly kind?: number
   /** default 8 for IPv4, 20 for IPv6; others cut the option short or fill it up with zeros */
@@ -25,6 +27,7 @@ const OPTION_LEN_MAX = 40
 const ON: Record<Segment, number> = { syn: 1, ack: 2, data: 4 }
 const WRITE_PORT = 1
 const WRITE_ADDRESS = { v4: 2, v6: 4 }
+const WRITE_NUMBER = { v4: 8, v6: 16 }
 const DERIVED_NET = { v4: '10.77.0.0', v6: '2001:db8:77::' }
 
 /** The address that a connection from `localPort` claims; no other port claims the same. */
@@ -42,9 +45,24 @@ export function claimedBy (stamp: Stamp, localPort: number): { address: string, 
   }
 }
 
+// struct stamp and struct connection of stamp.bpf.c
+const STAMP_LEN = 16 + OPTIONS_MAX * OPTION_LEN_MAX
+export const CONNECTION_LEN = STAMP_LEN + 4
+
+/** What a `struct connection` claims with its first option, a TOA of 254/8 or 253/20; no port where that is 0. */
+export function decodeStamp (connection: Uint8Array): { address: string, port: number | undefined } {
+  const [kind, length = 0, high = 0, low = 0] = connection.subarray(16)
+  const address = connection.subarray(20, 16 + length)
+  const port = high << 8 | low || undefined
+  if (kind === 254 && length === 8) return { address: address.join('.'), port }
+  if (kind !== 253 || length !== 20) throw new Error(`kind ${kind} of ${length} bytes is no TOA of vtoa's`)
+  const groups = Array.from({ length: 8 }, (_, i) => (address[2 * i]! << 8 | address[2 * i + 1]!).toString(16))
+  return { address: new SocketAddress({ address: groups.join(':'), family: 'ipv6' }).address, port }
+}
+
 /** `struct stamp` of stamp.bpf.c. */
 export function encodeStamp (stamp: Stamp | null): Uint8Array {
-  const struct = new Uint8Array(16 + OPTIONS_MAX * OPTION_LEN_MAX)
+  const struct = new Uint8Array(STAMP_LEN)
   if (stamp === null) return struct
   const options = stamp.bytes === undefined ? [encodeOption(stamp)] : splitOptions(stamp.bytes)
   const fields = new Uint32Array(struct.buffer, 0, 4)
@@ -67,6 +85,7 @@ function encodeOption (stamp: Stamp): Uint8Array {
 }
 
 function derivedFields (stamp: Stamp): number {
+  if (stamp.numbered) return WRITE_NUMBER[isIPv6(stamp.address ?? '') ? 'v6' : 'v4']
   const port = stamp.port === undefined ? WRITE_PORT : 0
   return stamp.address === undefined ? port | WRITE_ADDRESS[stamp.derive ?? 'v4'] : port
 }
