@@ -1,7 +1,8 @@
-// Plants faults in copies of lib/ and runs the decisive lab test against each: it has to fail. Ends with a plain line.
+// Plants faults in copies of lib/ and runs the decisive lab test and the soak against each: both have to fail. Ends with a
+// plain line.
 
 import { spawnSync } from 'node:child_process'
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 
@@ -55,12 +56,24 @@ const faults: ReadonlyArray<Fault> = [
   }
 ]
 
+// It ends with the first wrong answer.
+const SOAK = '50000'
+
 const project = path.dirname(require.resolve('fastify-real-ip/package.json'))
 
-function run (edits: Fault['edits']): { passed: boolean, output: string } {
+interface Soaked { readonly connections: number, readonly wrong: number, readonly firstWrong?: number }
+
+interface Outcome {
+  readonly passed: boolean
+  readonly output: string
+  /** of the soak, which is not run without a fault; undefined: it broke down, says the output */
+  readonly soaked: Soaked | undefined
+}
+
+function run (edits: Fault['edits']): Outcome {
   const copy = mkdtempSync(path.join(tmpdir(), 'fastify-real-ip-fault-'))
   try {
-    for (const part of ['lib', 'types', 'test', 'package.json', 'tsconfig.json']) {
+    for (const part of ['lib', 'types', 'test', 'bench', 'package.json', 'tsconfig.json']) {
       cpSync(path.join(project, part), path.join(copy, part), { recursive: true })
     }
     symlinkSync(path.join(project, 'node_modules'), path.join(copy, 'node_modules'))
@@ -72,10 +85,15 @@ function run (edits: Fault['edits']): { passed: boolean, output: string } {
     const tsc = spawnSync(process.execPath, [require.resolve('typescript/bin/tsc'), '-p', copy,
       '--noUnusedLocals', 'false', '--noUnusedParameters', 'false'], { encoding: 'utf8' })
     if (tsc.status !== 0) throw new Error(`it does not compile:\n${tsc.stdout}`)
-    const test = spawnSync(process.execPath, [path.join(copy, 'dist/test/kernel/decisive.test.js')], {
+    const program = (name: string, ...args: string[]) => spawnSync(process.execPath, [path.join(copy, 'dist/test', name), ...args], {
       encoding: 'utf8', cwd: copy, env: { ...process.env, FASTIFY_REAL_IP_LAB: 'required' }
     })
-    return { passed: test.status === 0, output: test.stdout + test.stderr }
+    const test = program('kernel/decisive.test.js')
+    const passed = test.status === 0
+    if (edits.length === 0) return { passed, output: test.stdout + test.stderr, soaked: undefined }
+    const results = path.join(copy, 'soak.json')
+    const soak = program('soak/run.js', '--connections', SOAK, '--seed', '1', '--results', results)
+    return { passed, output: test.stdout + test.stderr + soak.stdout + soak.stderr, soaked: existsSync(results) ? JSON.parse(readFileSync(results, 'utf8')).counts : undefined }
   } finally {
     rmSync(copy, { recursive: true, force: true })
   }
@@ -94,12 +112,14 @@ if (!control.passed) console.log(control.output)
 let count = 1
 for (const { name, edits } of faults) {
   if (only !== undefined && !name.includes(only)) continue
-  const { passed, output } = run(edits)
+  const { passed, output, soaked } = run(edits)
   // It has to fail by an answer, not because nothing ran.
   const caught = !passed && /not ok/.test(output) && /^ *# Subtest: h2$/m.test(output)
-  report(caught, `caught: ${name}`)
-  if (!caught || only !== undefined) console.log(output.split('\n').filter((line) => /not ok|instead of|wrong/.test(line)).slice(0, 12).join('\n'))
-  count++
+  const soakCaught = soaked !== undefined && soaked.wrong > 0
+  report(caught, `caught by the decisive test: ${name}`)
+  report(soakCaught, `caught by the soak within ${soaked?.firstWrong ?? soaked?.connections} connections: ${name}`)
+  if (!caught || !soakCaught || only !== undefined) console.log(output.split('\n').filter((line) => /not ok|instead of|wrong|FAILED/.test(line)).slice(0, 12).join('\n'))
+  count += 2
 }
 console.log(`faults: ${count - failed} passed, ${failed} failed`)
 process.exit(failed === 0 ? 0 : 1)

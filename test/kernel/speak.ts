@@ -21,8 +21,11 @@ export interface Speaker<Answer> {
 
 type Ways<Answer> = Pick<Speaker<Answer>, 'ask' | 'send' | 'end'>
 
+let secureContext: tls.SecureContext | undefined // one for all: to make it takes longer than a handshake
+
 function startTls (socket: Duplex, protocol: Protocol): tls.TLSSocket {
-  const secure = tls.connect({ socket, rejectUnauthorized: false, ALPNProtocols: [protocol === 'h2' ? 'h2' : 'http/1.1'] })
+  secureContext ??= tls.createSecureContext()
+  const secure = tls.connect({ socket, secureContext, rejectUnauthorized: false, ALPNProtocols: [protocol === 'h2' ? 'h2' : 'http/1.1'] })
   secure.on('error', () => {})
   return secure
 }

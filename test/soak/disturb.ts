@@ -7,6 +7,9 @@ export interface Disturbances { modules: number, lists: number, stalls: number }
 
 /** How many connections lie between two of a kind. */
 const BETWEEN: Readonly<Record<keyof Disturbances, readonly [least: number, most: number]>> = { modules: [500, 4000], lists: [300, 3000], stalls: [1000, 6000] }
+// At first all comes sooner, so that what is broken shows at once.
+const SOON = 5000
+const SOONER = 0.1
 const STALL_MAX = 250
 
 /** Switches the stand-in, swaps the list and stalls the server's event loop, while connections are made. */
@@ -17,7 +20,7 @@ export class Disturbance {
   readonly #expectations: Expectations
   readonly #sources: readonly string[]
   readonly #random
-  readonly #next: Disturbances = { modules: 0, lists: 0, stalls: BETWEEN.stalls[0] }
+  readonly #next: Disturbances = { modules: 0, lists: 0, stalls: 0 }
   #order = Promise.resolve()
 
   constructor (seed: number, lab: Lab, server: Child, expectations: Expectations, sources: readonly string[]) {
@@ -43,7 +46,7 @@ export class Disturbance {
   #isDue (what: keyof typeof BETWEEN, nth: number): boolean {
     if (nth < this.#next[what]) return false
     const [least, most] = BETWEEN[what]
-    this.#next[what] = nth + least + this.#random.below(most - least)
+    this.#next[what] = nth + (least + this.#random.below(most - least)) * (nth < SOON ? SOONER : 1)
     this.counts[what]++
     return true
   }

@@ -3,7 +3,7 @@ import type { App } from './apps'
 // What an answer may be, from what the client wrote on the connection and from what the module and the list were while
 // it was made and asked about. Nothing here looks at what the plugin does.
 
-export const modules = ['both', 'getpeername', '1348', 'short', 'off'] as const
+export const modules = ['both', 'short', 'getpeername', '1348', 'off'] as const
 /** How the stand-in answers: both ways, one alone; 1348 with nothing behind the family; or not at all. */
 export type Module = typeof modules[number]
 

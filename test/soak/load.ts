@@ -248,7 +248,8 @@ export class Load {
       answers.lateRequests++
       // A request keeps the answer that it began with.
       if (answer === undefined) this.#check(connection, ofRequest, since, true)
-      else if (answer !== ofRequest) this.#fail('wrong', { answer: ofRequest, expected: answer, connection })
+      else if (answer === ofRequest) answers.exact++
+      else this.#fail('wrong', { answer: ofRequest, expected: answer, connection })
       for (const other of ofOthers) this.#check(connection, other, this.#expectations.now, true)
     }
     this.#forget()

@@ -22,7 +22,7 @@ const SHORT_ROUND = 250
 const SHORT_ROUNDS = 8
 const CHECKPOINTS = 20
 // Of the checkpoints: caches have been filled by then.
-const WARM = 0.25
+const WARM = 0.5
 /** Bytes of heap that a connection may leave behind: one entry of a Map takes more. */
 const LEFT_MAX = 16
 

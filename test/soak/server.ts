@@ -44,7 +44,8 @@ const listening = tracingChannel('net.server.listen')
 const written = ({ address, port, source, trust, reason }: RealAddress) => text({ address, port }, source, trust, reason)
 
 async function serve ({ protocol, policy, host }: App, index: number): Promise<number> {
-  const app = kinds.find(({ name }) => name === protocol)!.create({ forceCloseConnections: true })
+  // Node.js keeps an HTTP/2 session for as long as its timeout would run, even when it has been destroyed.
+  const app = kinds.find(({ name }) => name === protocol)!.create({ forceCloseConnections: true, http2SessionTimeout: 0 })
   const others = listenersOf(app.server)
   // 'reject' would reset what a short answer is found on.
   await app.register(realIp, policy ? { trustedPeers: [], invalid: 'ignore' } : {})
