@@ -25,6 +25,8 @@ export interface Connection {
   readonly peer: Endpoint
   /** what it wrote in its TOA, if any */
   readonly claim: Endpoint | undefined
+  /** whether the client goes before it has an answer */
+  readonly leaves: boolean
   /** the round and the state in which it was begun */
   readonly round: number
   readonly begun: number
@@ -47,13 +49,12 @@ interface State {
 /** `wrong`; or right: the only address that was possible, or one of two because of a switch meanwhile. */
 export type Verdict = 'exact' | 'window' | 'wrong'
 
-// A module that was started is found within two seconds.
-const FOUND_WITHIN = 2000
-
 export class Expectations {
   readonly #states: State[]
   readonly #awake = new Set<App>()
-  #switchedAt = -Infinity
+  /** those that were seen to ask for 1348 after a time without it */
+  readonly foundAgain = new Set<App>()
+  #hasBeenAway = false
 
   constructor (list: ReadonlySet<string>) {
     this.#states = [{ module: 'off', switches: 0, lists: [list] }]
@@ -73,7 +74,7 @@ export class Expectations {
     const { switches, lists } = this.#at(this.now)
     this.#states.push({ module, switches: switches + 1, lists })
     this.#awake.clear()
-    this.#switchedAt = performance.now()
+    if (module === 'off' || module === 'getpeername') this.#hasBeenAway = true
   }
 
   /** The list is about to be swapped; call what it returns when that is done. */
@@ -83,20 +84,24 @@ export class Expectations {
     return () => { this.#states.push({ ...this.#at(this.now), lists: [list] }) }
   }
 
+  /**
+   * Whether an app asks for 1348, which it leaves alone for a second where it did not exist: a connection that was begun
+   * since the last switch has shown it. No clock says so, for a process that gets no processor keeps no time.
+   */
   isAwake (app: App): boolean {
-    return this.#awake.has(app) || performance.now() - this.#switchedAt > FOUND_WITHIN
+    return this.#awake.has(app)
   }
 
-  /** What may be answered; `since` is the state in which it was asked, `gone` whether the client may have gone before it was read. */
-  allowed (connection: Connection, since: number, gone: boolean): Array<{ found: Found, answer: string }> {
+  /** What may be answered; `since` is the state in which it was asked. */
+  allowed (connection: Connection, since: number): Array<{ found: Found, answer: string }> {
     const lists = new Set(this.#states.slice(since).flatMap(({ lists }) => lists))
-    return (connection.found ?? this.#canFind(connection, gone)).flatMap((found) =>
+    return (connection.found ?? this.#canFind(connection)).flatMap((found) =>
       [...connection.app.policy ? lists : [undefined]].map((list) => ({ found, answer: answerOf(found, connection, list) })))
   }
 
   /** Whether an answer can be; where `told` it is the connection's for certain, and what it tells of it is remembered. */
-  judge (connection: Connection, answer: string, since: number, gone = false, told = true): Verdict {
-    const allowed = this.allowed(connection, since, gone)
+  judge (connection: Connection, answer: string, since: number, told = true): Verdict {
+    const allowed = this.allowed(connection, since)
     const fitting = allowed.filter((one) => one.answer === answer || (one.found === 'gone' && isNone(answer)))
     if (fitting.length === 0) return 'wrong'
     // What was read of a connection stands.
@@ -106,21 +111,26 @@ export class Expectations {
 
   #remember (connection: Connection, found: readonly Found[]): void {
     connection.found = [...new Set(found)]
-    if (found.every((one) => one === '1348' || one === 'zeros') &&
-      this.#at(connection.begun).switches === this.#at(this.now).switches) this.#awake.add(connection.app)
+    if (!found.every((one) => one === '1348' || one === 'zeros')) return
+    if (this.#at(connection.begun).switches !== this.#at(this.now).switches) return
+    this.#awake.add(connection.app)
+    if (this.#hasBeenAway) this.foundAgain.add(connection.app)
   }
 
-  #canFind (connection: Connection, gone: boolean): Found[] {
+  #canFind (connection: Connection): Found[] {
     const states = this.#states.slice(connection.begun)
-    const found = new Set(states.flatMap(({ module }) => canFind(module, connection)))
+    const isSwitched = states[0]?.switches !== states.at(-1)?.switches
+    const awake = connection.awake && !isSwitched
+    const found = new Set(states.flatMap(({ module }) => canFind(module, connection, awake)))
     // What one start of the module has seen the next one does not know.
-    if (gone || states[0]?.switches !== states.at(-1)?.switches) found.add('peer')
-    if (gone) found.add('gone')
+    if (isSwitched) found.add('peer')
+    // Of a socket that is no longer connected there is no name.
+    if (connection.leaves) found.add('peer').add('gone')
     return [...found]
   }
 }
 
-function canFind (module: Module, { app, claim, awake }: Connection): Found[] {
+function canFind (module: Module, { app, claim }: Connection, awake: boolean): Found[] {
   if (claim === undefined || module === 'off') return ['peer']
   // The name of an IPv4 socket is no IPv6 address.
   const byName = app.host === '127.0.0.1' && claim.address.includes(':') ? 'peer' : 'getpeername'

@@ -15,6 +15,8 @@ const STAMPS = {
 const fates = ['one request', 'kept alive', 'idle at first', 'reset in connect', 'reset in TLS', 'reset in request'] as const
 type Fate = typeof fates[number]
 
+// Of a TLS record that has 512 bytes, the first.
+const HALF_A_HELLO = Buffer.from('1603010200010001fc0303', 'hex')
 const CONCURRENCY = 64
 const KEPT_MAX = 120
 const SAMPLES_MAX = 10
@@ -138,7 +140,7 @@ export class Load {
     await new Promise<void>((resolve) => process.nextTick(resolve))
     const claim = this.#client.claimOf((raw as any)._handle.fd)
     const { port } = raw.address() as net.AddressInfo
-    const connection: Connection = { app, peer: { address: source, port }, claim, begun, awake, round: this.#round }
+    const connection: Connection = { app, peer: { address: source, port }, claim, begun, awake, leaves: fate.startsWith('reset'), round: this.#round }
     this.#expect(connection)
     this.counts.protocols[app.protocol]!++
     this.counts.fates[fate]++
@@ -155,7 +157,8 @@ export class Load {
       case 'reset in connect':
         return await reset(raw)
       case 'reset in TLS':
-        await halfOfTls(raw, app.protocol)
+        if (random.chance(0.5)) await halfOfTls(raw, app.protocol)
+        else raw.write(HALF_A_HELLO)
         return await reset(raw)
       case 'reset in request': {
         const speaker = await speak<string>(raw, app.protocol)
@@ -222,10 +225,10 @@ export class Load {
     this.#check(connection, answer, since)
   }
 
-  #check (connection: Connection, answer: string, since: number, gone = false): void {
-    const verdict = this.#expectations.judge(connection, answer, since, gone)
+  #check (connection: Connection, answer: string, since: number): void {
+    const verdict = this.#expectations.judge(connection, answer, since)
     if (verdict !== 'wrong') this.counts.answers[verdict]++
-    else this.#fail('wrong', { answer, connection, allowed: this.#expectations.allowed(connection, since, gone), since, now: this.#expectations.now })
+    else this.#fail('wrong', { answer, connection, allowed: this.#expectations.allowed(connection, since), since, now: this.#expectations.now })
   }
 
   #fail (what: 'wrong' | 'errors', sample: unknown): void {
@@ -247,10 +250,10 @@ export class Load {
       this.#kept.delete(id)
       answers.lateRequests++
       // A request keeps the answer that it began with.
-      if (answer === undefined) this.#check(connection, ofRequest, since, true)
+      if (answer === undefined) this.#check(connection, ofRequest, since)
       else if (answer === ofRequest) answers.exact++
       else this.#fail('wrong', { answer: ofRequest, expected: answer, connection })
-      for (const other of ofOthers) this.#check(connection, other, this.#expectations.now, true)
+      for (const other of ofOthers) this.#check(connection, other, this.#expectations.now)
     }
     this.#forget()
   }
@@ -265,10 +268,10 @@ export class Load {
     // More than one where ports were given out again in the same round.
     const now = this.#expectations.now
     const candidates = this.#unseen.get(keyOf(app, answer)) ?? []
-    const fitting = candidates.filter((connection) => this.#expectations.judge(connection, answer, now, true, false) !== 'wrong')
+    const fitting = candidates.filter((connection) => this.#expectations.judge(connection, answer, now, false) !== 'wrong')
     const connection = fitting.find(({ answered }) => answered) ?? fitting[0]
     if (connection === undefined) return this.#fail('wrong', { answer, socketOf: app, candidates })
-    answers[this.#expectations.judge(connection, answer, now, true, fitting.length === 1) as 'exact' | 'window']++
+    answers[this.#expectations.judge(connection, answer, now, fitting.length === 1) as 'exact' | 'window']++
     this.#see(connection)
   }
 
