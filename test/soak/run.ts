@@ -57,12 +57,13 @@ async function run (lab: Lab, children: Child[], seed: number, total: number, pr
   const { counts } = load
 
   for (let round = 0; counts.connections < total && counts.wrong + counts.errors === 0; round++) {
-    const size = round < SHORT_ROUNDS ? SHORT_ROUND : ROUND
-    await load.run(Math.min(size, total - counts.connections), () => disturbance.at(counts.connections))
+    const checkpoint = Math.round(total * (checkpoints.length + 1) / CHECKPOINTS)
+    const size = Math.min(round < SHORT_ROUNDS ? SHORT_ROUND : ROUND, checkpoint - counts.connections)
+    await load.run(size, () => disturbance.at(counts.connections))
     await disturbance.settle()
     load.checkRound(await server.ask<Round>('endRound'))
     progress(counts)
-    if (counts.connections < total * (checkpoints.length + 1) / CHECKPOINTS) continue
+    if (counts.connections < checkpoint) continue
     await load.drop()
     // What was kept of requests is told in the round after, and nothing is kept then.
     for (let i = 0; i < 2; i++) load.checkRound(await server.ask<Round>('endRound'))
@@ -83,9 +84,9 @@ function slope (checkpoints: readonly Checkpoint[], of: 'heap' | 'external' | 'r
   return mean(warm.map((one, i) => along[i]! * (one[of] - y))) / mean(along.map((distance) => distance ** 2))
 }
 
-function faultsOf ({ counts, foundAgain, before, checkpoints, after }: Run, total: number): string[] {
+function failuresOf ({ counts, foundAgain, before, checkpoints, after }: Run, total: number): string[] {
   const last = checkpoints.at(-1)
-  const checks: Array<[good: boolean, fault: string]> = [
+  const checks: Array<[good: boolean, failure: string]> = [
     [counts.wrong === 0, `${counts.wrong} wrong answers, the first among ${counts.firstWrong} connections`],
     [counts.errors === 0, `${counts.errors} errors`],
     [counts.connections === total, `${counts.connections} of ${total} connections were made`],
@@ -106,7 +107,7 @@ function faultsOf ({ counts, foundAgain, before, checkpoints, after }: Run, tota
       [after.listeners === before.listeners, `${after.listeners} listeners after close(), ${before.listeners} before the servers`],
       [!after.subscribed, 'a channel is subscribed to after close()'])
   }
-  return checks.flatMap(([good, fault]) => good ? [] : [fault])
+  return checks.flatMap(([good, failure]) => good ? [] : [failure])
 }
 
 type Progress = (counts: Counts) => void
@@ -129,7 +130,7 @@ function createProgress (total: number): Progress {
 /** What goes into the file. */
 export interface Results {
   readonly passed: boolean
-  readonly faults: readonly string[]
+  readonly failures: readonly string[]
   readonly seed: number
   readonly seconds: number
   readonly node: string
@@ -158,15 +159,15 @@ async function main (): Promise<void> {
     await lab.close()
   }
   const seconds = (performance.now() - started) / 1000
-  const faults = faultsOf(done, total)
+  const failures = failuresOf(done, total)
   const { checkpoints, counts } = done
   const { answers } = counts
   const checked = answers.exact + answers.window
   const slopes = { heap: slope(checkpoints, 'heap'), external: slope(checkpoints, 'external'), rss: slope(checkpoints, 'rss') }
-  const file = results ?? (faults.length === 0 && total >= LONG ? RESULTS : undefined)
+  const file = results ?? (failures.length === 0 && total >= LONG ? RESULTS : undefined)
   if (file !== undefined) {
     const all: Results = {
-      passed: faults.length === 0, faults, seed, seconds, node: process.version, kernel: /^\d+\.\d+(\.\d+)?/.exec(release())?.[0], slopes, ...done
+      passed: failures.length === 0, failures, seed, seconds, node: process.version, kernel: /^\d+\.\d+(\.\d+)?/.exec(release())?.[0], slopes, ...done
     }
     writeFileSync(file, JSON.stringify(all, undefined, 2) + '\n')
   }
@@ -175,8 +176,8 @@ async function main (): Promise<void> {
     `${answers.window} of them in the window of a switch; ${counts.wrong} wrong`)
   console.log(`${answers.reused} answers after the descriptor was used again; heap ${slopes.heap.toFixed(2)} B, RSS ${slopes.rss.toFixed(2)} B a connection`)
   for (const sample of counts.samples) console.log(JSON.stringify(sample, undefined, 2))
-  for (const fault of faults) console.log(`FAILED: ${fault}`)
-  process.exitCode = faults.length === 0 ? 0 : 1
+  for (const failure of failures) console.log(`FAILED: ${failure}`)
+  process.exitCode = failures.length === 0 ? 0 : 1
 }
 
 main().catch((error) => {
