@@ -11,7 +11,7 @@ import { Expectations } from './expect'
 import { type Counts, Load } from './load'
 
 // npm run soak [-- --connections N] [--seed N] [--results FILE]
-// Ends with status 1, after the round in which it happened, on the first wrong answer.
+// Ends after the round of the first wrong answer.
 
 const RESULTS = join(dirname(require.resolve('fastify-real-ip/package.json')), 'test/soak/results.json')
 /** From so many connections on, a run that passes is what the documentation tells of. */
@@ -24,9 +24,10 @@ const CHECKPOINTS = 20
 // Of the checkpoints: code has been compiled and caches have been filled by then.
 const WARM = 0.5
 // With fewer connections neither that nor all that is random can be counted on.
-const SHORT = 20_000
-/** Bytes of heap that a connection may leave behind: one entry of a Map takes more. */
-const LEFT_MAX = 16
+const SHORT = 50_000
+/** How much the heap may grow, in bytes: its noise, and for each connection less than a slot of an array takes. */
+const NOISE = 400_000
+const LEFT_MAX = 2
 
 type Checkpoint = Holdings & { readonly connections: number }
 type Run = typeof run extends (...args: any) => Promise<infer Result> ? Result : never
@@ -96,11 +97,12 @@ function failuresOf ({ counts, foundAgain, before, checkpoints, after }: Run, to
   ]
   if (last !== undefined && counts.wrong + counts.errors === 0) {
     const left = slope(checkpoints, 'heap')
+    const leftMax = LEFT_MAX + NOISE / (total * (1 - WARM))
     // Each server listens, and may have a socket for sock_diag(7).
     const fds = before.fds + 2 * apps.length
     checks.push(
       [total < SHORT || foundAgain === apps.length, `${foundAgain} of ${apps.length} servers found 1348 again after a time without it`],
-      [total < SHORT || left <= LEFT_MAX, `each connection left ${left.toFixed(1)} bytes of heap behind`],
+      [total < SHORT || left <= leftMax, `each connection left ${left.toFixed(1)} bytes of heap behind, more than ${leftMax.toFixed(1)}`],
       [last.fds <= fds, `${last.fds} descriptors with no connection open, not ${fds}`],
       [after.fds === before.fds, `${after.fds} descriptors after close(), ${before.fds} before the servers`],
       [last.listeners === checkpoints[0]!.listeners, `${last.listeners} listeners, ${checkpoints[0]!.listeners} at first`],
@@ -119,7 +121,7 @@ function createProgress (total: number): Progress {
     const seconds = (performance.now() - started) / 1000
     const line = `${connections} connections, ${answers.exact + answers.window} answers checked, ${seconds.toFixed(0)} s`
     if (process.stdout.isTTY) {
-      process.stdout.write(`\r\x1b[K${line}${connections < total ? '' : '\n'}`)
+      process.stdout.write(`\r\x1b[K${line}`)
     } else if (connections >= total * (told + 1) / 5) {
       told = Math.floor(connections / total * 5)
       console.log(line)
@@ -158,6 +160,7 @@ async function main (): Promise<void> {
     await Promise.all(children.map((child) => child.stop()))
     await lab.close()
   }
+  if (process.stdout.isTTY) process.stdout.write('\r\x1b[K')
   const seconds = (performance.now() - started) / 1000
   const failures = failuresOf(done, total)
   const { checkpoints, counts } = done
