@@ -85,7 +85,7 @@ async function main (): Promise<void> {
     console.log(`Node.js ${node} ${arch}, ${libc}${emulator === undefined ? '' : `, ${emulator}`}`)
     for (const [what, seen] of Object.entries(checks)) console.log(`  ${what}: ${seen}`)
   }
-  if (results !== undefined) writeFileSync(results, JSON.stringify({ kernel: release(), rows }, undefined, 2) + '\n')
+  if (results !== undefined) writeFileSync(results, JSON.stringify({ kernel: /^\d+\.\d+(\.\d+)?/.exec(release())?.[0], rows }, undefined, 2) + '\n')
 }
 
 void main().finally(() => { rmSync(folder, { recursive: true }) })
