@@ -21,6 +21,8 @@ export interface Times {
   readonly withoutAgain: number
   readonly policy: number
   readonly savedSyn: number
+  /** the system call for it alone */
+  readonly call: number
   /** of 1348 */
   readonly errno: number
   /** what the plugin said of a connection under the policy */
@@ -65,6 +67,7 @@ async function main (host: string, inARow: number, client: string): Promise<void
     without,
     withoutAgain: without,
     policy,
+    call (_socket, fd) { libc.readSavedSyn(fd) },
     savedSyn (_socket, fd) {
       found = peers.readSavedSyn(fd, sender) ? source.read(fd, endpoint) : 'no-saved-syn'
     }

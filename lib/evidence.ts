@@ -2,7 +2,7 @@ import type { Attempt, KernelSource, RealAddress, Reason, VirtualServer } from '
 import { formatIPv4, formatIPv6 } from './address'
 import type { Endpoint } from './sockaddr'
 import type { PeerAddress } from './transport-peer'
-import type { Cell, ClaimColumn } from './trust'
+import type { ClaimColumn, Ruling } from './trust'
 
 const none: ReadonlyArray<Attempt> = Object.freeze([])
 
@@ -185,7 +185,7 @@ export class Checked {
   peerPort = 0
   /** The policy that judged, and what it found: another policy calls for another judgement. */
   policy: object | undefined = undefined
-  cell: Cell | undefined = undefined
+  ruling: Ruling | undefined = undefined
   realAddress: RealAddress | undefined = undefined
   /** The address that `admit` was last asked about; null: none yet. */
   asked: string | undefined | null = null
@@ -196,6 +196,9 @@ export class Checked {
     this.claim = claim
     this.column = column
   }
+
+  /** Only what no policy judged is the same for all requests. */
+  readonly address?: undefined
 
   get course (): Course | undefined { return this.claim.course }
 
@@ -218,11 +221,11 @@ export class Checked {
     return refused
   }
 
-  judged (policy: object, cell: Cell): Cell {
+  judged (policy: object, ruling: Ruling): Ruling {
     this.policy = policy
     this.realAddress = undefined
     this.#flags &= ~DECIDED
-    return this.cell = cell
+    return this.ruling = ruling
   }
 
   #set (flag: number, value: boolean): void {

@@ -12,7 +12,7 @@ import { copyEndpoint, createEndpoint, type Endpoint, sameEndpoint } from './soc
 import type { Source } from './sources/source'
 import { connectionChannel, Counters, type Outcome } from './stats'
 import { peerAddress, type PeerAddress, type TransportPeers } from './transport-peer'
-import { type Cell, cellOf, columnOf, isLoopback, isPlausible, table } from './trust'
+import { applySettings, columnOf, isLoopback, isPlausible, type Ruling, rulingOf } from './trust'
 import { answerOf, reasonOf, sourceOf } from './verdict'
 import type { VirtualServerReader } from './virtual-server'
 import type { Warnings } from './warnings'
@@ -40,13 +40,13 @@ export class Guard {
   // What the last connection was counted as, and why: mostly the next one is too.
   #outcome: Outcome
   #course: Course | undefined
-  #cell: Cell | undefined
+  #ruling: Ruling | undefined
   readonly #sender = createEndpoint()
+  readonly #table: ReturnType<typeof applySettings>
   #policy: Policy
   readonly #options: Options
   #rewritten = false
   #firstUntrusted = true
-  readonly #believes: boolean
   readonly counters = new Counters()
   readonly #log: FastifyBaseLogger
   readonly #warnings: Warnings
@@ -69,14 +69,14 @@ export class Guard {
     this.#outcome = this.counters.of('none', 'unchecked', undefined)
     this.hasPolicy = options.trustedPeers !== undefined
     this.#takesAll = !this.hasPolicy && options.admit === undefined && !options.virtualServer
-    this.#believes = options.settings.unverified === 'believe'
-    this.#policy = createPolicy(options.trustedPeers, this.#logError)
+    this.#table = applySettings(options.settings)
+    this.#policy = createPolicy(options.trustedPeers, this.#table, this.#logError)
   }
 
   /** Swaps the policy at once. Throws FST_REAL_IP_INVALID_OPTION, and then nothing has changed. */
   setTrustedPeers (trustedPeers: TrustedPeers): void {
     if (this.#options.toa !== undefined) checkList(trustedPeers)
-    this.#policy = createPolicy(checkTrustedPeers(trustedPeers), this.#logError)
+    this.#policy = createPolicy(checkTrustedPeers(trustedPeers), this.#table, this.#logError)
   }
 
   /**
@@ -135,7 +135,7 @@ export class Guard {
     if (claim === undefined || isPlausible(claim, undefined)) return this.#finish(socket, fd, found)
     const checked = this.#search(socket, fd, new Checked(found, 'invalid'))
     // A client of this host itself, say: what the source says is true.
-    const isProven = !checked.pending && this.#judge(checked) === table.unset.absent
+    const isProven = !checked.pending && this.#judge(checked) === this.#table.unset.absent
     return this.#finish(socket, fd, isProven && this.#kernel?.readVirtualServer === undefined ? found : checked)
   }
 
@@ -209,18 +209,18 @@ export class Guard {
   /** Counts a new connection and tells those who listen, once it is known who sent it: that may take until later. */
   announce (socket: object, evidence: Evidence): void {
     let { course } = evidence
-    let cell: Cell | undefined
+    let ruling: Ruling | undefined
     if (evidence instanceof Checked) {
       if (evidence.pending) return
-      cell = this.#judge(evidence)
-      // Then the answer is not told by course and cell alone.
+      ruling = this.#judge(evidence)
+      // Then the answer is not told by course and ruling alone.
       if (evidence.ambiguous || evidence.peer === undefined) course = undefined
     }
     let outcome = this.#outcome
-    if (course === undefined || course !== this.#course || cell !== this.#cell) {
-      outcome = this.#outcomeOf(evidence, cell)
+    if (course === undefined || course !== this.#course || ruling !== this.#ruling) {
+      outcome = this.#outcomeOf(evidence, ruling)
       this.#course = course
-      this.#cell = cell
+      this.#ruling = ruling
       this.#outcome = outcome
     }
     outcome.connections++
@@ -229,9 +229,9 @@ export class Guard {
     }
   }
 
-  #outcomeOf (evidence: Evidence, cell: Cell | undefined): Outcome {
-    if (evidence instanceof Checked && cell !== undefined) {
-      return this.counters.of(sourceOf(evidence, cell, this.#believes), cell.trust, reasonOf(evidence, cell))
+  #outcomeOf (evidence: Evidence, ruling: Ruling | undefined): Outcome {
+    if (evidence instanceof Checked && ruling !== undefined) {
+      return this.counters.of(sourceOf(evidence, ruling), ruling.trust, reasonOf(evidence, ruling))
     }
     if (evidence.course !== undefined) return this.counters.of(evidence.course.source as KernelSource, 'unchecked', undefined)
     const { source, trust, reason } = (evidence as Fallback).realAddress
@@ -266,25 +266,25 @@ export class Guard {
   /** The answer for a connection, by the policy of the moment. */
   answer (evidence: Evidence): RealAddress {
     if (!(evidence instanceof Checked)) return evidence.realAddress
-    const cell = this.#judge(evidence)
-    return evidence.realAddress ??= answerOf(evidence, cell, this.#believes)
+    const ruling = this.#judge(evidence)
+    return evidence.realAddress ??= answerOf(evidence, ruling)
   }
 
   /** Whether a walk through a forwarding header may start at the connection's answer. */
   forwards (evidence: Evidence): boolean {
-    return evidence instanceof Checked && this.#judge(evidence).forwards === true
+    return evidence instanceof Checked && this.#judge(evidence).forwards
   }
 
-  #judge (evidence: Checked): Cell {
-    if (evidence.policy === this.#policy) return evidence.cell as Cell
+  #judge (evidence: Checked): Ruling {
+    if (evidence.policy === this.#policy) return evidence.ruling as Ruling
     const { peer, peerPort } = evidence
     const policy = this.#policy
-    const row = policy.rowOf(peer, peerPort)
-    if (row === table.unlisted && this.#firstUntrusted) {
+    const rulings = policy.rulingsOf(peer, peerPort)
+    if (rulings === this.#table.unlisted && this.#firstUntrusted) {
       this.#firstUntrusted = false
       if (isThisHost(peer as PeerAddress)) this.#warnings.warn('SIDECAR')
     }
-    return evidence.judged(policy, cellOf(row, evidence.ambiguous ? 'invalid' : evidence.column))
+    return evidence.judged(policy, rulingOf(rulings, evidence.ambiguous ? 'invalid' : evidence.column))
   }
 
   /** Decides whether a connection is to be closed. */
@@ -292,8 +292,7 @@ export class Guard {
     if (!(evidence instanceof Checked)) return !this.#admits(evidence)
     // Decided once it is known, before any request of the connection is handled.
     if (evidence.pending) return false
-    const { setting } = this.#judge(evidence)
-    if (setting !== undefined && this.#options.settings[setting] === 'reject') return evidence.decide(true)
+    if (this.#judge(evidence).rejects) return evidence.decide(true)
     if (this.#options.admit === undefined || evidence.asked === this.answer(evidence).address) return evidence.decide(evidence.refused)
     return evidence.decide(!this.#admits(evidence))
   }

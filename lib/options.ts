@@ -2,7 +2,7 @@ import type { FastifyRealIpOptions, KernelSource, LogNames, RealAddress, ToaForm
 import { FST_REAL_IP_INVALID_OPTION } from './errors'
 import { compileRanges } from './ranges'
 import { toaPresets } from './toa'
-import type { Setting } from './trust'
+import type { Setting, Settings } from './trust'
 
 /** The checked options, frozen. Plain values: two of them can be compared. */
 export interface Options {
@@ -12,7 +12,7 @@ export interface Options {
   readonly virtualServer: boolean
   /** undefined: no policy. */
   readonly trustedPeers: TrustedPeers | undefined
-  readonly settings: Readonly<Record<Setting, 'ignore' | 'reject' | 'believe'>>
+  readonly settings: Settings
   readonly forwarded: ForwardedOptions | undefined
   readonly admit: ((address: RealAddress) => boolean) | undefined
   readonly bindLogger: LogNames | undefined

@@ -1,19 +1,21 @@
 import type { TrustedPeers } from '../types'
 import { compileRanges } from './ranges'
 import type { PeerAddress } from './transport-peer'
-import { type Row, table } from './trust'
+import type { PeerRow, Rulings } from './trust'
 
 /** One state of the list: never changed, only replaced, so that what was judged under it can be told by its identity. */
 export interface Policy {
-  rowOf (peer: PeerAddress | undefined, port: number): Row
+  rulingsOf (peer: PeerAddress | undefined, port: number): Rulings
 }
 
-export function createPolicy (trustedPeers: TrustedPeers | undefined, onError: (message: string, error?: unknown) => void): Policy {
-  if (trustedPeers === undefined) return { rowOf: () => table.unset }
-  if (trustedPeers === 'any') return { rowOf: () => table.any }
+export function createPolicy (
+  trustedPeers: TrustedPeers | undefined, table: Readonly<Record<PeerRow, Rulings>>, onError: (message: string, error?: unknown) => void
+): Policy {
+  if (trustedPeers === undefined) return { rulingsOf: () => table.unset }
+  if (trustedPeers === 'any') return { rulingsOf: () => table.any }
   if (typeof trustedPeers === 'function') {
     return {
-      rowOf (peer, port) {
+      rulingsOf (peer, port) {
         if (peer === undefined) return table.unknown
         return isTrue(trustedPeers, { address: peer.text, port: port === 0 ? undefined : port }, 'trustedPeers', onError)
           ? table.listed
@@ -23,13 +25,13 @@ export function createPolicy (trustedPeers: TrustedPeers | undefined, onError: (
   }
   const ranges = compileRanges(trustedPeers, 'trustedPeers')
   const policy: Policy = {
-    rowOf (peer) {
+    rulingsOf (peer) {
       if (peer === undefined) return table.unknown
       if (peer.judgedBy !== policy) {
-        peer.row = ranges.includes(peer) ? table.listed : table.unlisted
+        peer.rulings = ranges.includes(peer) ? table.listed : table.unlisted
         peer.judgedBy = policy
       }
-      return peer.row
+      return peer.rulings as Rulings
     }
   }
   return policy

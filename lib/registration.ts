@@ -100,9 +100,7 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
     realIpOf (request: Request) {
       const evidence = observer.ofRequest(request.raw)
       // What no policy judged is the same for all requests, and its text takes no object.
-      return evidence === undefined || evidence instanceof Checked
-        ? (request[kAnswer] ?? answer(request)).address
-        : evidence.address
+      return evidence?.address ?? (request[kAnswer] ?? answer(request)).address
     },
     addressOf (raw) {
       const evidence = observer.ofRequest(raw)

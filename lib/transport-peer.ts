@@ -3,7 +3,7 @@ import { type Address, formatAddress, sameAddress } from './address'
 import { type Diag, errnoName, type Libc } from './libc'
 import { decodeSavedSyn } from './saved-syn'
 import { decodeAnswers, encodeDump, encodeExact, REQUEST, type Rest } from './sock-diag'
-import { type Row, table } from './trust'
+import type { Rulings } from './trust'
 import { createEndpoint, decodeSockaddr, type Endpoint, sameEndpoint } from './sockaddr'
 
 // <linux/socket.h>, <linux/tcp.h>, <asm-generic/socket.h>
@@ -29,7 +29,7 @@ export class PeerAddress implements Address {
   readonly text: string
   /** What the policy that judged it last made of it: a list is searched once for each peer. */
   judgedBy: object | undefined = undefined
-  row: Row = table.unlisted
+  rulings: Rulings | undefined = undefined
 
   constructor (address: Address, text: string) {
     this.family = address.family

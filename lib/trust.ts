@@ -23,11 +23,8 @@ export interface Cell {
   readonly forwards?: true
 }
 
-/** What is made of each claim of one kind of transport peer. */
-export type Row = Readonly<Record<ClaimColumn, Cell>>
-
 /** Who is believed. */
-export const table: Readonly<Record<PeerRow, Row>> = {
+export const table: Readonly<Record<PeerRow, Readonly<Record<ClaimColumn, Cell>>>> = {
   unset: {
     absent: { answer: 'source', trust: 'unchecked' },
     plausible: { answer: 'claim', trust: 'unchecked' },
@@ -61,8 +58,34 @@ export function columnOf (claim: Endpoint | undefined, peer: Address | undefined
   return isPlausible(claim, peer) ? 'plausible' : 'invalid'
 }
 
-export function cellOf (row: Row, column: ClaimColumn): Cell {
-  return column === 'plausible' ? row.plausible : column === 'absent' ? row.absent : row.invalid
+/** A cell as the settings make it. */
+export interface Ruling {
+  readonly answer: Cell['answer']
+  readonly trust: Cell['trust']
+  readonly reason: Reason | undefined
+  readonly forwards: boolean
+  readonly rejects: boolean
+}
+
+/** What is made of each claim of one kind of transport peer. */
+export type Rulings = Readonly<Record<ClaimColumn, Ruling>>
+
+export type Settings = Readonly<Record<Setting, 'ignore' | 'reject' | 'believe'>>
+
+/** The table as the settings make it. All that every connection asks about has one shape. */
+export function applySettings (settings: Settings): Readonly<Record<PeerRow, Rulings>> {
+  const rule = ({ answer, trust, reason, setting, believe, forwards }: Cell): Ruling => {
+    const set = setting && settings[setting]
+    return { answer: set === 'believe' && believe !== undefined ? believe : answer, trust, reason, forwards: forwards === true, rejects: set === 'reject' }
+  }
+  const ruleAll = ({ absent, plausible, invalid }: Record<ClaimColumn, Cell>): Rulings =>
+    ({ absent: rule(absent), plausible: rule(plausible), invalid: rule(invalid) })
+  const { unset, any, listed, unlisted, unknown } = table
+  return { unset: ruleAll(unset), any: ruleAll(any), listed: ruleAll(listed), unlisted: ruleAll(unlisted), unknown: ruleAll(unknown) }
+}
+
+export function rulingOf (rulings: Rulings, column: ClaimColumn): Ruling {
+  return column === 'plausible' ? rulings.plausible : column === 'absent' ? rulings.absent : rulings.invalid
 }
 
 export const isLoopback = ({ family, w0, w1, w2, w3 }: Address): boolean =>
