@@ -35,7 +35,7 @@ export function readPage (path: string): Page {
 /** README.md and all of docs/. */
 export function readPages (): Page[] {
   const docs = readdirSync(join(project, 'docs')).filter((name) => name.endsWith('.md')).map((name) => `docs/${name}`)
-  return ['README.md', ...docs].map(readPage)
+  return ['README.md', 'SECURITY.md', ...docs].map(readPage)
 }
 
 /** The part of a page under a heading, to the next of the same level or a higher one. */
