@@ -135,7 +135,7 @@ export class Guard {
     if (claim === undefined || isPlausible(claim, undefined)) return this.#finish(socket, fd, found)
     const checked = this.#search(socket, fd, new Checked(found, 'invalid'))
     // A client of this host itself, say: what the source says is true.
-    const isProven = !checked.pending && this.#judge(checked) === this.#table.unset.absent
+    const isProven = !checked.pending && this.judge(checked) === this.#table.unset.absent
     return this.#finish(socket, fd, isProven && this.#kernel?.readVirtualServer === undefined ? found : checked)
   }
 
@@ -212,7 +212,7 @@ export class Guard {
     let ruling: Ruling | undefined
     if (evidence instanceof Checked) {
       if (evidence.pending) return
-      ruling = this.#judge(evidence)
+      ruling = this.judge(evidence)
       // Then the answer is not told by course and ruling alone.
       if (evidence.ambiguous || evidence.peer === undefined) course = undefined
     }
@@ -259,23 +259,20 @@ export class Guard {
   /** Whether a live connection is still allowed, by the policy of the moment. */
   allows (evidence: Evidence): boolean {
     if (!(evidence instanceof Checked)) return true
-    this.#judge(evidence)
+    this.judge(evidence)
     return !(evidence.decided ? evidence.refused : this.#refuses(evidence))
   }
 
-  /** The answer for a connection, by the policy of the moment. */
-  answer (evidence: Evidence): RealAddress {
+  /** The answer for a connection, by the policy of the moment or by what that once was. */
+  answer (evidence: Evidence, ruling?: Ruling): RealAddress {
     if (!(evidence instanceof Checked)) return evidence.realAddress
-    const ruling = this.#judge(evidence)
-    return evidence.realAddress ??= answerOf(evidence, ruling)
+    const now = this.judge(evidence)
+    if (ruling !== undefined && ruling !== now) return answerOf(evidence, ruling)
+    return evidence.realAddress ??= answerOf(evidence, now)
   }
 
-  /** Whether a walk through a forwarding header may start at the connection's answer. */
-  forwards (evidence: Evidence): boolean {
-    return evidence instanceof Checked && this.#judge(evidence).forwards
-  }
-
-  #judge (evidence: Checked): Ruling {
+  /** What the policy of the moment makes of a connection. */
+  judge (evidence: Checked): Ruling {
     if (evidence.policy === this.#policy) return evidence.ruling as Ruling
     const { peer, peerPort } = evidence
     const policy = this.#policy
@@ -292,7 +289,7 @@ export class Guard {
     if (!(evidence instanceof Checked)) return !this.#admits(evidence)
     // Decided once it is known, before any request of the connection is handled.
     if (evidence.pending) return false
-    if (this.#judge(evidence).rejects) return evidence.decide(true)
+    if (this.judge(evidence).rejects) return evidence.decide(true)
     if (this.#options.admit === undefined || evidence.asked === this.answer(evidence).address) return evidence.decide(evidence.refused)
     return evidence.decide(!this.#admits(evidence))
   }

@@ -1,12 +1,13 @@
 import { Duplex } from 'node:stream'
 import type { RealAddress } from '../types'
 import { acceptedSocket, fdOf, readPeer, reset, socketOfSession } from './connection'
-import type { Evidence } from './evidence'
+import { Checked, type Evidence } from './evidence'
 import { hopsOf, walk } from './forwarded'
 import type { Guard } from './guard'
 import type { ForwardedOptions } from './options'
 import { compileRanges, type Ranges } from './ranges'
 import type { ServerListeners } from './servers'
+import type { Ruling } from './trust'
 
 /** What leads from one object of a connection to another; all are optional, for anything may be asked about. */
 interface Related {
@@ -63,26 +64,24 @@ export class Observer {
     return this.#evidence.get(key as object)
   }
 
-  /** The answer for a request, its forwarding header included. */
-  answer (raw: Related, evidence: Evidence): RealAddress {
-    const base = this.#guard.answer(evidence)
+  /** The answer for a request, its forwarding header included, by the policy of the moment or what that once was. */
+  answer (raw: Related, evidence: Evidence, ruling?: Ruling): RealAddress {
+    const base = this.#guard.answer(evidence, ruling)
     const forwarded = this.#forwarded
-    if (forwarded === undefined || raw.rawHeaders === undefined || !this.#guard.forwards(evidence)) return base
+    if (forwarded === undefined || raw.rawHeaders === undefined || !(evidence instanceof Checked)) return base
+    if (!(ruling ?? this.#guard.judge(evidence)).forwards) return base
     return walk(base, forwarded.trust, hopsOf[forwarded.header](raw.rawHeaders))
   }
 
-  /**
-   * The answer for any object of a connection. Never throws. `kept` names the property in which a request keeps the
-   * answer that it began with.
-   */
-  lookup (connection: unknown, kept?: symbol): RealAddress {
+  /** The answer for any object of a connection. Never throws. `kept` gives the answer that a request has begun with. */
+  lookup (connection: unknown, kept?: (request: object) => RealAddress | undefined): RealAddress {
     let at = connection
     let request: Related = {}
     try {
       // A Fastify request leads to the raw one, that to its stream or socket, a stream to its session, that to a socket.
       for (let hops = 0; isObject(at) && hops < 5; hops++) {
-        const answer = kept === undefined ? undefined : (at as { [kept]?: RealAddress | null })[kept]
-        if (answer != null) return answer
+        const answer = kept?.(at)
+        if (answer !== undefined) return answer
         if (at.rawHeaders !== undefined) request = at
         const evidence = this.#evidence.get(acceptedSocket(at.valueOf()) as object)
         if (evidence !== undefined) return this.answer(request, evidence)

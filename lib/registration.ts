@@ -3,7 +3,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { RealAddress, RealIp } from '../types'
 import { listeningFdOf } from './connection'
 import { FST_REAL_IP_INVALID_OPTION, FST_REAL_IP_NATIVE_UNAVAILABLE, FST_REAL_IP_NO_TRANSPORT_PEER } from './errors'
-import { Checked } from './evidence'
+import { Checked, type Evidence } from './evidence'
 import { Guard } from './guard'
 import { loadLibc } from './libc'
 import { Observer } from './observer'
@@ -13,6 +13,8 @@ import { createResolve } from './resolve'
 import { followServers } from './servers'
 import { chooseSources, chooseWitnesses } from './sources/choose'
 import { TransportPeers } from './transport-peer'
+import type { Ruling } from './trust'
+import { addressOf } from './verdict'
 import { createVirtualServerReader } from './virtual-server'
 import { Warnings } from './warnings'
 
@@ -28,9 +30,11 @@ export interface Registration {
   readonly realIp: RealIp
 }
 
-// A request keeps the answer that it began with, also when the list is swapped.
+// A request keeps what it began with, also when the list is swapped: what the policy made of its connection, and the
+// answer once that is asked for.
+const kRuling = Symbol('fastify-real-ip.ruling')
 const kAnswer = Symbol('fastify-real-ip.answer')
-type Request = FastifyRequest & { [kAnswer]?: RealAddress | null }
+type Request = FastifyRequest & { [kRuling]?: Ruling | null, [kAnswer]?: RealAddress | null }
 
 /** Throws where the options cannot be met; then nothing is left behind. */
 export function register (app: FastifyInstance, options: Options, onClose: () => void): Registration {
@@ -69,38 +73,60 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
     done()
   })
 
-  function answer (request: FastifyRequest): RealAddress {
+  function answerRequest (request: Request): RealAddress {
+    const kept = request[kAnswer]
+    if (kept != null) return kept
     const evidence = observer.ofRequest(request.raw)
-    return evidence === undefined ? observer.lookup(request.raw) : observer.answer(request.raw, evidence)
+    if (evidence === undefined) return observer.lookup(request.raw)
+    const ruling = request[kRuling]
+    if (ruling == null) return observer.answer(request.raw, evidence)
+    return request[kAnswer] = observer.answer(request.raw, evidence, ruling)
+  }
+
+  function begin (request: Request, reply: FastifyReply, evidence: Evidence | undefined, next: () => void): void {
+    if (evidence === undefined) {
+      request[kAnswer] = observer.lookup(request.raw)
+    } else if (!guard.allows(evidence)) {
+      reply.hijack()
+      return observer.close(request.raw)
+    } else if (evidence instanceof Checked) {
+      request[kRuling] = guard.judge(evidence)
+    }
+    next()
   }
 
   /** Lets no request of a scope begin before it is decided what becomes of its connection. */
   function guardRequests (scope: FastifyInstance): void {
     if (!guard.hasPolicy && options.admit === undefined) return
+    scope.decorateRequest(kRuling, null)
     scope.decorateRequest(kAnswer, null)
     scope.addHook('onRequest', (request: Request, reply: FastifyReply, next: () => void) => {
       const evidence = observer.ofRequest(request.raw)
-      guard.whenKnown(evidence, () => {
-        if (evidence !== undefined && !guard.allows(evidence)) {
-          reply.hijack()
-          observer.close(request.raw)
-          return
-        }
-        request[kAnswer] = answer(request)
-        next()
-      })
+      if (evidence instanceof Checked && evidence.pending) {
+        guard.whenKnown(evidence, () => { begin(request, reply, evidence, next) })
+      } else {
+        begin(request, reply, evidence, next)
+      }
     })
+  }
+
+  function answerBegun (connection: object): RealAddress | undefined {
+    const request = connection as Request
+    return request[kRuling] == null && request[kAnswer] == null ? undefined : answerRequest(request)
   }
 
   if (native !== undefined) warnOfPolicy(options, warnings)
   return {
     options,
     guardRequests,
-    answerRequest: (request: Request) => request[kAnswer] ?? answer(request),
+    answerRequest,
     realIpOf (request: Request) {
       const evidence = observer.ofRequest(request.raw)
-      // What no policy judged is the same for all requests, and its text takes no object.
-      return evidence?.address ?? (request[kAnswer] ?? answer(request)).address
+      // What no policy judged is the same for all requests.
+      if (evidence?.address !== undefined) return evidence.address
+      const ruling = request[kRuling]
+      if (evidence instanceof Checked && ruling != null && options.forwarded === undefined) return addressOf(evidence, ruling)
+      return answerRequest(request).address
     },
     addressOf (raw) {
       const evidence = observer.ofRequest(raw)
@@ -109,7 +135,7 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
       return evidence.pending ? undefined : observer.answer(raw, evidence).address
     },
     realIp: {
-      lookup: (connection) => observer.lookup(connection, kAnswer),
+      lookup: (connection) => observer.lookup(connection, answerBegun),
       setTrustedPeers (trustedPeers) {
         if (!guard.hasPolicy) {
           throw new FST_REAL_IP_INVALID_OPTION(

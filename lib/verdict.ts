@@ -22,6 +22,15 @@ export function sourceOf (evidence: Checked, ruling: Ruling): RealAddress['sourc
   }
 }
 
+/** The text alone, which takes no object. */
+export function addressOf (evidence: Checked, ruling: Ruling): string | undefined {
+  switch (whose(evidence, ruling)) {
+    case 'source': return evidence.claim.address
+    case 'peer': return (evidence.peer as PeerAddress).text
+    case 'none': return undefined
+  }
+}
+
 export function reasonOf ({ claim, ambiguous }: Checked, ruling: Ruling): Reason | undefined {
   if (ambiguous && ruling.reason === 'implausible') return 'ambiguous'
   return ruling.reason ?? (asClaim(claim) === undefined ? claim.realAddress.reason : undefined)
