@@ -171,10 +171,11 @@ export function answer (fields: RealAddress): RealAddress {
   return Object.freeze(fields)
 }
 
-const PENDING = 1
-const REFUSED = 2
-const AMBIGUOUS = 4
-const DECIDED = 8
+const PORT = 0xffff
+const PENDING = 0x10000
+const REFUSED = 0x20000
+const AMBIGUOUS = 0x40000
+const DECIDED = 0x80000
 
 /** A claim, or what stands in its place, with the transport peer that it is checked against. */
 export class Checked {
@@ -182,7 +183,6 @@ export class Checked {
   /** What is claimed, as the transport peer shows it. */
   column: ClaimColumn
   peer: PeerAddress | undefined = undefined
-  peerPort = 0
   /** The policy that judged, and what it found: another policy calls for another judgement. */
   policy: object | undefined = undefined
   ruling: Ruling | undefined = undefined
@@ -190,7 +190,8 @@ export class Checked {
   /** The address that `admit` was last asked about; null: none yet. */
   asked: string | undefined | null = null
   virtualServer: VirtualServer | undefined = undefined
-  #flags = 0
+  // The transport peer's port, and flags.
+  #state = 0
 
   constructor (claim: Claim | Fallback, column: ClaimColumn) {
     this.claim = claim
@@ -202,34 +203,37 @@ export class Checked {
 
   get course (): Course | undefined { return this.claim.course }
 
+  get peerPort (): number { return this.#state & PORT }
+  set peerPort (port: number) { this.#state = this.#state & ~PORT | port }
+
   /** Whether the transport peer is still being looked for. */
-  get pending (): boolean { return (this.#flags & PENDING) !== 0 }
+  get pending (): boolean { return (this.#state & PENDING) !== 0 }
   set pending (value: boolean) { this.#set(PENDING, value) }
 
   /** Whether the sources contradict each other. */
-  get ambiguous (): boolean { return (this.#flags & AMBIGUOUS) !== 0 }
+  get ambiguous (): boolean { return (this.#state & AMBIGUOUS) !== 0 }
   set ambiguous (value: boolean) { this.#set(AMBIGUOUS, value) }
 
   /** Whether the connection is to be closed. */
-  get refused (): boolean { return (this.#flags & REFUSED) !== 0 }
+  get refused (): boolean { return (this.#state & REFUSED) !== 0 }
 
   /** Whether that was decided under the policy that judged. */
-  get decided (): boolean { return (this.#flags & DECIDED) !== 0 }
+  get decided (): boolean { return (this.#state & DECIDED) !== 0 }
 
   decide (refused: boolean): boolean {
-    this.#flags = this.#flags & ~REFUSED | DECIDED | (refused ? REFUSED : 0)
+    this.#state = this.#state & ~REFUSED | DECIDED | (refused ? REFUSED : 0)
     return refused
   }
 
   judged (policy: object, ruling: Ruling): Ruling {
     this.policy = policy
     this.realAddress = undefined
-    this.#flags &= ~DECIDED
+    this.#state &= ~DECIDED
     return this.ruling = ruling
   }
 
   #set (flag: number, value: boolean): void {
-    this.#flags = value ? this.#flags | flag : this.#flags & ~flag
+    this.#state = value ? this.#state | flag : this.#state & ~flag
   }
 }
 

@@ -64,6 +64,12 @@ export function hasPayload (bytes: Uint8Array, tcp: number): boolean {
 export function decodeSavedSyn (bytes: Uint8Array, length: number, into: Endpoint): boolean {
   const tcp = tcpHeaderAt(bytes, length)
   if (tcp < 0) return false
+  decodeSender(bytes, tcp, into)
+  return true
+}
+
+/** The same, where the TCP header is known to stand at `tcp`. */
+export function decodeSender (bytes: Uint8Array, tcp: number, into: Endpoint): void {
   if ((bytes[0] as number) >>> 4 === 4) {
     into.family = 'IPv4'
     into.w0 = into.w1 = into.w2 = 0
@@ -72,5 +78,4 @@ export function decodeSavedSyn (bytes: Uint8Array, length: number, into: Endpoin
     decodeIPv6(bytes, 8, into)
   }
   into.port = (bytes[tcp] as number) << 8 | (bytes[tcp + 1] as number)
-  return true
 }

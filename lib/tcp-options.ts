@@ -25,6 +25,9 @@ export function findToa (
 ): string | undefined {
   let found: ToaFormat | undefined
   let foundAt = 0
+  // Ordinary options have low kinds, and are passed over at once.
+  let lowest = 255
+  for (const { kind } of formats) lowest = Math.min(lowest, kind)
   for (let i = at; i < end;) {
     const kind = bytes[i] as number
     if (kind === TCPOPT_EOL) break
@@ -35,7 +38,7 @@ export function findToa (
     // As the kernel does, the walk ends at the first option that cannot be whole.
     const length = i + 1 < end ? bytes[i + 1] as number : 0
     if (length < 2 || i + length > end) break
-    const format = formats.find((format) => format.kind === kind && format.length === length)
+    const format = kind < lowest ? undefined : formats.find((format) => format.kind === kind && format.length === length)
     if (format !== undefined && !isExperiment(bytes, i)) {
       if (found === undefined) {
         decodeToa(bytes, i, format, into)

@@ -1,7 +1,7 @@
 import { isMainThread } from 'node:worker_threads'
 import { type Address, formatAddress, sameAddress } from './address'
 import { type Diag, errnoName, type Libc } from './libc'
-import { decodeSavedSyn } from './saved-syn'
+import { decodeSender, tcpHeaderAt } from './saved-syn'
 import { decodeAnswers, encodeDump, encodeExact, REQUEST, type Rest } from './sock-diag'
 import type { Rulings } from './trust'
 import { createEndpoint, decodeSockaddr, type Endpoint, sameEndpoint } from './sockaddr'
@@ -64,7 +64,7 @@ interface Waiting {
 /** Finds out who really sent the packets of a connection, whatever getpeername(2) says. */
 export class TransportPeers {
   /** The SYN that was read last; its length is 0 where there was none. */
-  readonly syn: { readonly bytes: Uint8Array, length: number }
+  readonly syn: { readonly bytes: Uint8Array, length: number, tcp: number }
   /** Whether a listening socket keeps its SYNs. */
   armed = false
   readonly #libc: Libc
@@ -82,7 +82,7 @@ export class TransportPeers {
   constructor (libc: Libc, now: () => number = () => performance.now()) {
     this.#libc = libc
     this.#now = now
-    this.syn = { bytes: libc.savedSyn, length: 0 }
+    this.syn = { bytes: libc.savedSyn, length: 0, tcp: -1 }
   }
 
   /**
@@ -100,8 +100,12 @@ export class TransportPeers {
 
   /** Reads the saved SYN: one read frees it. False where there is none: SYN cookies, or a connection older than arm(). */
   readSavedSyn (fd: number, into: Endpoint): boolean {
-    this.syn.length = this.#libc.readSavedSyn(fd)
-    return decodeSavedSyn(this.syn.bytes, this.syn.length, into)
+    const { syn } = this
+    syn.length = this.#libc.readSavedSyn(fd)
+    syn.tcp = tcpHeaderAt(syn.bytes, syn.length)
+    if (syn.tcp < 0) return false
+    decodeSender(syn.bytes, syn.tcp, into)
+    return true
   }
 
   /**

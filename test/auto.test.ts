@@ -19,7 +19,7 @@ function choose (optnames: number[], options: FastifyRealIpOptions): { names: st
     getsockopt: (_fd: number, _level: number, optname: number) => optnames.includes(optname) ? ESRCH : ENOPROTOOPT
   } as unknown as Libc
   const said: string[] = []
-  const syn = { bytes: new Uint8Array(0), length: 0 }
+  const syn = { bytes: new Uint8Array(0), length: 0, tcp: -1 }
   const sources = chooseSources(libc, { syn }, checkOptions({ sources: 'auto', ...options }), (message) => said.push(message))
   return { names: sources.map(({ name }) => name), said }
 }

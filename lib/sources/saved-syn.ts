@@ -1,5 +1,5 @@
 import type { ToaFormat } from '../../types'
-import { hasPayload, tcpHeaderAt, tcpOptionsEnd } from '../saved-syn'
+import { hasPayload, tcpOptionsEnd } from '../saved-syn'
 import { findToa } from '../tcp-options'
 import type { Source } from './source'
 
@@ -8,6 +8,8 @@ export interface Syn {
   readonly bytes: Uint8Array
   /** 0: there is none. */
   readonly length: number
+  /** Where its TCP header stands; -1 where there is none. */
+  readonly tcp: number
 }
 
 /** TOA from the SYN that the kernel saved (tcp(7) TCP_SAVED_SYN, Linux 4.3), without any module. */
@@ -15,8 +17,7 @@ export function createSavedSyn (syn: Syn, formats: ReadonlyArray<ToaFormat>): So
   return {
     name: 'saved-syn',
     read (_fd, into) {
-      const { bytes, length } = syn
-      const tcp = tcpHeaderAt(bytes, length)
+      const { bytes, length, tcp } = syn
       if (tcp < 0) return 'no-saved-syn'
       return findToa(bytes, tcp + 20, tcpOptionsEnd(bytes, length, tcp), hasPayload(bytes, tcp), formats, into)
     },
