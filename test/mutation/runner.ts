@@ -1,0 +1,177 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, relative } from 'node:path'
+import type { Order, Outcome } from './warm'
+import type * as api from '@stryker-mutator/api/test-runner' with { 'resolution-mode': 'import' }
+
+// Stryker's own runners see what a test reaches in its own process alone. Here the children that a test starts count too.
+// A mutant is tried in a process that has run tests before, which takes a fraction of the time of a new one. Where it fails
+// there, and its test then fails without a mutant too, the process is not to be believed, and a new one decides.
+
+const recorder = join(__dirname, 'record.js')
+
+/** The tests that answer for each file: all of them, for each survivor, would take hours. */
+const testsOf = JSON.parse(readFileSync('test/mutation/tests.json', 'utf8')) as Record<string, string[]>
+const compiled = (test: string) => `dist/test/${test}.test.js`
+
+const withLab = /^cli\/|\blab$/
+
+// A mutant that a few thousand random cases do not find counts as a survivor.
+const cases = process.env.FASTIFY_REAL_IP_CASES ?? '2000'
+
+/** What each test took without a mutant; all workers read it. */
+const times = 'dist/mutation-times.json'
+
+interface Run {
+  /** undefined: it passed. */
+  readonly failure: string | undefined
+  readonly timedOut: boolean
+  readonly took: number
+}
+
+interface Started {
+  readonly child: ChildProcess
+  /** With all that it has started. */
+  end (): void
+}
+
+function start (program: string, stdio: Array<'ignore' | 'pipe' | 'ipc'>, env: NodeJS.ProcessEnv): Started {
+  // Fixtures of its own: a test that was ended leaves some, and others run beside it.
+  const directory = mkdtempSync(join(tmpdir(), 'mutation-'))
+  // A process group of its own, so that what a mutant leaves behind ends with it.
+  const child = spawn(process.execPath, [program], {
+    detached: true, stdio, env: { ...process.env, TAP_CWD: directory, FASTIFY_REAL_IP_CASES: cases, ...env }
+  })
+  const end = () => {
+    try {
+      process.kill(-(child.pid as number), 'SIGKILL')
+    } catch {
+      // None is left.
+    }
+  }
+  child.once('exit', () => {
+    end()
+    rmSync(directory, { recursive: true, force: true })
+  })
+  return { child, end }
+}
+
+/** Runs a test in a process of its own. */
+function run (test: string, limit: number, env: NodeJS.ProcessEnv): Promise<Run> {
+  return new Promise((resolve, reject) => {
+    const began = performance.now()
+    const { child, end } = start(compiled(test), ['ignore', 'pipe', 'ignore'], env)
+    let timedOut = false
+    const timer = setTimeout(() => {
+      timedOut = true
+      end()
+    }, limit)
+    let output = ''
+    let failure: string | undefined
+    child.stdout?.setEncoding('utf8').on('data', (text) => {
+      output += text
+      failure ??= /^ *not ok \d+ (?!.*# (?:SKIP|TODO)).*(?=\n)/m.exec(output)?.[0].trim()
+      // One failure will do, but the kernel lab has to be taken down.
+      if (failure !== undefined && !withLab.test(test)) end()
+    })
+    child.on('error', reject)
+    child.on('exit', (code) => {
+      clearTimeout(timer)
+      resolve({ failure: code === 0 ? undefined : failure ?? `exit code ${code}`, timedOut, took: performance.now() - began })
+    })
+  })
+}
+
+/** A process that runs one test after the other. */
+class Warm {
+  #started: Started | undefined
+
+  run (test: string, mutant: string | undefined, limit: number): Promise<Run> {
+    return new Promise((resolve) => {
+      const began = performance.now()
+      const { child } = this.#started ??= start(join(__dirname, 'warm.js'), ['ignore', 'ignore', 'ignore', 'ipc'], {})
+      const settle = (failure: string | undefined, timedOut: boolean) => {
+        clearTimeout(timer)
+        child.removeAllListeners('message').off('exit', onExit)
+        resolve({ failure, timedOut, took: performance.now() - began })
+      }
+      const onExit = () => {
+        this.#started = undefined
+        settle('it ended the process', false)
+      }
+      const timer = setTimeout(() => {
+        this.end()
+        settle(undefined, true)
+      }, limit)
+      child.on('exit', onExit)
+      child.on('message', (outcome: Outcome) => {
+        if (outcome.test === compiled(test)) settle(outcome.failure ?? undefined, false)
+      })
+      child.send({ test: compiled(test), mutant } satisfies Order, () => {})
+    })
+  }
+
+  end (): void {
+    this.#started?.end()
+    this.#started = undefined
+  }
+}
+
+class ProcessRunner implements api.TestRunner {
+  readonly #warm = new Warm()
+
+  capabilities () {
+    return { reloadEnvironment: true }
+  }
+
+  async dryRun ({ files = [] }: api.DryRunOptions): Promise<api.DryRunResult> {
+    const took: Record<string, number> = {}
+    const perTest: Record<string, Record<string, number>> = {}
+    const tests: api.TestResult[] = []
+    for (const test of new Set(files.flatMap((file) => testsOf[relative(process.cwd(), file)] ?? []))) {
+      const directory = mkdtempSync(join(tmpdir(), 'mutation-'))
+      const { failure, took: timeSpentMs } = await run(test, 120_000, { MUTATION_REACHED: directory, NODE_OPTIONS: `--require=${recorder}` })
+      const reached = readdirSync(directory).flatMap((name) => readFileSync(join(directory, name), 'utf8').trim().split('\n'))
+      rmSync(directory, { recursive: true })
+      perTest[test] = Object.fromEntries(reached.map((mutant) => [mutant, 1]))
+      took[test] = timeSpentMs
+      const result = { id: test, name: test, timeSpentMs }
+      tests.push(failure === undefined
+        ? { ...result, status: 'success' as unknown as api.TestStatus.Success }
+        : { ...result, status: 'failed' as unknown as api.TestStatus.Failed, failureMessage: failure })
+    }
+    writeFileSync(times, JSON.stringify(took))
+    return { status: 'complete' as api.DryRunStatus.Complete, tests, mutantCoverage: { static: {}, perTest } }
+  }
+
+  async mutantRun ({ activeMutant, testFilter = [], sandboxFileName }: api.MutantRunOptions): Promise<api.MutantRunResult> {
+    const took = JSON.parse(readFileSync(times, 'utf8')) as Record<string, number>
+    const tests = (testsOf[relative(process.cwd(), sandboxFileName)] ?? []).filter((test) => testFilter.includes(test))
+    for (const [i, test] of tests.entries()) {
+      const { failure, timedOut } = await this.#try(test, activeMutant.id, 5_000 + 3 * (took[test] as number))
+      if (timedOut) return { status: 'timeout' as api.MutantRunStatus.Timeout, reason: test }
+      if (failure !== undefined) {
+        return { status: 'killed' as api.MutantRunStatus.Killed, killedBy: [test], failureMessage: failure, nrOfTests: i + 1 }
+      }
+    }
+    return { status: 'survived' as api.MutantRunStatus.Survived, nrOfTests: tests.length }
+  }
+
+  async #try (test: string, mutant: string, limit: number): Promise<Run> {
+    if (!withLab.test(test)) {
+      const found = await this.#warm.run(test, mutant, limit)
+      if (found.timedOut || found.failure === undefined) return found
+      const without = await this.#warm.run(test, undefined, limit)
+      if (!without.timedOut && without.failure === undefined) return found
+      this.#warm.end()
+    }
+    return await run(test, limit, { __STRYKER_ACTIVE_MUTANT__: mutant })
+  }
+
+  async dispose (): Promise<void> {
+    this.#warm.end()
+  }
+}
+
+export const strykerPlugins = [{ kind: 'TestRunner', name: 'processes', injectableClass: ProcessRunner }]
