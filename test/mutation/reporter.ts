@@ -1,12 +1,12 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { relative } from 'node:path'
 import type { Reporter } from '@stryker-mutator/api/report' with { 'resolution-mode': 'import' }
 
 // Keeps what each file of lib/ came to, from runs over all of them or over some, and names the survivors that nobody has
 // looked at: those without an entry in equivalent.json.
 
 type Report = Parameters<Required<Reporter>['onMutationTestReportReady']>[0]
-type File = Report['files'][string]
-type Mutant = File['mutants'][number]
+type Mutant = Pick<Report['files'][string]['mutants'][number], 'location' | 'replacement' | 'status'>
 
 /** A mutant that no test can tell from the original, by the line it is in and what it puts in place of what. */
 interface Equivalent {
@@ -35,12 +35,19 @@ const equivalents = JSON.parse(readFileSync('test/mutation/equivalent.json', 'ut
 const oneLine = (text: string) => text.replace(/\s+/g, ' ').trim()
 const percent = (part: number, whole: number) => whole === 0 ? 100 : Math.round(part / whole * 10_000) / 100
 
-function place ({ source }: File, { location: { start, end }, replacement = '' }: Mutant) {
-  const lines = source.split('\n').slice(start.line - 1, end.line)
+const isOpen = ({ status }: Mutant) => status === 'Survived' || status === 'NoCoverage'
+
+function place (file: string, { location: { start, end }, replacement = '' }: Mutant) {
+  const lines = readFileSync(file, 'utf8').split('\n').slice(start.line - 1, end.line)
   const line = oneLine(lines[0] as string)
   lines.push((lines.pop() as string).slice(0, end.column - 1))
   lines[0] = (lines[0] as string).slice(start.column - 1)
   return { line, from: oneLine(lines.join(' ')), to: oneLine(replacement) }
+}
+
+function isKnown (name: string, mutant: Mutant): boolean {
+  const { line, from, to } = place(name, mutant)
+  return equivalents.some((known) => known.file === name && known.line === line && known.from === from && known.to === to)
 }
 
 function sum (counted: readonly Result[]): Result {
@@ -60,25 +67,24 @@ function sum (counted: readonly Result[]): Result {
 }
 
 class Results implements Reporter {
+  onMutantTested (mutant: Mutant & { readonly fileName: string }): void {
+    const name = relative(process.cwd(), mutant.fileName)
+    if (!isOpen(mutant) || isKnown(name, mutant)) return
+    const { line, from, to } = place(name, mutant)
+    console.log(`${name}:${mutant.location.start.line} ${mutant.status}: ${line}\n  ${from}\n  -> ${to}`)
+  }
+
   onMutationTestReportReady ({ files }: Report): void {
     const kept = existsSync(results) ? JSON.parse(readFileSync(results, 'utf8')) as { files: Record<string, Result> } : { files: {} }
     for (const [name, file] of Object.entries(files)) {
-      const mutants = file.mutants.filter(({ status }) => status !== 'Ignored')
-      const count = (status: Mutant['status']) => mutants.filter((mutant) => mutant.status === status).length
-      const open = mutants.filter(({ status }) => status !== 'Killed' && status !== 'Timeout')
-      const unknown = open.filter((mutant) => {
-        const { line, from, to } = place(file, mutant)
-        if (equivalents.some((known) => known.file === name && known.line === line && known.from === from && known.to === to)) return false
-        console.log(`\n${name}:${mutant.location.start.line} ${mutant.status}: ${line}\n  ${from}\n  -> ${to}`)
-        return true
-      })
+      const count = (status: Mutant['status']) => file.mutants.filter((mutant) => mutant.status === status).length
       kept.files[name] = sum([{
-        mutants: mutants.length,
+        mutants: file.mutants.filter(({ status }) => status !== 'Ignored').length,
         killed: count('Killed'),
         timeout: count('Timeout'),
         survived: count('Survived'),
         noCoverage: count('NoCoverage'),
-        equivalent: open.length - unknown.length,
+        equivalent: file.mutants.filter((mutant) => isOpen(mutant) && isKnown(name, mutant)).length,
         score: 0
       }])
     }
