@@ -1,7 +1,7 @@
 import t from 'tap'
 import fc from 'fast-check'
 import net from 'node:net'
-import { canonicalAddress, formatIPv4, formatIPv6 } from '../lib/address'
+import { type Address, canonicalAddress, formatIPv4, formatIPv6, sameAddress } from '../lib/address'
 
 const word = fc.integer({ min: -0x80000000, max: 0xffffffff })
 // Mostly zero groups, so that runs of every length and place come up.
@@ -36,6 +36,14 @@ t.test('IPv6 text follows RFC 5952 section 4', async (t) => {
   t.equal(formatIPv6(0x00010000, 0, 0, 0), '1::')
   t.equal(formatIPv6(0, 0, 0, 0x01020304), '::102:304')
   t.equal(formatIPv6(0xfe800000, 0, 0xabcdef, 0xABCD), 'fe80::ab:cdef:0:abcd')
+})
+
+t.test('two addresses are the same only in every word, and in one family', async (t) => {
+  const address: Address = { family: 'IPv6', w0: 0, w1: 0, w2: 0, w3: 7 }
+  t.ok(sameAddress(address, { ...address }))
+  for (const other of [{ family: 'IPv4' }, { w0: 1 }, { w1: 1 }, { w2: 1 }, { w3: 1 }] as const) {
+    t.notOk(sameAddress(address, { ...address, ...other }), JSON.stringify(other))
+  }
 })
 
 t.test('text from elsewhere becomes canonical', async (t) => {

@@ -96,6 +96,15 @@ t.test('what is left out or undefined takes its default', async (t) => {
   t.ok(Object.isFrozen(checkOptions({})) && Object.isFrozen(checkOptions({}).sources))
 })
 
+t.test("the presets of 'toa'", async (t) => {
+  const formatsOf = (toa: 'alibaba' | 'ucloud' | 'tencent' | 'dpvs') =>
+    checkOptions({ trustedPeers: [], toa }).toa?.formats.map(({ kind, length, family, position }) => [kind, length, family, position].join('/'))
+  t.same(formatsOf('alibaba'), ['254/8/IPv4/first', '253/20/IPv6/first'])
+  t.same(formatsOf('ucloud'), ['200/8/IPv4/first'])
+  t.same(formatsOf('tencent'), ['200/8/IPv4/first'])
+  t.same(formatsOf('dpvs'), ['254/8/IPv4/first', '254/20/IPv6/first'])
+})
+
 t.test("the list of sources is copied: changing the user's own later changes nothing", async (t) => {
   const sources: any[] = ['getpeername']
   const options = checkOptions({ sources })

@@ -97,6 +97,39 @@ t.test('a virtual server of an absurd family is none', async (t) => {
   t.equal(createVirtualServerReader(fakeLibc(() => answer))(5), undefined)
 })
 
+/** What vtoa answers to 1347, or to 1345: in the machine's own byte order but for address and port. */
+function virtualServer (bytes: number, vpcId: number, address: Uint8Array, family?: number): Uint8Array {
+  const answer = Buffer.alloc(bytes)
+  new Uint32Array(answer.buffer, answer.byteOffset, 1)[0] = vpcId
+  answer.set(address, 4)
+  if (family !== undefined) new Uint16Array(answer.buffer, answer.byteOffset + 20, 1)[0] = family
+  answer.writeUInt16BE(8080, bytes === 24 ? 22 : 8)
+  return answer
+}
+
+t.test('the virtual server, as each of the two optnames gives it', async (t) => {
+  const v4 = Uint8Array.of(203, 0, 113, 7)
+  const v6 = Uint8Array.of(0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7)
+  const [AF_INET, AF_INET6] = [2, 10]
+  const readAll = (...answers: Array<Uint8Array | number>) => {
+    const read = createVirtualServerReader(fakeLibc(() => answers.shift() ?? ENOPROTOOPT))
+    return () => read(5)
+  }
+
+  const both = readAll(virtualServer(24, 9, v6, AF_INET6), virtualServer(24, 9, v4, AF_INET))
+  t.same(both(), { vpcId: 9, address: '2001:db8::7', family: 'IPv6', port: 8080 })
+  t.same(both(), { vpcId: 9, address: '203.0.113.7', family: 'IPv4', port: 8080 }, 'nothing of the one before')
+
+  const older = readAll(ESRCH, virtualServer(10, 9, v4))
+  t.same(older(), { vpcId: 9, address: '203.0.113.7', family: 'IPv4', port: 8080 }, 'where the first has nothing, the other')
+  t.equal(older(), undefined, 'where neither has')
+
+  for (const none of [0, 0xffffff]) t.match(readAll(virtualServer(24, none, v4, AF_INET))(), { vpcId: undefined, address: '203.0.113.7' })
+  const portless = virtualServer(24, 9, v4, AF_INET)
+  portless.fill(0, 22)
+  t.match(readAll(portless)(), { address: '203.0.113.7', port: undefined })
+})
+
 t.test('vtoa is missing only where the kernel does not know 1348', async (t) => {
   t.match(createVtoa(fakeLibc(() => ENOPROTOOPT)).missing(), /vtoa/)
   t.equal(createVtoa(fakeLibc(() => ESRCH)).missing(), undefined)

@@ -14,6 +14,7 @@ t.test('what is understood', async (t) => {
   t.match(readArguments(['watch', '0', '--host', '::1', '--count=3', '--json', '--trusted-peers', '10.0.0.0/8, fd00::/8,']), {
     port: 0, host: '::1', count: 3, json: true, options: { trustedPeers: ['10.0.0.0/8', 'fd00::/8'] }
   })
+  t.match(readArguments(['watch', '65535', '--count', '12']), { port: 65535, count: 12 })
   t.match(readArguments(['watch', '80', '--trusted-peers', 'any']), { options: { trustedPeers: 'any' } })
   t.match(readArguments(['watch', '80', '--trusted-peers', '10.0.0.1', '--toa', 'alibaba']), { options: { toa: { formats: [{ kind: 254 }, { kind: 253 }] } } })
   t.match(readArguments(['watch', '80', '--trusted-peers', '10.0.0.1', '--toa', '254/8/ipv4/first, 253/20/IPv6/last']), {
@@ -38,10 +39,16 @@ const wrong: Array<[args: string[], says: RegExp]> = [
   [['watch'], /^watch needs the port/],
   [['watch', '65536'], /^watch takes a port from 0 to 65535/],
   [['watch', 'http'], /not 'http'/],
+  [['watch', '8080x'], /not '8080x'/],
+  [['watch', 'x8080'], /not 'x8080'/],
+  [['watch', '-1'], /^Unknown option '-1'/],
   [['watch', '80', '81'], /'81' is too much/],
   [['watch', '80', '--host'], /^Option '--host <value>' argument missing/],
   [['watch', '80', '--count', '0'], /^--count takes a number from 1 on, not '0'/],
+  [['watch', '80', '--count', '1x'], /not '1x'/],
+  [['watch', '80', '--count', 'x1'], /not 'x1'/],
   [['watch', '80', '--trusted-peers', ' ,'], /^--trusted-peers is empty/],
+  [['watch', '80', '--trusted-peers', 'any,10.0.0.1'], /^'trustedPeers' has "any": this is no IP address/],
   [['watch', '80', '--trusted-peers', 'nowhere'], /^'trustedPeers' has "nowhere": this is no IP address/],
   [['watch', '80', '--toa', 'alibaba'], /^'toa' needs 'trustedPeers'/],
   [['watch', '80', ...balancer, '--toa', 'nobody'], /^'toa' takes 'alibaba'/],

@@ -1,3 +1,4 @@
+import { endianness } from 'node:os'
 import t from 'tap'
 import { Handshakes } from '../../lib/cli/capture'
 import { drawSeen, endpoint, noteOn, type Asked, type Seen } from '../../lib/cli/seen'
@@ -140,6 +141,76 @@ t.test('what completes a handshake, from a packet socket', async (t) => {
 
   handshakes.close()
   t.ok(closed)
+})
+
+t.test('handshakes that overlap are told apart', async (t) => {
+  const queue = [
+    segment([], SYN, { sourcePort: 1 }), segment([], SYN, { sourcePort: 2 }),
+    segment([mss(1)], ACK, { sourcePort: 1 }), segment([mss(2)], ACK, { sourcePort: 2 })
+  ]
+  const packet = new Uint8Array(2048)
+  const handshakes = new Handshakes()
+  handshakes.open(() => ({
+    packet,
+    receive () {
+      const next = queue.shift()
+      packet.set(next ?? [])
+      return next?.length ?? 0
+    },
+    close: () => {}
+  }), PORT)
+  t.match(handshakes.take({ address: '10.0.0.2', port: 1 }), [{ value: '1' }])
+  t.match(handshakes.take({ address: '10.0.0.2', port: 2 }), [{ value: '2' }])
+})
+
+/** Whether a classic BPF program lets a packet pass, as the kernel runs it: a load from behind the end drops it. */
+function passes (program: Uint8Array, packet: Uint8Array): boolean {
+  const instructions = new DataView(program.buffer, program.byteOffset, program.length)
+  const bytes = new DataView(packet.buffer, packet.byteOffset, packet.length)
+  const little = endianness() === 'LE'
+  let [a, x] = [0, 0]
+  for (let at = 0; at < program.length; at += 8) {
+    const code = instructions.getUint16(at, little)
+    const k = instructions.getUint32(at + 4, little)
+    try {
+      if (code === 0x30) a = bytes.getUint8(k)
+      else if (code === 0x28) a = bytes.getUint16(k)
+      else if (code === 0x48) a = bytes.getUint16(x + k)
+      else if (code === 0xb1) x = (bytes.getUint8(k) & 15) * 4
+      else if (code === 0x54) a = (a & k) >>> 0
+      else if (code === 0x15) at += 8 * instructions.getUint8(at + (a === k ? 2 : 3))
+      else if (code === 0x06) return k > 0
+      else throw new TypeError(`an instruction of code ${code}`)
+    } catch (error) {
+      if (error instanceof RangeError) return false
+      throw error
+    }
+  }
+  throw new TypeError('it runs behind its end')
+}
+
+t.test('the packet socket is asked for TCP to the port, and for nothing else', async (t) => {
+  let program = new Uint8Array()
+  new Handshakes().open((given) => {
+    program = new Uint8Array(given)
+    return 1
+  }, PORT)
+  const v4 = segment([])
+  const v6 = segment([], SYN, { source: 'fd00::2' })
+  t.ok(passes(program, v4))
+  t.ok(passes(program, v6))
+  t.notOk(passes(program, segment([], SYN, { port: PORT + 1 })), 'another port')
+  t.notOk(passes(program, segment([], SYN, { port: PORT + 1, source: 'fd00::2' })), 'another port')
+  t.notOk(passes(program, segment([], SYN, { port: 1, sourcePort: PORT })), 'the answer')
+  const changed = (bytes: Uint8Array, at: number, value: number) => {
+    const copy = Uint8Array.from(bytes)
+    copy[at] = value
+    return copy
+  }
+  t.notOk(passes(program, changed(v4, 9, 17)), 'UDP')
+  t.notOk(passes(program, changed(v6, 6, 17)), 'UDP')
+  t.notOk(passes(program, changed(v4, 0, 0x55)), 'neither IPv4 nor IPv6')
+  t.ok(passes(program, Buffer.concat([changed(v4.subarray(0, 20), 0, 0x46), Buffer.alloc(4), v4.subarray(20)])), 'behind IPv4 options')
 })
 
 t.test('without a packet socket nothing of it is seen', async (t) => {

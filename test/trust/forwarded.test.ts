@@ -95,6 +95,23 @@ t.test('where it starts, and where it ends', async (t) => {
   t.same(of('10.0.0.1', '10.0.0.3, 10.0.0.2'), ['10.0.0.3', undefined, undefined], 'all are proxies')
 })
 
+t.test('which of the headers counts', async (t) => {
+  const of = (...rawHeaders: string[]) => shown(walk(base('10.0.0.1'), compileRanges(trust, 'forwarded.trust'), hopsOf['x-forwarded-for'](rawHeaders)))
+  const client = ['203.0.113.7', undefined, undefined]
+  t.same(of('X-Forwarded-For', '203.0.113.7'), client, 'the first of all')
+  t.same(of('x-FORWARDED-for', '203.0.113.7', 'Host', 'x'), client, 'however it is written')
+  t.same(of('X-Forwarded-Far', '203.0.113.7'), ['10.0.0.1', 1, undefined], 'not another of the same length')
+})
+
+t.test('Forwarded: empty elements, space at the end, and escaped characters', async (t) => {
+  const of = (line: string) => shown(walked('10.0.0.1', 'forwarded', [line]))
+  const client = ['203.0.113.7', undefined, undefined]
+  for (const line of [',for=203.0.113.7', 'for=203.0.113.7,', 'for=203.0.113.7,,', 'for=203.0.113.7,\t,  for=10.0.0.2', 'for=203.0.113.7,  ']) {
+    t.same(of(line), client, JSON.stringify(line))
+  }
+  t.same(of('for="203.0.113\\.7"'), client, 'RFC 9110: an escaped character is itself')
+})
+
 t.test('an open quote on one line swallows nothing of the others', async (t) => {
   const of = (...lines: string[]) => shown(walked('10.0.0.1', 'forwarded', lines))
   t.same(of('for="', 'for=203.0.113.7'), ['203.0.113.7', undefined, undefined])

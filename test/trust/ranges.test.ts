@@ -68,7 +68,19 @@ t.test('families never mix, and the ends of the lists', async (t) => {
     'fe80::1%eth0', 'fe80::%1/10', '::ffff:10.0.0.0/95', '::ffff:0:0/8', '010.0.0.1', '10.1', '0x7f.0.0.1', '1.2.3.4 ', 'Loopback', 'toString', '__proto__']) {
     t.throws(() => compileRanges([entry], 'list'), { code: 'FST_REAL_IP_INVALID_OPTION' }, entry)
   }
-  for (const entry of [undefined, null, 1, {}, [], ['10.0.0.0/8'], Symbol.iterator]) {
+  for (const entry of [undefined, null, 1, {}, [], ['10.0.0.0/8'], ['loopback'], Symbol.iterator]) {
     t.throws(() => compileRanges([entry], 'list'), { code: 'FST_REAL_IP_INVALID_OPTION' }, String(entry))
   }
+})
+
+t.test('presets', async (t) => {
+  const presets: Record<string, string[]> = {
+    loopback: ['127.0.0.0/8', '::1/128'],
+    linklocal: ['169.254.0.0/16', 'fe80::/10'],
+    uniquelocal: ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7']
+  }
+  for (const [name, ranges] of Object.entries(presets)) t.same(compileRanges([name], 'list').list, compileRanges(ranges, 'list').list, name)
+  const says = /one of 'loopback', 'linklocal', 'uniquelocal'$/
+  t.throws(() => compileRanges([1], 'list'), { message: says })
+  t.throws(() => compileRanges(['balancer.example'], 'list'), { message: says })
 })

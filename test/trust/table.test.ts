@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { columnOf, isPlausible, table } from '../../lib/trust'
+import { columnOf, isLoopback, isPlausible, table } from '../../lib/trust'
 import { addressOf, anyAddress, numRuns, type Plain, textOf, unmapped, within } from './plain'
 
 t.setTimeout(0)
@@ -49,5 +49,13 @@ t.test('what holds of every cell', async (t) => {
       if (row === 'unset') t.equal(cell.setting, undefined, name)
       if (row === 'unlisted') t.equal(cell.answer, 'peer', name)
     }
+  }
+})
+
+t.test('what only looks like loopback, or like ::/96', async (t) => {
+  for (const word of ['w0', 'w1', 'w2'] as const) {
+    const address = { ...addressOf({ family: 'IPv6', value: 1n }), [word]: 1 }
+    t.notOk(isLoopback(address), word)
+    t.ok(isPlausible(address, undefined), word)
   }
 })
