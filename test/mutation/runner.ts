@@ -15,7 +15,9 @@ const recorder = join(__dirname, 'record.js')
 const testsOf = JSON.parse(readFileSync('test/mutation/tests.json', 'utf8')) as Record<string, string[]>
 const compiled = (test: string) => `dist/test/${test}.test.js`
 
-const withLab = /^cli\/|\blab$/
+// Most of their time goes into processes of their own.
+const cold = /^(kernel|cli\/(doctor|watch))/
+const labIsUp = (test: string, output: string) => test.startsWith('kernel/') || output.includes('# Subtest: beside the stand-in')
 
 // A mutant that a few thousand random cases do not find counts as a survivor.
 const cases = process.env.FASTIFY_REAL_IP_CASES ?? '2000'
@@ -73,7 +75,7 @@ function run (test: string, limit: number, env: NodeJS.ProcessEnv): Promise<Run>
       output += text
       failure ??= /^ *not ok \d+ (?!.*# (?:SKIP|TODO)).*(?=\n)/m.exec(output)?.[0].trim()
       // One failure will do, but the kernel lab has to be taken down.
-      if (failure !== undefined && !withLab.test(test)) end()
+      if (failure !== undefined && !labIsUp(test, output)) end()
     })
     child.on('error', reject)
     child.on('exit', (code) => {
@@ -159,7 +161,7 @@ class ProcessRunner implements api.TestRunner {
   }
 
   async #try (test: string, mutant: string, limit: number): Promise<Run> {
-    if (!withLab.test(test)) {
+    if (!cold.test(test)) {
       const found = await this.#warm.run(test, mutant, limit)
       if (found.timedOut || found.failure === undefined) return found
       const without = await this.#warm.run(test, undefined, limit)
