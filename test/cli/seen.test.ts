@@ -259,6 +259,9 @@ t.test('what cannot be seen, and what follows', async (t) => {
     'The kernel has not kept the SYN, as in a SYN flood (SYN cookies): its options are not visible.'
   ])
 
+  const claimed: Asked[] = [...none.slice(0, 3), { source: 'saved-syn', address: '203.0.113.7', port: 1 }]
+  t.match(noteOn({ ...facts, sources: claimed }, undefined, false), [/no kernel module answers\.$/], 'what the SYN claims is no module')
+
   for (const module of [
     { source: 'vtoa', reason: 'ESRCH' }, { source: 'nat64', reason: 'EINVAL' }, { source: 'getpeername', address: '203.0.113.7', port: 1 }
   ] as Asked[]) {
@@ -315,5 +318,10 @@ t.test('a connection as text', async (t) => {
   t.match(coloured, '\x1b[1mTOA 254/8 203.0.113.7:51234\x1b[22m')
   t.match(coloured, '\x1b[32mtrusted\x1b[39m\x1b[31m; the connection is reset\x1b[39m')
   t.match(coloured, '\x1b[33mA note.\x1b[39m')
+  t.match(coloured, '\x1b[2m at 2026-01-01T00:00:00.000Z\x1b[22m')
+  for (const reason of [
+    'ENOPROTOOPT', 'ESRCH', 'EINVAL', 'EFAULT', 'not-asked', 'no-saved-syn', 'no-option', 'out-of-place', 'no-room', 'syn-payload', 'ambiguous',
+    'no-toa', 'untrusted-peer', 'unverified-peer', 'implausible'
+  ] as const) t.match(drawSeen({ ...seen, sources: [{ source: 'vtoa', reason }] }, false), new RegExp(` ${reason}: \\w`), 'every reason is explained')
   t.equal(endpoint('2001:db8::7', undefined), '2001:db8::7')
 })

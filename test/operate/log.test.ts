@@ -119,6 +119,18 @@ t.test("names: 'opentelemetry' names everything as its conventions do", async (t
   }
 })
 
+t.test("names: 'opentelemetry', of a connection, which has ports", { skip: !linux && 'not Linux' }, async (t) => {
+  const { app, output } = create(t, { serializers: { req: withRealIp({ names: 'opentelemetry' }) } })
+  await app.register(realIp, { trustedPeers: ['127.0.0.1'] })
+  app.get('/', () => ({}))
+  const client = await kinds[0]!.connect(await listen(app), { localAddress: '127.0.0.9' })
+  await client.get('/')
+  await client.close()
+  t.match(output.find('incoming request').req, {
+    'client.address': '127.0.0.9', 'client.port': client.localPort, 'network.peer.address': '127.0.0.9', 'network.peer.port': client.localPort
+  })
+})
+
 t.test("pino's redaction reaches the fields", async (t) => {
   const { app, output } = create(t, { serializers: { req: withRealIp() }, redact: ['req.realIp', 'realIp'] })
   await app.register(realIp, { bindLogger: true })
