@@ -48,6 +48,8 @@ t.test('the options of a SYN, by name', async (t) => {
     { kind: 2, length: 3, name: 'mss', value: '00' },
     { kind: 1, length: 1, name: 'nop' }
   ], 'what is not known, or is not as it should be, in hexadecimal digits')
+  const names = { 2: 'mss', 3: 'wscale', 4: 'sackOK', 5: 'sack', 8: 'ts', 19: 'md5', 28: 'uto', 29: 'tcp-ao', 30: 'mptcp', 34: 'tfo', 69: 'eno' }
+  for (const [kind, name] of Object.entries(names)) t.equal(read(option(Number(kind), Buffer.of()))[0]?.name, name)
   t.same(read(mss(1), eol, toa(254, '203.0.113.7', 1)), [{ kind: 2, length: 4, name: 'mss', value: '1' }], 'nothing behind the end of the list')
 
   const headers = Buffer.concat([segment([mss(1)]), Buffer.from([254, 8])])
@@ -85,9 +87,10 @@ t.test('TOA of all known kinds, with what it means', async (t) => {
   t.same(read(akamai), [{ kind: 28, length: 7, name: 'toa', address: '203.0.113.7', writtenBy: 'Akamai' }])
   t.match(read(option(28, Buffer.of(2), addressBytes('203.0.113.7'))), [{ name: 'uto' }], 'another version')
   t.match(read(option(28, Buffer.of(1, 2))), [{ name: 'uto', value: '0102' }])
-  t.match(read(fastOpenExperimental(Buffer.of(1, 2, 3, 4))), [{ kind: 254, length: 8, name: 'experiment', value: 'f98901020304' }])
+  t.same(read(fastOpenExperimental(Buffer.of(1, 2, 3, 4))), [{ kind: 254, length: 8, name: 'experiment', value: 'f98901020304' }])
   t.match(read(smc), [{ kind: 254, name: 'experiment' }])
   t.match(read(of4(250)), [{ name: 'kind 250' }], 'the virtual server alone, no client')
+  t.match(read(option(77, Buffer.of(1), addressBytes('203.0.113.7'))), [{ name: 'kind 77' }], "like Akamai's, of another kind")
 })
 
 t.test('where the TOA stands, for --toa', async (t) => {
@@ -294,6 +297,8 @@ t.test('a connection as text', async (t) => {
     ''
   ].join('\n'))
 
+  t.ok(drawSeen({ ...seen, syn: facts.syn }, false).includes('\n  SYN              mss 1460, sackOK, ts 7/0, nop, wscale 7\n'))
+
   const flood: Seen = {
     ...seen,
     transportPeer: null,
@@ -318,6 +323,11 @@ t.test('a connection as text', async (t) => {
   t.match(coloured, '\x1b[1mTOA 254/8 203.0.113.7:51234\x1b[22m')
   t.match(coloured, '\x1b[32mtrusted\x1b[39m\x1b[31m; the connection is reset\x1b[39m')
   t.match(coloured, '\x1b[33mA note.\x1b[39m')
+  const styled = (trust: Seen['decision']['trust']) => drawSeen({ ...seen, decision: { ...seen.decision, trust } }, true)
+  t.match(styled('untrusted'), '\x1b[31muntrusted\x1b[39m')
+  t.match(styled('unverified'), '\x1b[33munverified\x1b[39m')
+  t.match(styled('unchecked'), '\x1b[33munchecked\x1b[39m')
+  t.notMatch(drawSeen({ ...seen, sources: [{ source: 'getpeername', address: '10.0.0.2', port: 1 }] }, false), 'no claim', 'another port is a claim')
   t.match(coloured, '\x1b[2m at 2026-01-01T00:00:00.000Z\x1b[22m')
   for (const reason of [
     'ENOPROTOOPT', 'ESRCH', 'EINVAL', 'EFAULT', 'not-asked', 'no-saved-syn', 'no-option', 'out-of-place', 'no-room', 'syn-payload', 'ambiguous',

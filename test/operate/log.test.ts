@@ -119,6 +119,18 @@ t.test("names: 'opentelemetry' names everything as its conventions do", async (t
   }
 })
 
+t.test('what is not known has no field', async (t) => {
+  const nothing = { address: undefined, port: undefined, family: undefined, source: 'none', trust: 'unverified', transportPeer: undefined, attempts: [] }
+  const request = { method: 'GET', url: '/', host: 'x', headers: {}, realAddress: nothing } as unknown as FastifyRequest
+  const portless = { ...request, realAddress: { ...nothing, transportPeer: { address: CLIENT, port: undefined } } } as unknown as FastifyRequest
+  for (const names of ['plain', 'opentelemetry'] as const) {
+    t.same(Object.keys(withRealIp({ names })(request) as object), ['method', 'url', 'host', 'source', 'trust'])
+  }
+  t.same(Object.keys(withRealIp({ names: 'opentelemetry' })(portless) as object), ['method', 'url', 'host', 'source', 'trust', 'network.peer.address'])
+  const fields = { id: 1 }
+  t.equal(withRealIp(() => fields)({} as FastifyRequest), fields, 'without the plugin')
+})
+
 t.test("names: 'opentelemetry', of a connection, which has ports", { skip: !linux && 'not Linux' }, async (t) => {
   const { app, output } = create(t, { serializers: { req: withRealIp({ names: 'opentelemetry' }) } })
   await app.register(realIp, { trustedPeers: ['127.0.0.1'] })
