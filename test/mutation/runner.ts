@@ -151,7 +151,7 @@ class ProcessRunner implements api.TestRunner {
     const took = JSON.parse(readFileSync(times, 'utf8')) as Record<string, number>
     const tests = (testsOf[relative(process.cwd(), sandboxFileName)] ?? []).filter((test) => testFilter.includes(test))
     for (const [i, test] of tests.entries()) {
-      const { failure, timedOut } = await this.#try(test, activeMutant.id, 5_000 + 3 * (took[test] as number))
+      const { failure, timedOut } = await this.#try(test, activeMutant.id, 3_000 + 4 * (took[test] as number))
       if (timedOut) return { status: 'timeout' as api.MutantRunStatus.Timeout, reason: test }
       if (failure !== undefined) {
         return { status: 'killed' as api.MutantRunStatus.Killed, killedBy: [test], failureMessage: failure, nrOfTests: i + 1 }

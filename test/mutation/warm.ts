@@ -26,6 +26,9 @@ const { _load: load } = loader
 const tap = { __esModule: true, get default () { return current } }
 loader._load = (request, ...rest) => request === 'tap' ? tap : load.call(loader, request, ...rest)
 
+// Whoever asked is gone.
+process.on('disconnect', () => { process.exit() })
+
 process.on('message', ({ test, mutant }: Order) => {
   for (const path of Object.keys(require.cache)) {
     if (path.startsWith(compiled)) delete require.cache[path]
