@@ -50,6 +50,7 @@ t.test('text from elsewhere becomes canonical', async (t) => {
   t.equal(canonicalAddress('203.0.113.7'), '203.0.113.7')
   t.equal(canonicalAddress('::ffff:203.0.113.7'), '203.0.113.7')
   t.equal(canonicalAddress('::FFFF:cb00:7107'), '203.0.113.7')
+  t.equal(canonicalAddress('::203.0.113.7'), '::cb00:7107', 'compatible is not mapped')
   t.equal(canonicalAddress('2001:0DB8:0:0:0:0:0:1'), '2001:db8::1')
   t.equal(canonicalAddress('fe80::1%eth0'), 'fe80::1')
   for (const text of [undefined, null, 7, {}, '', 'unknown', '1.2.3.4:443', '[::1]', '1.2.3', '<script>', '%', '::1::']) {

@@ -3,6 +3,7 @@ import { constants } from 'node:os'
 import type { Libc } from '../lib/libc'
 import { createEndpoint, SOCKADDR_STORAGE } from '../lib/sockaddr'
 import { createGetpeername } from '../lib/sources/getpeername'
+import { createNat64 } from '../lib/sources/nat64'
 import { createVtoa } from '../lib/sources/vtoa'
 import { createVirtualServerReader } from '../lib/virtual-server'
 
@@ -89,6 +90,18 @@ t.test('1348 is asked for every connection while a module answers, also where it
   const source = createVtoa(libc)
   for (let n = 0; n < 5; n++) t.equal(source.read(5, createEndpoint()), 'ESRCH')
   t.equal(libc.asked, 5)
+})
+
+t.test("nat64: DPVS's answer is an address and a port, no sockaddr", async (t) => {
+  const into = createEndpoint()
+  const answering = (address: string, ...rest: number[]) => createNat64(fakeLibc(() => Buffer.concat([Buffer.from(address, 'hex'), Buffer.of(...rest)])))
+  t.equal(answering('20010db8000000010000000200000007', 0xc8, 0x22, 255, 255).read(5, into), undefined)
+  t.same(into, { family: 'IPv6', w0: 0x20010db8, w1: 1, w2: 2, w3: 7, port: 51234 })
+  t.equal(answering('00000000000000000000ffffcb007107', 0, 80, 255, 255).read(5, into), undefined)
+  t.same(into, { family: 'IPv4', w0: 0, w1: 0, w2: 0, w3: 0xcb007107 | 0, port: 80 })
+  for (const name of ['EINVAL', 'EFAULT', 'ENOPROTOOPT'] as const) t.equal(createNat64(fakeLibc(() => constants.errno[name])).read(5, into), name)
+  t.match(createNat64(fakeLibc(() => ENOPROTOOPT)).missing(), /DPVS/)
+  t.equal(createNat64(fakeLibc(() => constants.errno.EINVAL)).missing(), undefined)
 })
 
 t.test('a virtual server of an absurd family is none', async (t) => {

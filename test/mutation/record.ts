@@ -1,15 +1,27 @@
 import { openSync, writeSync } from 'node:fs'
 import { threadId } from 'node:worker_threads'
 
-// Preloaded into each process of a test while Stryker asks which mutants it reaches. Written at once: a child of a test
-// may be killed any moment.
+// Preloaded into each process of a test while Stryker asks which mutants it reaches.
 
 const file = openSync(`${process.env.MUTATION_REACHED}/${process.pid}-${threadId}`, 'a')
-const reached = new Proxy<Record<string, number>>({}, {
+let reached = ''
+
+function flush (): void {
+  writeSync(file, reached)
+  reached = ''
+}
+
+// Soon, for a child of a test may be killed any moment; but not at once: between a system call and its errno there must be
+// no other.
+const counts = new Proxy<Record<string, number>>({}, {
   set (counts, mutant: string, count: number) {
-    if (!(mutant in counts)) writeSync(file, `${mutant}\n`)
+    if (!(mutant in counts)) {
+      if (reached === '') setImmediate(flush).unref()
+      reached += `${mutant}\n`
+    }
     counts[mutant] = count
     return true
   }
 })
-;(globalThis as { __stryker__?: object }).__stryker__ = { mutantCoverage: { static: reached, perTest: {} } }
+process.on('exit', flush)
+;(globalThis as { __stryker__?: object }).__stryker__ = { mutantCoverage: { static: counts, perTest: {} } }

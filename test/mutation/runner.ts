@@ -140,8 +140,8 @@ class ProcessRunner implements api.TestRunner {
       took[test] = timeSpentMs
       const result = { id: test, name: test, timeSpentMs }
       tests.push(failure === undefined
-        ? { ...result, status: 'success' as unknown as api.TestStatus.Success }
-        : { ...result, status: 'failed' as unknown as api.TestStatus.Failed, failureMessage: failure })
+        ? { ...result, status: 0 satisfies api.TestStatus.Success }
+        : { ...result, status: 1 satisfies api.TestStatus.Failed, failureMessage: failure })
     }
     writeFileSync(times, JSON.stringify(took))
     return { status: 'complete' as api.DryRunStatus.Complete, tests, mutantCoverage: { static: {}, perTest } }
