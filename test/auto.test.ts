@@ -13,15 +13,19 @@ const NAT64 = 4096
 
 /** What 'auto' chooses where the kernel knows these optnames, and what it says of it. */
 function choose (optnames: number[], options: FastifyRealIpOptions): { names: string[], said: string[] } {
+  const said: string[] = []
+  const syn = { bytes: new Uint8Array(0), length: 0, tcp: -1 }
+  const sources = chooseSources(kernelOf(optnames), { syn }, checkOptions({ sources: 'auto', ...options }), (message) => said.push(message))
+  return { names: sources.map(({ name }) => name), said }
+}
+
+/** A kernel that knows these optnames. */
+function kernelOf (optnames: number[]): Libc {
   const { ESRCH, ENOPROTOOPT } = constants.errno as Record<string, number> as { ESRCH: number, ENOPROTOOPT: number }
-  const libc = {
+  return {
     withSocket: (probe: (fd: number) => void) => probe(3),
     getsockopt: (_fd: number, _level: number, optname: number) => optnames.includes(optname) ? ESRCH : ENOPROTOOPT
   } as unknown as Libc
-  const said: string[] = []
-  const syn = { bytes: new Uint8Array(0), length: 0, tcp: -1 }
-  const sources = chooseSources(libc, { syn }, checkOptions({ sources: 'auto', ...options }), (message) => said.push(message))
-  return { names: sources.map(({ name }) => name), said }
 }
 
 const noVtoa = 'the vtoa module is not loaded (getsockopt 1348 answers ENOPROTOOPT)'
@@ -53,6 +57,13 @@ for (const [what, optnames, options, names, line] of rows) {
     t.same(said, [`fastify-real-ip: sources ${line}`])
   })
 }
+
+t.test("'require' says what is missing of each source, and is content with one", async (t) => {
+  const choose = (...optnames: number[]) =>
+    chooseSources(kernelOf(optnames), { syn: { bytes: new Uint8Array(0), length: 0, tcp: -1 } }, checkOptions({ sources: ['vtoa', 'nat64'], require: true }), () => {})
+  t.throws(() => choose(), { code: 'FST_REAL_IP_NATIVE_UNAVAILABLE', message: `fastify-real-ip: no configured source can work here: ${noVtoa}; ${noNat64}` })
+  t.equal(choose(NAT64).length, 2)
+})
 
 const format: ToaFormat = { kind: 254, length: 8, family: 'IPv4', position: 'first' }
 const decisions = {

@@ -17,7 +17,7 @@ t.test('what is understood', async (t) => {
   t.match(readArguments(['watch', '65535', '--count', '12']), { port: 65535, count: 12 })
   t.match(readArguments(['watch', '80', '--trusted-peers', 'any']), { options: { trustedPeers: 'any' } })
   t.match(readArguments(['watch', '80', '--trusted-peers', '10.0.0.1', '--toa', 'alibaba']), { options: { toa: { formats: [{ kind: 254 }, { kind: 253 }] } } })
-  t.match(readArguments(['watch', '80', '--trusted-peers', '10.0.0.1', '--toa', '254/8/ipv4/first, 253/20/IPv6/last']), {
+  t.match(readArguments(['watch', '80', '--trusted-peers', '10.0.0.1', '--toa', '254/8/ipv4/first , 253/20/IPv6/last']), {
     options: {
       toa: {
         formats: [

@@ -8,12 +8,12 @@ import type { Reporter } from '@stryker-mutator/api/report' with { 'resolution-m
 type Report = Parameters<Required<Reporter>['onMutationTestReportReady']>[0]
 type Mutant = Pick<Report['files'][string]['mutants'][number], 'location' | 'replacement' | 'status'>
 
-/** A mutant that no test can tell from the original, by the line it is in and what it puts in place of what. */
+/** Mutants that no test can tell from the original, by the line they are in and what they put in place of what. */
 interface Equivalent {
   readonly file: string
   readonly line: string
   readonly from: string
-  readonly to: string
+  readonly to: readonly string[]
   readonly why: string
 }
 
@@ -47,7 +47,7 @@ function place (file: string, { location: { start, end }, replacement = '' }: Mu
 
 function isKnown (name: string, mutant: Mutant): boolean {
   const { line, from, to } = place(name, mutant)
-  return equivalents.some((known) => known.file === name && known.line === line && known.from === from && known.to === to)
+  return equivalents.some((known) => known.file === name && known.line === line && known.from === from && known.to.includes(to))
 }
 
 function sum (counted: readonly Result[]): Result {
