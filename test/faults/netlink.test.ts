@@ -18,7 +18,9 @@ function isFiltered (pid: number): boolean {
 }
 
 async function ask (port: number, localAddress = address): Promise<any> {
-  const client = await http!.connect(port, { localAddress })
+  // A reset can come before the client has noticed that it is connected.
+  const client = await http!.connect(port, { localAddress }).catch(() => undefined)
+  if (client === undefined) return 'reset'
   client.socket.on('error', () => {})
   try {
     return { ...await client.get('/'), localPort: client.localPort }

@@ -36,7 +36,7 @@ const faults: ReadonlyArray<Fault> = [
     name: 'read at the first request instead of at connect',
     edits: [
       ['lib/observer.ts', 'const evidence = this.#guard.examine(socket, fdOf(socket))\n',
-        'this.#late.set(key, () => this.#guard.examine(socket, fdOf(socket)))\n' +
+        'this.#late.set(key, () => { const e = this.#guard.examine(socket, fdOf(socket)); this.#late.set(key, () => e); return e })\n' +
         'if (this.#late.has(key)) return\nconst evidence = this.#guard.examine(socket, -1)\n'],
       ['lib/observer.ts', 'readonly #guard: Guard\n',
         'readonly #guard: Guard\n  readonly #late = new WeakMap<object, () => Evidence>()\n'],
@@ -119,6 +119,7 @@ for (const { name, edits } of faults) {
   report(caught, `caught by the decisive test: ${name}`)
   report(soakCaught, `caught by the soak within ${soaked?.firstWrong ?? soaked?.connections} connections: ${name}`)
   if (!caught || !soakCaught || only !== undefined) console.log(output.split('\n').filter((line) => /not ok|instead of|wrong|FAILED/.test(line)).slice(0, 12).join('\n'))
+  if (soaked === undefined) console.log(output.split('\n').slice(-15).join('\n'))
   count += 2
 }
 console.log(`faults: ${count - failed} passed, ${failed} failed`)

@@ -101,6 +101,7 @@ t.test('a connection whose sender is looked for is counted when he is found', { 
   settle(undefined, 0)
   t.same(counted(app.realIp.stats()), { connections: 1, rejected: 0, source: { none: 1 }, trust: { unverified: 1 }, reason: { implausible: 1 } })
   t.match(messages[0]?.realAddress, { source: 'none', trust: 'unverified', reason: 'implausible' })
+  t.same(await client.get('/'), [null], 'request.realIp is undefined')
   await client.close()
 
   const unset = await create(t, { sources: ['getpeername'] })
