@@ -294,6 +294,34 @@ t.test('without /proc, /sys and a loopback interface', {
   }
 })
 
+t.test('what /proc and /sys say', {
+  skip: unshare === undefined && process.env.FASTIFY_REAL_IP_LAB !== 'required' && 'needs unshare(1) and its rights'
+}, async (t) => {
+  // Files of our own in place of the kernel's, for this one process.
+  const on = async (...files: string[]) => {
+    const commands = ['mount -t tmpfs none /proc', 'mount -t tmpfs none /sys', 'mkdir -p /sys/module /proc/self/ns /proc/net /proc/sys/net/core /proc/sys/net/ipv4']
+    const before = ['unshare', String(unshare).replace('n', ''), 'sh', '-c', `${[...commands, ...files].join(' && ')} && exec "$@"`, 'sh']
+    return parse(await run(['doctor', '--json'], { before }))
+  }
+  const host = await on(
+    'mkdir /sys/module/vtoa', 'echo "ok : 2" > /proc/net/vtoa_stats', 'echo "ok : 3" > /proc/net/toa_stats', 'echo 2 > /proc/sys/net/ipv4/tcp_syncookies',
+    'echo 1539 > /proc/sys/net/ipv4/tcp_fastopen', 'echo 1000 > /proc/sys/net/core/netdev_max_backlog', "ln -s 'pid:[4026531836]' /proc/self/ns/pid"
+  )
+  t.equal(find(host, 'module vtoa').state, 'good')
+  t.equal(find(host, 'module toa').state, 'bad')
+  t.equal(find(host, 'counters').says, 'vtoa_stats: ok 2; toa_stats: ok 3')
+  t.match(find(host, 'SYN cookies').says, /^always on/)
+  t.match(find(host, 'Fast Open').says, /without cookies/)
+  t.equal(find(host, 'namespace').says, "the host's own network namespace")
+
+  const container = await on('mkdir /sys/module/toa', 'touch /proc/sys/net/core/netdev_max_backlog', "ln -s 'pid:[4026532000]' /proc/self/ns/pid")
+  t.equal(find(container, 'module vtoa').state, 'bad')
+  t.equal(find(container, 'module toa').state, 'good')
+  t.equal(find(container, 'namespace').says, "a container in the host's own network namespace")
+  t.match(find(await on(), 'namespace').says, /^a container's or another network namespace/)
+  t.match(find(await on('rmdir /sys/module'), 'module vtoa'), { state: 'unknown' })
+})
+
 inLab('beside the stand-in for vtoa', async (t, lab) => {
   const before = parse(await run(['doctor', '--json']))
   t.notOk(before.works, 'not yet')

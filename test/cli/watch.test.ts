@@ -201,6 +201,8 @@ inLab('beside the stand-in for vtoa', async (t, lab) => {
   t.match(seen.sources.slice(0, 3), [{ source: 'vtoa', ...claim }, { source: 'nat64', reason: 'ENOPROTOOPT' }, { source: 'getpeername', ...claim }])
   t.match(seen.notes, [/--trusted-peers 127\.0\.0\.1 --toa 254\/8\/IPv4\/last$/])
 
+  t.notMatch(unchecked.notes.join(), 'trustProxy', 'there is no Fastify here')
+
   const checked = await startWatch(t, ['--json', '--trusted-peers', '127.0.0.1'])
   const second = await connectFrom(client, checked.port)
   t.match((await checked.seen()).decision, { address: derivedAddress(second), source: 'vtoa', trust: 'trusted', reset: false })
