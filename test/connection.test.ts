@@ -2,6 +2,7 @@ import t from 'tap'
 import net from 'node:net'
 import realIp from 'fastify-real-ip'
 import type { RealAddress } from 'fastify-real-ip'
+import { acceptedSocket, fdOf, listeningFdOf, reset } from '../lib/connection'
 import { kinds, listen } from './kinds'
 
 const linux = process.platform === 'linux'
@@ -128,4 +129,22 @@ t.test("require: true with 'saved-syn', which needs no module", { skip: !linux &
   t.teardown(() => app.close())
   await app.register(realIp, { require: true, sources: ['saved-syn'], toa: 'alibaba', trustedPeers: [] })
   t.ok(app.hasDecorator('realIp'))
+})
+
+t.test('what has no descriptor, or nothing at all', async (t) => {
+  t.equal(fdOf({ _handle: { getpeername () {} } }), -1, 'as on Windows')
+  t.equal(fdOf({ _handle: { fd: 7 } }), -1, 'a pipe')
+  for (const nothing of [undefined, null]) t.equal(acceptedSocket(nothing), nothing)
+  t.equal(listeningFdOf(net.createServer()), -1, 'not listening')
+  t.equal(listeningFdOf({ _handle: {} }), -1, 'a cluster worker')
+  t.doesNotThrow(() => reset({}))
+})
+
+t.test('what cannot be reset is destroyed', async (t) => {
+  let destroyed = 0
+  const destroy = () => { destroyed++ }
+  reset({ destroy })
+  reset({ destroy, resetAndDestroy () { throw new TypeError('a pipe') } })
+  t.equal(destroyed, 2)
+  t.doesNotThrow(() => reset({ resetAndDestroy () { throw new TypeError('a pipe') } }))
 })

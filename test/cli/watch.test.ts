@@ -7,7 +7,7 @@ import t, { type Test } from 'tap'
 import { readArguments, type WatchArguments } from '../../lib/cli/arguments'
 import type { Seen } from '../../lib/cli/seen'
 import { explainListen, watch } from '../../lib/cli/watch'
-import { type Libc, loadLibc } from '../../lib/libc'
+import { type Libc, loadLibc, type openCapture as openPacketSocket } from '../../lib/libc'
 import { inLab } from '../kernel/in-lab'
 import { derivedAddress, type StampingClient } from '../kernel/lab'
 import { open, run, startWatch } from './cli'
@@ -18,10 +18,10 @@ t.test('plain connections, one line of JSON for each, until --count', { skip: no
   const { port, seen, notes, ended } = await startWatch(t, ['--json', '--count', '2'])
   t.match(notes[0], /^fastify-real-ip: sources vtoa.*; .*not saved-syn \(it needs 'toa' and a list of 'trustedPeers'\)$/)
 
-  const request = get({ port, host: '127.0.0.1', agent: false })
+  const request = get({ port, host: '127.0.0.1', agent: false, headers: { connection: 'keep-alive' } })
   const [response] = await once(request, 'response') as [IncomingMessage]
   t.equal(response.statusCode, 200)
-  t.equal(response.headers.connection, 'close')
+  t.match(response.headers, { connection: 'close', 'content-type': 'text/plain' })
   t.equal(await text(response), 'fastify-real-ip watch\n', 'nothing of what is seen goes to who asks')
   const first = await seen()
   const peer = { address: '127.0.0.1', port: Number(first.transportPeer?.port) }
@@ -115,16 +115,17 @@ t.test('each way in which listening fails', async (t) => {
 })
 
 /** Watches in this process, on a kernel that is not quite like this one. */
-async function watchOn (t: Test, args: string[], changes: Partial<Libc>) {
+async function watchOn (t: Test, args: string[], changes: Partial<Libc>, openCapture: typeof openPacketSocket = () => 1) {
   const notes: string[] = []
   const stop = new AbortController()
   const lines: Seen[] = []
   let next = () => {}
   const given = readArguments(['watch', '0', '--json', ...args]) as WatchArguments
+  let ended: Promise<void> | undefined
   const listening = new Promise<number>((resolve, reject) => {
-    watch(given, {
+    ended = watch(given, {
       libc: { ...loadLibc() as Libc, ...changes },
-      openCapture: () => 1,
+      openCapture,
       say: (line) => {
         lines.push(JSON.parse(line))
         next()
@@ -136,13 +137,18 @@ async function watchOn (t: Test, args: string[], changes: Partial<Libc>) {
       },
       colours: false,
       signal: stop.signal
-    }).catch(reject)
+    })
+    ended.catch(reject)
   })
   t.teardown(() => { stop.abort() })
   const port = await listening
   return {
     port,
     notes,
+    async end () {
+      stop.abort()
+      await ended
+    },
     async seen () {
       if (lines.length === 0) await new Promise<void>((resolve) => { next = resolve })
       return lines.shift() as Seen
@@ -168,6 +174,14 @@ t.test('a kernel that keeps no SYN, and one that does not tell the sender either
     t.equal(transportPeer, null)
     t.equal(decision.trust, args.length > 0 ? 'unverified' : 'unchecked')
   }
+})
+
+t.test('when it ends it leaves nothing open', { skip: nothing }, async (t) => {
+  let closed = false
+  const { end } = await watchOn(t, [], {}, () => ({ packet: new Uint8Array(0), receive: () => 0, close: () => { closed = true } }))
+  t.notOk(closed)
+  await end()
+  t.ok(closed)
 })
 
 t.test('a kernel that refuses TCP_SAVE_SYN', { skip: nothing }, async (t) => {
