@@ -189,7 +189,8 @@ export class Checked {
   realAddress: RealAddress | undefined = undefined
   /** The address that `admit` was last asked about; null: none yet. */
   asked: string | undefined | null = null
-  virtualServer: VirtualServer | undefined = undefined
+  /** Of few servers: the others' connections have no word for it. */
+  virtualServer?: VirtualServer | undefined
   // The transport peer's port, and flags.
   #state = 0
 
