@@ -63,6 +63,20 @@ export async function start (script: string, args: readonly string[], { core, cg
   }
 }
 
+/** What `run` starts has ended when it has, in whatever way. */
+export async function withChildren<T> (run: (fresh: typeof start) => Promise<T>): Promise<T> {
+  const children: Child[] = []
+  try {
+    return await run(async (...args) => {
+      const child = await start(...args)
+      children.push(child)
+      return child
+    })
+  } finally {
+    await Promise.all(children.map((child) => child.stop()))
+  }
+}
+
 /** The child's end: answers questions by name for as long as its parent lives. */
 export function answer (answers: Record<string, (about: any) => unknown>): void {
   process.on('message', async ({ question, about }: { question: string, about: unknown }) => {

@@ -1,4 +1,4 @@
-import { start, type Child } from './child'
+import { withChildren } from './child'
 import type { Kernel } from './kernel'
 import type { Family } from './network'
 import type { Cores } from './run'
@@ -22,12 +22,9 @@ export async function sessions<Times extends Readonly<Record<keyof Times, number
   const measured: Times[] = []
   for (let session = 0; session < SESSIONS; session++) {
     progress(`${session + 1} of ${SESSIONS} sessions`)
-    const children: Child[] = []
-    try {
-      const server = await start(script, [host, String(inARow), from ?? host], { core: cores?.server, cgroup: kernel.serverCgroup })
-      children.push(server)
-      const client = await start('client', [], { core: cores?.client, cgroup: kernel.clientCgroup })
-      children.push(client)
+    measured.push(await withChildren(async (fresh) => {
+      const server = await fresh(script, [host, String(inARow), from ?? host], { core: cores?.server, cgroup: kernel.serverCgroup })
+      const client = await fresh('client', [], { core: cores?.client, cgroup: kernel.clientCgroup })
       const target = { port: await server.ask<number>('port'), host, from }
       await client.ask('connections', { ...target, count: WARM_UP })
       await server.ask('times')
@@ -36,10 +33,8 @@ export async function sessions<Times extends Readonly<Record<keyof Times, number
         await client.ask('connections', { ...target, count: CONNECTIONS })
         windows.push(await server.ask<Times>('times'))
       }
-      measured.push(middleOf(windows))
-    } finally {
-      await Promise.all(children.map((child) => child.stop()))
-    }
+      return middleOf(windows)
+    }))
   }
   return measured
 }

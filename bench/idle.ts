@@ -1,4 +1,4 @@
-import { start, type Child } from './child'
+import { withChildren } from './child'
 import { type Family, IPv4, IPv6 } from './network'
 import type { Cores, Figure } from './run'
 import type { Memory } from './server'
@@ -67,15 +67,10 @@ export const idle: Figure = {
   }
 }
 
-async function memoryPerConnection (
-  name: string, { host, from }: Family, cores: Cores | undefined
-): Promise<Bytes> {
-  const children: Child[] = []
-  try {
-    const server = await start('server', [name, host], { core: cores?.server, node: ['--expose-gc'] })
-    children.push(server)
-    const client = await start('client', [], { core: cores?.client })
-    children.push(client)
+function memoryPerConnection (name: string, { host, from }: Family, cores: Cores | undefined): Promise<Bytes> {
+  return withChildren(async (fresh) => {
+    const server = await fresh('server', [name, host], { core: cores?.server, node: ['--expose-gc'] })
+    const client = await fresh('client', [], { core: cores?.client })
     const target = { port: await server.ask<number>('port'), host, from }
 
     const accepted = async (count: number) => {
@@ -97,7 +92,5 @@ async function memoryPerConnection (
     const idle = await perConnection()
     await client.ask('askEach', target)
     return { idle, asked: await perConnection() }
-  } finally {
-    await Promise.all(children.map((child) => child.stop()))
-  }
+  })
 }

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { start, type Child, type Place } from './child'
+import { type Child, withChildren } from './child'
 import { IPv4 } from './network'
 import type { Row } from './report'
 import type { Cores, Figure } from './run'
@@ -48,14 +48,8 @@ export const open: Figure = {
   }
 }
 
-async function runSession (cores: Cores | undefined): Promise<Costs> {
-  const children: Child[] = []
-  const fresh = async (script: string, args: string[], place: Place) => {
-    const child = await start(script, args, place)
-    children.push(child)
-    return child
-  }
-  try {
+function runSession (cores: Cores | undefined): Promise<Costs> {
+  return withChildren(async (fresh) => {
     const client = await fresh('client', [], { core: cores?.client })
     const contestants: Contestant[] = []
     const held: Array<{ readonly server: Child, readonly count: number }> = []
@@ -77,7 +71,5 @@ async function runSession (cores: Cores | undefined): Promise<Costs> {
       if (left < count) throw new Error(`${left} of ${count} connections are still open: this machine is too busy`)
     }
     return costs
-  } finally {
-    await Promise.all(children.map((child) => child.stop()))
-  }
+  })
 }

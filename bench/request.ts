@@ -1,4 +1,4 @@
-import { start, type Child } from './child'
+import { withChildren } from './child'
 import { withVtoa, type Kernel } from './kernel'
 import { IPv4 } from './network'
 import type { Row } from './report'
@@ -128,29 +128,21 @@ function toComparison ({ name: workload, targets }: Workload, sessions: readonly
   }))
 }
 
-async function runSession (workload: Workload, pairs: number, module: Kernel | string, cores: Cores | undefined): Promise<Session> {
+function runSession (workload: Workload, pairs: number, module: Kernel | string, cores: Cores | undefined): Promise<Session> {
   const { protocol, names } = workload
-  const children: Child[] = []
-  const fresh = async (...args: Parameters<typeof start>) => {
-    const child = await start(...args)
-    children.push(child)
-    return child
-  }
   const place = { core: cores?.server, node: FULL_YOUNG_GENERATION }
-  const contestantsIn = async (names: readonly string[], kernel: Kernel): Promise<Contestant[]> => {
-    const client = await fresh('client', [], { core: cores?.client, cgroup: kernel.clientCgroup })
-    const contestants: Contestant[] = []
-    for (const name of forthAndBack(names).slice(0, names.length)) {
-      const server = await fresh('server', [name, IPv4.host, protocol], { ...place, cgroup: kernel.serverCgroup })
-      contestants.push({ name, server, client, target: { ...IPv4, port: await server.ask<number>('port') } })
+  return withChildren(async (fresh) => {
+    const contestantsIn = async (names: readonly string[], kernel: Kernel): Promise<Contestant[]> => {
+      const client = await fresh('client', [], { core: cores?.client, cgroup: kernel.clientCgroup })
+      const contestants: Contestant[] = []
+      for (const name of forthAndBack(names).slice(0, names.length)) {
+        const server = await fresh('server', [name, IPv4.host, protocol], { ...place, cgroup: kernel.serverCgroup })
+        contestants.push({ name, server, client, target: { ...IPv4, port: await server.ask<number>('port') } })
+      }
+      return contestants
     }
-    return contestants
-  }
-  try {
     const bare = await measureCosts(await contestantsIn(names, {}), workload, pairs)
     if (workload.withModule === undefined || typeof module === 'string') return { bare, withModule: undefined }
     return { bare, withModule: await measureCosts(await contestantsIn(workload.withModule, module), workload, pairs) }
-  } finally {
-    await Promise.all(children.map((child) => child.stop()))
-  }
+  })
 }

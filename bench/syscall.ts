@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { start, type Child, type Place } from './child'
+import { withChildren } from './child'
 import { withVtoa, type Kernel } from './kernel'
 import type { Row } from './report'
 import type { Cores, Figure } from './run'
@@ -62,20 +62,12 @@ async function sessions (
   const measured = calls.map((): Slices[] => [])
   for (let session = 0; session < SESSIONS; session++) {
     progress(`${session + 1} of ${SESSIONS} sessions`)
-    const children: Child[] = []
-    const fresh = async (script: string, args: string[], place: Place) => {
-      const child = await start(script, args, place)
-      children.push(child)
-      return child
-    }
-    try {
+    await withChildren(async (fresh) => {
       const loop = await fresh('syscall-loop', [library], { core: cores?.server, cgroup: kernel.serverCgroup })
       const client = await fresh('client', [], { core: cores?.client, cgroup: kernel.clientCgroup })
       await client.ask('idle', { port: await loop.ask<number>('port'), host: '127.0.0.1', count: 1 })
       for (const [i, call] of calls.entries()) measured[i]?.push(await loop.ask<Slices>('measure', call))
-    } finally {
-      await Promise.all(children.map((child) => child.stop()))
-    }
+    })
   }
   return measured
 }

@@ -14,7 +14,7 @@ import { followServers } from './servers'
 import { chooseSources, chooseWitnesses } from './sources/choose'
 import { TransportPeers } from './transport-peer'
 import type { Ruling } from './trust'
-import { addressOf } from './verdict'
+import { textOf } from './verdict'
 import { createVirtualServerReader } from './virtual-server'
 import { Warnings } from './warnings'
 
@@ -125,7 +125,7 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
       // What no policy judged is the same for all requests.
       if (evidence?.address !== undefined) return evidence.address
       const ruling = request[kRuling]
-      if (evidence instanceof Checked && ruling != null && options.forwarded === undefined) return addressOf(evidence, ruling)
+      if (evidence instanceof Checked && ruling != null && options.forwarded === undefined) return textOf(evidence, ruling)
       return answerRequest(request).address
     },
     addressOf (raw) {

@@ -22,8 +22,8 @@ export function sourceOf (evidence: Checked, ruling: Ruling): RealAddress['sourc
   }
 }
 
-/** The text alone, which takes no object. */
-export function addressOf (evidence: Checked, ruling: Ruling): string | undefined {
+/** The text of that address, which takes no object. */
+export function textOf (evidence: Checked, ruling: Ruling): string | undefined {
   switch (whose(evidence, ruling)) {
     case 'source': return evidence.claim.address
     case 'peer': return (evidence.peer as PeerAddress).text

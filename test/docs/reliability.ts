@@ -1,5 +1,8 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Result as Mutants } from '../mutation/reporter'
+import type { Row } from '../reach/reach'
+import type { Results as Soak } from '../soak/run'
 import { project } from './markdown'
 
 // docs/reliability.md, from what the long runs wrote down and nothing else: npm run docs:reliability
@@ -7,25 +10,6 @@ import { project } from './markdown'
 const PAGE = 'docs/reliability.md'
 
 type Counts = Readonly<Record<string, number>>
-
-interface Soak {
-  readonly passed: boolean
-  readonly seed: number
-  readonly seconds: number
-  readonly node: string
-  readonly kernel: string
-  readonly counts: {
-    readonly connections: number
-    readonly protocols: Counts
-    readonly claims: Counts
-    readonly fates: Counts
-    readonly answers: Counts & { readonly exact: number, readonly window: number, readonly reused: number }
-    readonly wrong: number
-  }
-  readonly disturbances: Counts
-  readonly slopes: { readonly heap: number, readonly rss: number }
-  readonly checkpoints: ReadonlyArray<{ readonly fds: number, readonly listeners: number }>
-}
 
 interface Fuzz {
   readonly node: string
@@ -36,16 +20,6 @@ interface Fuzz {
   readonly targets: Counts
 }
 
-interface Mutants {
-  readonly mutants: number
-  readonly killed: number
-  readonly timeout: number
-  readonly survived: number
-  readonly noCoverage: number
-  readonly equivalent: number
-  readonly score: number
-}
-
 interface Mutation {
   readonly node: string
   readonly files: Readonly<Record<string, Mutants>>
@@ -54,13 +28,7 @@ interface Mutation {
 
 interface Reach {
   readonly kernel: string
-  readonly rows: ReadonlyArray<{
-    readonly node: string
-    readonly arch: string
-    readonly libc: string
-    readonly emulator?: string
-    readonly checks: Readonly<Record<string, string>>
-  }>
+  readonly rows: readonly Row[]
 }
 
 const recorded = <Results>(path: string): Results | undefined =>
@@ -68,7 +36,7 @@ const recorded = <Results>(path: string): Results | undefined =>
 
 const NOT_SHOWN = 'Not shown: no long run is recorded.'
 const number = (value: number) => value.toLocaleString('en')
-const list = (counts: Counts) => Object.entries(counts).map(([name, count]) => `${name} ${number(count)}`).join(', ')
+const list = (counts: object) => Object.entries(counts as Counts).map(([name, count]) => `${name} ${number(count)}`).join(', ')
 const minutes = (seconds: number) => `${Math.max(1, Math.round(seconds / 60))} minutes`
 
 function table (head: readonly string[], rows: ReadonlyArray<readonly string[]>): string {
@@ -118,7 +86,7 @@ ${table(['file', 'mutants', 'killed', 'timed out', 'survived', 'of them equivale
 function tellReach (reach: Reach | undefined): string {
   if (reach === undefined) return NOT_SHOWN
   const names = [...new Set(reach.rows.flatMap(({ checks }) => Object.keys(checks)))]
-  const platform = ({ node, arch, libc, emulator }: Reach['rows'][number]) => [node, arch, libc, ...emulator === undefined ? [] : [emulator]].join(', ')
+  const platform = ({ node, arch, libc, emulator }: Row) => [node, arch, libc, ...emulator === undefined ? [] : [emulator]].join(', ')
   const alike = [false, true].map((emulated) => reach.rows.filter(({ emulator }) => (emulator !== undefined) === emulated))
   return alike.map((rows) => `${rows.map(platform).join('; ')}, Linux ${reach.kernel}:
 

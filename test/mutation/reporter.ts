@@ -17,7 +17,7 @@ interface Equivalent {
   readonly why: string
 }
 
-interface Result {
+export interface Result {
   readonly mutants: number
   readonly killed: number
   readonly timeout: number

@@ -13,7 +13,7 @@ import { createEndpoint } from '../../lib/sockaddr'
 import { TransportPeers } from '../../lib/transport-peer'
 import type { Saved, Seen } from './probe'
 
-interface Row extends Seen {
+export interface Row extends Seen {
   readonly emulator?: string
 }
 
