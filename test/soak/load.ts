@@ -269,7 +269,8 @@ export class Load {
     const now = this.#expectations.now
     const candidates = this.#unseen.get(keyOf(app, answer)) ?? []
     const fitting = candidates.filter((connection) => this.#expectations.judge(connection, answer, now, false) !== 'wrong')
-    const connection = fitting.find(({ answered }) => answered) ?? fitting[0]
+    // One that left may never have come to be accepted.
+    const connection = fitting.find(({ answered }) => answered) ?? fitting.find(({ leaves }) => !leaves) ?? fitting[0]
     if (connection === undefined) return this.#fail('wrong', { answer, socketOf: app, candidates })
     answers[this.#expectations.judge(connection, answer, now, fitting.length === 1) as 'exact' | 'window']++
     this.#see(connection)
