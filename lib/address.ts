@@ -22,6 +22,13 @@ export function formatIPv4 (word: number): string {
   return (dotted[word >>> 24] as string) + dotted[word >>> 16 & 0xff] + dotted[word >>> 8 & 0xff] + octets[word & 0xff]
 }
 
+const hex = Array.from({ length: 256 }, (_, n) => n.toString(16))
+const padded = hex.map((digits) => digits.padStart(2, '0'))
+
+function formatGroup (group: number): string {
+  return group < 256 ? hex[group] as string : (hex[group >>> 8] as string) + (padded[group & 0xff] as string)
+}
+
 const groups = new Uint16Array(8)
 
 /** RFC 5952 text of an IPv6 address. */
@@ -55,7 +62,7 @@ export function formatIPv6 (w0: number, w1: number, w2: number, w3: number): str
       i += length - 1
     } else {
       if (i > 0 && i !== start + length) text += ':'
-      text += (groups[i] as number).toString(16)
+      text += formatGroup(groups[i] as number)
     }
   }
   return text

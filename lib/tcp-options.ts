@@ -25,9 +25,6 @@ export function findToa (
 ): string | undefined {
   let found: ToaFormat | undefined
   let foundAt = 0
-  // Ordinary options have low kinds, and are passed over at once.
-  let lowest = 255
-  for (const { kind } of formats) lowest = Math.min(lowest, kind)
   for (let i = at; i < end;) {
     const kind = bytes[i] as number
     if (kind === TCPOPT_EOL) break
@@ -38,7 +35,7 @@ export function findToa (
     // As the kernel does, the walk ends at the first option that cannot be whole.
     const length = i + 1 < end ? bytes[i + 1] as number : 0
     if (length < 2 || i + length > end) break
-    const format = kind < lowest ? undefined : formats.find((format) => format.kind === kind && format.length === length)
+    const format = formatOf(formats, kind, length)
     if (format !== undefined && !isExperiment(bytes, i)) {
       if (found === undefined) {
         decodeToa(bytes, i, format, into)
@@ -65,6 +62,14 @@ export function findToa (
 }
 
 const other = createEndpoint()
+
+// Array.find() would make a function for every option of every connection.
+function formatOf (formats: ReadonlyArray<ToaFormat>, kind: number, length: number): ToaFormat | undefined {
+  for (const format of formats) {
+    if (format.kind === kind && format.length === length) return format
+  }
+  return undefined
+}
 
 function decodeToa (bytes: Uint8Array, at: number, format: ToaFormat, into: Endpoint): void {
   into.port = (bytes[at + 2] as number) << 8 | (bytes[at + 3] as number)

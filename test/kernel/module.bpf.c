@@ -20,6 +20,7 @@
 #define VTOA_SO_GET_VS 1345
 #define HYBRID_VTOA_SO_GET_VS 1347
 #define TOA_SO_GET_LOOKUP 4096 // of DPVS
+#define STORAGE_LEN 128 // sizeof(struct sockaddr_storage)
 #define ANSWER_MAX sizeof(struct sockaddr_in6)
 #define FORM(kind, length) ((kind) << 8 | (length))
 
@@ -197,12 +198,17 @@ int remember_toa(struct bpf_sock_ops *skops) {
 // (of buffers beyond a sockaddr_storage, what follows that is cleared).
 static __always_inline void keep_callers_bytes(struct bpf_sockopt *ctx) {
   struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+  void *callers = (void *)PT_REGS_PARM4_SYSCALL(regs);
   __u8 *optval = ctx->optval;
-  __u8 bytes[128] = {};
+  if (ctx->optlen == STORAGE_LEN && optval + STORAGE_LEN <= (__u8 *)ctx->optval_end) {
+    bpf_probe_read_user(optval, STORAGE_LEN, callers);
+    return;
+  }
+  __u8 bytes[STORAGE_LEN] = {};
   __u32 len = ctx->optlen;
   if (len > sizeof(bytes))
     len = sizeof(bytes);
-  bpf_probe_read_user(bytes, len, (void *)PT_REGS_PARM4_SYSCALL(regs));
+  bpf_probe_read_user(bytes, len, callers);
   for (__u32 i = 0; i < sizeof(bytes); i++) {
     if (optval + i + 1 > (__u8 *)ctx->optval_end)
       break;
@@ -327,10 +333,18 @@ int answer_getsockopt(struct bpf_sockopt *ctx) {
 
   keep_callers_bytes(ctx);
   __u8 *optval = ctx->optval;
-  for (__u32 i = 0; i < ANSWER_MAX; i++) {
-    if (i >= answer.len || optval + i + 1 > (__u8 *)ctx->optval_end)
-      break;
-    optval[i] = answer.bytes[i];
+  __u8 *end = ctx->optval_end;
+  // At once where that can be, for benchmarks: a module would do no more.
+  if (answer.len == sizeof(answer.in) && optval + sizeof(answer.in) <= end) {
+    __builtin_memcpy(optval, answer.bytes, sizeof(answer.in));
+  } else if (answer.len == sizeof(answer.in6) && optval + sizeof(answer.in6) <= end) {
+    __builtin_memcpy(optval, answer.bytes, sizeof(answer.in6));
+  } else {
+    for (__u32 i = 0; i < ANSWER_MAX; i++) {
+      if (i >= answer.len || optval + i + 1 > end)
+        break;
+      optval[i] = answer.bytes[i];
+    }
   }
   // vtoa leaves it alone
   if (config->module == DPVS)
