@@ -46,11 +46,12 @@ The servers run with
 Rows with ÷ compare two of the same run: below 1 the plugin costs less.`,
   read: `What Node.js does for its first \`remoteAddress\` is one system call and the making of its answer; the plugin's
 own part is one through koffi, an object, and its place in a WeakMap. "The least that a WeakMap takes" is those alone, without
-sources, reasons or counters: the target has little room above it. 1348 answering includes the stand-in, an eBPF program, and
-a call that takes the kernel longer than getpeername even where it fails: see the figure \`policy\`.`,
+sources, reasons or counters: no plugin that keeps its answers in one can cost less. 1348 takes the kernel longer than
+getpeername even where it fails, and where it answers here an eBPF program does, which stands in for vtoa in both calls.`,
   policy: `A policy needs who sent the SYN, which is one more system call. "Alone" is that call, so what the target leaves for
 all else is the difference.`,
-  open: 'Each new connection carries one request. What `plain` takes more is Node.js and Fastify themselves.',
+  open: `Each new connection carries one request. What \`plain\` takes more is Node.js and Fastify themselves, most of it garbage
+collection; the target is about what the plugin makes of that.`,
   idle: `After a collection. The first 3,000 connections, which make what is made once, are not counted as
 heap. RSS is what the process grew by since it listened, as a ratio: it is too coarse for single bytes.`,
   startup: 'A fresh process each time; what Node.js takes to start is not in it. The request is sent by the process itself.',

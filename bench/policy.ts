@@ -25,6 +25,7 @@ export const policy: Figure = {
       rows.push(
         toRow(`${family}, with the policy − without`, bare, (times) => times.policy - times.without),
         toRow(`${family}, the system call that reads the saved SYN, alone`, bare, (times) => times.call, false),
+        toRow(`${family}, the same of a SYN with TOA`, stamped, (times) => times.call, false),
         toRow(`${family}, saved-syn read and walk`, found(bare, 'no-option'), (times) => times.savedSyn),
         toRow(`${family}, saved-syn read and walk, with TOA`, found(stamped, ''), (times) => times.savedSyn)
       )

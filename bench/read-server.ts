@@ -19,7 +19,7 @@ export interface Times {
   readonly readWithText: number
   /** getsockopt 1348 alone */
   readonly call: number
-  /** the least that remembers a connection: the system call, an object, WeakMap.set(), and the text; of IPv4 alone */
+  /** the least that remembers a connection: the system call that answers, an object, WeakMap.set(), and the text; of IPv4 alone */
   readonly least: number
   /** who answered the plugin */
   readonly source: string
@@ -56,7 +56,8 @@ async function main (host: string, inARow: number): Promise<void> {
     remoteAddress (socket) { seen.address = socket.remoteAddress },
     control (socket) { seen.address = socket.remoteAddress },
     least (socket) {
-      if (libc.getpeername(fdOf(socket)) !== 0) return
+      const fd = fdOf(socket)
+      if ((source === 'vtoa' ? libc.getsockopt(fd, 0, 1348) : libc.getpeername(fd)) !== 0) return
       remembered.set(socket, new Least(word(libc.answer, 4)))
       seen.address = remembered.get(socket)?.address
     },
