@@ -164,7 +164,7 @@ export function fallback (
 
 const isPort = (port: unknown): port is number => Number.isInteger(port) && port as number > 0 && port as number < 65536
 
-export const familyOf = (address: string): 'IPv4' | 'IPv6' => address.includes(':') ? 'IPv6' : 'IPv4'
+const familyOf = (address: string): 'IPv4' | 'IPv6' => address.includes(':') ? 'IPv6' : 'IPv4'
 
 /** The one place that makes answers, so that all have one shape. */
 export function answer (fields: RealAddress): RealAddress {
@@ -221,8 +221,9 @@ export class Checked {
   /** Whether that was decided under the policy that judged. */
   get decided (): boolean { return (this.#state & DECIDED) !== 0 }
 
-  decide (refused: boolean): boolean {
-    this.#state = this.#state & ~REFUSED | DECIDED | (refused ? REFUSED : 0)
+  /** `policy` is the one that was asked. */
+  decide (refused: boolean, policy: object | undefined): boolean {
+    this.#state = this.#state & ~(REFUSED | DECIDED) | (refused ? REFUSED : 0) | (this.policy === policy ? DECIDED : 0)
     return refused
   }
 

@@ -15,7 +15,7 @@ import { peerAddress, type PeerAddress, type TransportPeers } from './transport-
 import { applySettings, columnOf, isLoopback, isPlausible, type Ruling, rulingOf } from './trust'
 import { answerOf, reasonOf, sourceOf } from './verdict'
 import type { VirtualServerReader } from './virtual-server'
-import type { Warnings } from './warnings'
+import { safely, type Warnings } from './warnings'
 
 const ERROR_INTERVAL = 1000
 const SAMPLED = 1024
@@ -91,9 +91,10 @@ export class Guard {
     const course = kernel.resolve(fd, claim, undefined)
     const { source } = course
     if (source === undefined) return this.#settle(socket, fd, readPeer(socket, 'no-answer', course.attempts))
-    if (source === 'vtoa') this.#sample(kernel, fd, claim)
     const found = claimOf(claim, course)
-    return this.#takesAll && isPlausible(claim, undefined) ? found : this.#settle(socket, fd, found)
+    const takes = this.#takesAll && isPlausible(claim, undefined)
+    if (source === 'vtoa') this.#sample(kernel, fd, claim)
+    return takes ? found : this.#settle(socket, fd, found)
   }
 
   #check (kernel: Kernel, socket: object, fd: number): Evidence {
@@ -101,14 +102,16 @@ export class Guard {
     const claim = this.#claim
     const course = kernel.resolve(fd, claim, sender)
     const { source } = course
-    if (source === 'vtoa') this.#sample(kernel, fd, claim)
     if (sender === undefined) {
-      return this.#settle(socket, fd, source === undefined ? readPeer(socket, 'no-answer', course.attempts) : claimOf(claim, course))
+      const found = source === undefined ? readPeer(socket, 'no-answer', course.attempts) : claimOf(claim, course)
+      if (source === 'vtoa') this.#sample(kernel, fd, claim)
+      return this.#settle(socket, fd, found)
     }
     if (source === undefined) copyEndpoint(sender, claim)
     const evidence = new Checked(claimOf(claim, course), 'absent')
-    this.#setPeer(evidence, claim, peerAddress(sender), sender.port)
     if (kernel.witnesses.length > 0) evidence.ambiguous = this.#contradicts(kernel, fd, sender, source)
+    this.#setPeer(evidence, claim, peerAddress(sender), sender.port)
+    if (source === 'vtoa') this.#sample(kernel, fd, claim)
     return this.#finish(socket, fd, evidence)
   }
 
@@ -146,7 +149,7 @@ export class Guard {
       if (!(evidence instanceof Checked)) evidence = new Checked(evidence, evidence.course === undefined ? 'absent' : 'plausible')
       evidence.virtualServer = readVirtualServer(fd)
     }
-    if (this.#refuses(evidence)) this.#reject(socket)
+    if (this.#isRefused(evidence)) this.#reject(socket)
     return evidence
   }
 
@@ -190,7 +193,7 @@ export class Guard {
       evidence.policy = undefined
       this.#setPeer(evidence, this.#asEndpoint(evidence.claim), peer, port)
       if (later) {
-        if (this.#refuses(evidence)) this.#reject(socket)
+        if (this.#isRefused(evidence)) this.#reject(socket)
         this.announce(socket, evidence)
       }
       const resume = this.#waiting.get(evidence)
@@ -249,18 +252,17 @@ export class Guard {
   }
 
   /** Calls `next` when it is known who sent the packets: at once, but for connections whose search goes on. */
-  whenKnown (evidence: Evidence | undefined, next: () => void): void {
+  whenKnown (evidence: Evidence, next: () => void): void {
     if (!(evidence instanceof Checked) || !evidence.pending) return next()
     // It goes on in its own asynchronous context, and not in that of the connection which settled the search.
     const resume = AsyncResource.bind(next)
     this.#waiting.set(evidence, [...this.#waiting.get(evidence) ?? [], resume])
   }
 
-  /** Whether a live connection is still allowed, by the policy of the moment. */
-  allows (evidence: Evidence): boolean {
-    if (!(evidence instanceof Checked)) return true
-    this.judge(evidence)
-    return !(evidence.decided ? evidence.refused : this.#refuses(evidence))
+  /** What the policy of the moment makes of a live connection that is still allowed; undefined where it no longer is. */
+  allows (evidence: Checked): Ruling | undefined {
+    const ruling = this.judge(evidence)
+    return (evidence.decided ? evidence.refused : this.#refuses(evidence, ruling)) ? undefined : ruling
   }
 
   /** The answer for a connection, by the policy of the moment or by what that once was. */
@@ -284,22 +286,30 @@ export class Guard {
     return evidence.judged(policy, rulingOf(rulings, evidence.ambiguous ? 'invalid' : evidence.column))
   }
 
-  /** Decides whether a connection is to be closed. */
-  #refuses (evidence: Evidence): boolean {
-    if (!(evidence instanceof Checked)) return !this.#admits(evidence)
-    // Decided once it is known, before any request of the connection is handled.
-    if (evidence.pending) return false
-    if (this.judge(evidence).rejects) return evidence.decide(true)
-    if (this.#options.admit === undefined || evidence.asked === this.answer(evidence).address) return evidence.decide(evidence.refused)
-    return evidence.decide(!this.#admits(evidence))
+  /** Whether a connection is to be closed; of one whose sender is looked for that is decided later, before any request. */
+  #isRefused (evidence: Evidence): boolean {
+    if (!(evidence instanceof Checked)) return !this.#admits(evidence.realAddress)
+    return !evidence.pending && this.#refuses(evidence, this.judge(evidence))
   }
 
-  #admits (evidence: Evidence): boolean {
+  /** Decides whether a connection is to be closed, by a ruling of the policy of the moment. */
+  #refuses (evidence: Checked, ruling: Ruling): boolean {
+    const { policy } = evidence
+    // What a user's function swaps meanwhile decides at the next request.
+    return evidence.decide(ruling.rejects || this.#isUnwanted(evidence, ruling), policy)
+  }
+
+  #isUnwanted (evidence: Checked, ruling: Ruling): boolean {
+    if (this.#options.admit === undefined) return evidence.refused
+    const realAddress = this.answer(evidence, ruling)
+    if (evidence.asked === realAddress.address) return evidence.refused
+    evidence.asked = realAddress.address
+    return !this.#admits(realAddress)
+  }
+
+  #admits (realAddress: RealAddress): boolean {
     const { admit } = this.#options
-    if (admit === undefined) return true
-    const realAddress = this.answer(evidence)
-    if (evidence instanceof Checked) evidence.asked = realAddress.address
-    return isTrue(admit, realAddress, 'admit', this.#logError)
+    return admit === undefined || isTrue(admit, realAddress, 'admit', this.#logError)
   }
 
   /** A claim differs from the transport peer: a module rewrites remote addresses, perhaps. */
@@ -318,7 +328,7 @@ export class Guard {
     const now = performance.now()
     if (now - this.#errorAt < ERROR_INTERVAL) return
     this.#errorAt = now
-    this.#log.error({ err: error }, `fastify-real-ip: ${message}`)
+    safely(() => { this.#log.error({ err: error }, `fastify-real-ip: ${message}`) })
   }
 }
 

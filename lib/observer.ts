@@ -95,7 +95,13 @@ export class Observer {
     }
     // inject() has a mock in the socket's place, which is no stream.
     const injected = !(at instanceof Duplex)
-    return this.answer(request, this.#guard.examineUnobserved(readPeer(at, injected ? 'injected' : 'unobserved'), injected))
+    const evidence = this.#guard.examineUnobserved(readPeer(at, injected ? 'injected' : 'unobserved'), injected)
+    try {
+      return this.answer(request, evidence)
+    } catch {
+      // Headers that are none.
+      return this.answer({}, evidence)
+    }
   }
 
   /** Closes the connection of a request: the HTTP/2 session too, which would outlive its socket's reset. */

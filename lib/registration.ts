@@ -10,7 +10,7 @@ import { Observer } from './observer'
 import type { Options } from './options'
 import { compileRanges } from './ranges'
 import { createResolve } from './resolve'
-import { followServers } from './servers'
+import { followServers, tellsOfServers } from './servers'
 import { chooseSources, chooseWitnesses } from './sources/choose'
 import { TransportPeers } from './transport-peer'
 import type { Ruling } from './trust'
@@ -65,6 +65,9 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
 
   const error = app.server.listening ? prepare(app.server) : undefined
   if (error !== undefined) throw error
+  if (guard.hasPolicy && options.trustedPeers !== 'any' && !tellsOfServers(process.versions.node)) {
+    throw new FST_REAL_IP_NO_TRANSPORT_PEER(`Node.js ${process.versions.node} does not tell which servers begin to listen. Use 20.16, 22.3 or later`)
+  }
   const unfollow = followServers(app.server, observer.listeners, prepare)
   app.addHook('onClose', (_instance, done) => {
     unfollow()
@@ -73,31 +76,37 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
     done()
   })
 
+  const guardsRequests = guard.hasPolicy || options.admit !== undefined
+
   function answerRequest (request: Request): RealAddress {
     const kept = request[kAnswer]
     if (kept != null) return kept
     const evidence = observer.ofRequest(request.raw)
     if (evidence === undefined) return observer.lookup(request.raw)
-    const ruling = request[kRuling]
-    if (ruling == null) return observer.answer(request.raw, evidence)
-    return request[kAnswer] = observer.answer(request.raw, evidence, ruling)
+    const ruling = request[kRuling] ?? undefined
+    const answer = observer.answer(request.raw, evidence, ruling)
+    // Where no request waits until it is known who sent it, some ask before.
+    if (ruling !== undefined || (evidence instanceof Checked && !guardsRequests)) request[kAnswer] = answer
+    return answer
   }
 
   function begin (request: Request, reply: FastifyReply, evidence: Evidence | undefined, next: () => void): void {
     if (evidence === undefined) {
       request[kAnswer] = observer.lookup(request.raw)
-    } else if (!guard.allows(evidence)) {
-      reply.hijack()
-      return observer.close(request.raw)
     } else if (evidence instanceof Checked) {
-      request[kRuling] = guard.judge(evidence)
+      const ruling = guard.allows(evidence)
+      if (ruling === undefined) {
+        reply.hijack()
+        return observer.close(request.raw)
+      }
+      request[kRuling] = ruling
     }
     next()
   }
 
   /** Lets no request of a scope begin before it is decided what becomes of its connection. */
   function guardRequests (scope: FastifyInstance): void {
-    if (!guard.hasPolicy && options.admit === undefined) return
+    if (!guardsRequests) return
     scope.decorateRequest(kRuling, null)
     scope.decorateRequest(kAnswer, null)
     scope.addHook('onRequest', (request: Request, reply: FastifyReply, next: () => void) => {

@@ -7,7 +7,13 @@ export interface ServerListeners {
   stream: (stream: { readonly session?: object | undefined }) => void
 }
 
-// Node.js publishes here each server that begins to listen, before it can accept anything.
+/** Whether that version of Node.js publishes each server that begins to listen. */
+export function tellsOfServers (version: string): boolean {
+  const [major, minor] = version.split('.').map(Number) as [number, number]
+  return major === 20 ? minor >= 16 : major > 22 || (major === 22 && minor >= 3)
+}
+
+// Before it can accept anything.
 const listening = tracingChannel('net.server.listen')
 type RequestListener = (...args: unknown[]) => void
 // Weakly, for an application that is never closed.

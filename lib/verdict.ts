@@ -22,6 +22,12 @@ export function sourceOf (evidence: Checked, ruling: Ruling): RealAddress['sourc
   }
 }
 
+/** Whether the connection's TOA counts: what it says of the virtual server is a claim too. */
+function isBelieved (evidence: Checked, ruling: Ruling): boolean {
+  if (ruling.trust !== 'trusted') return whose(evidence, ruling) === 'source'
+  return evidence.column !== 'invalid' && !evidence.ambiguous
+}
+
 /** The text of that address, which takes no object. */
 export function textOf (evidence: Checked, ruling: Ruling): string | undefined {
   switch (whose(evidence, ruling)) {
@@ -37,11 +43,12 @@ export function reasonOf ({ claim, ambiguous }: Checked, ruling: Ruling): Reason
 }
 
 export function answerOf (evidence: Checked, ruling: Ruling): RealAddress {
-  const { peer, peerPort, virtualServer } = evidence
+  const { peer, peerPort } = evidence
   const source = evidence.claim.realAddress
   const transportPeer = peer && Object.freeze({ address: peer.text, port: peerPort === 0 ? undefined : peerPort })
   const reason = reasonOf(evidence, ruling)
   const { trust } = ruling
+  const virtualServer = isBelieved(evidence, ruling) ? evidence.virtualServer : undefined
   const provenance = {
     ...(reason && { reason }), trust, transportPeer, ...(virtualServer && { virtualServer }), attempts: source.attempts
   }

@@ -10,8 +10,8 @@ const messages = {
     'rewrites it, an eBPF program for instance',
   SIDECAR: 'a connection that is not from a trusted peer comes from this host itself: a side-car or a proxy on this ' +
     'host hides the balancer',
-  EMPTY_SYN: 'saved SYNs come back empty, so that SYN cookies are in use: a SYN flood? The transport peer is ' +
-    'looked up another way, which is slower',
+  EMPTY_SYN: 'saved SYNs come back empty: SYN cookies, as in a SYN flood, or connections begun before this server listened. The ' +
+    'transport peer is looked up another way, which is slower',
   OVERLAP: "'forwarded.trust' overlaps 'trustedPeers': an address can be a balancer or a proxy in front of it, not both"
 } as const
 
@@ -29,6 +29,15 @@ export class Warnings {
   warn (code: WarningCode): void {
     if (this.#given.has(code)) return
     this.#given.add(code)
-    this.#log.warn({ code: `FST_REAL_IP_${code}` }, `fastify-real-ip: ${messages[code]}`)
+    safely(() => { this.#log.warn({ code: `FST_REAL_IP_${code}` }, `fastify-real-ip: ${messages[code]}`) })
+  }
+}
+
+/** Logs, where nobody could catch what a logger throws: a serializer of the user's, say. */
+export function safely (log: () => void): void {
+  try {
+    log()
+  } catch {
+    // The connection counts for more than the line.
   }
 }

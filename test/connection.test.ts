@@ -148,3 +148,12 @@ t.test('what cannot be reset is destroyed', async (t) => {
   t.equal(destroyed, 2)
   t.doesNotThrow(() => reset({ resetAndDestroy () { throw new TypeError('a pipe') } }))
 })
+
+t.test('headers that are none do not make lookup() throw', async (t) => {
+  const app = kinds[0]!.create()
+  await app.register(realIp, { trustedPeers: 'any', forwarded: { trust: ['127.0.0.1'] } })
+  t.teardown(() => app.close())
+  for (const rawHeaders of [[null, 'x'], [1], {}, 7]) {
+    t.match(app.realIp.lookup({ rawHeaders, remoteAddress: '127.0.0.1' } as never), { address: '127.0.0.1' })
+  }
+})

@@ -116,7 +116,10 @@ declare namespace fastifyRealIp {
     readonly trust: 'trusted' | 'untrusted' | 'unverified' | 'unchecked'
     /** Who really sent the packets; `undefined` where it is not known, or nobody asked with `trustedPeers`. */
     readonly transportPeer: TransportPeer | undefined
-    /** With `virtualServer: true`: the virtual server that the client connected to, where vtoa knows it. */
+    /**
+     * With `virtualServer: true`: the virtual server that the client connected to, where vtoa knows it, and what the
+     * connection's TOA says is believed.
+     */
     readonly virtualServer?: VirtualServer
     /** With `source: 'forwarded'`: the address of the connection that the header came on. */
     readonly via?: RealAddress

@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net'
 import type { FastifyBaseLogger } from 'fastify'
 import { formatAddress } from '../address'
 import { fdOf, listeningFdOf } from '../connection'
-import type { Evidence } from '../evidence'
+import { Checked, type Evidence } from '../evidence'
 import { Guard } from '../guard'
 import type { Libc, openCapture } from '../libc'
 import { Observer } from '../observer'
@@ -102,7 +102,7 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
         connection,
         time,
         ...facts,
-        decision: { address, port, family, source, trust, ...(reason && { reason }), reset: !guard.allows(evidence) },
+        decision: { address, port, family, source, trust, ...(reason && { reason }), reset: evidence instanceof Checked && guard.allows(evidence) === undefined },
         notes: noteOn(facts, handshakes.refused, options.toa === undefined)
       }
       say(json ? JSON.stringify(seen) : drawSeen(seen, colours))

@@ -20,6 +20,8 @@ export interface Visit {
   readonly source: string
   readonly sourcePort?: number
   readonly claim?: { readonly address: string, readonly port: number } | undefined
+  /** The claim's option, where it has another form. */
+  readonly toa?: Uint8Array | undefined
   /** Another claim, on the SYN alone. */
   readonly claimOnSyn?: { readonly address: string, readonly port: number } | undefined
 }
@@ -36,9 +38,9 @@ export interface Visitor {
 const familyOf = (address: string) => isIPv6(address) ? 'IPv6' : 'IPv4'
 const option = ({ address, port }: { address: string, port: number }) => toa(toaKinds.alibaba[familyOf(address)], address, port)
 
-export function handshakeOf ({ claim, claimOnSyn }: Pick<Visit, 'claim' | 'claimOnSyn'>): Handshake {
-  if (claim === undefined) return {}
-  const stamped = through(balancers.lvs, option(claim))
+export function handshakeOf ({ claim, toa = claim && option(claim), claimOnSyn }: Pick<Visit, 'claim' | 'toa' | 'claimOnSyn'>): Handshake {
+  if (toa === undefined) return {}
+  const stamped = through(balancers.lvs, toa)
   return claimOnSyn === undefined ? stamped : { ...stamped, syn: through(balancers.lvs, option(claimOnSyn)).syn }
 }
 
