@@ -1,7 +1,7 @@
 import t from 'tap'
 import fc from 'fast-check'
 import { formatIPv4, formatIPv6 } from '../lib/address'
-import { AF_INET, AF_INET6, createEndpoint, decodeSockaddr, type Endpoint, SOCKADDR_STORAGE } from '../lib/sockaddr'
+import { AF_INET, AF_INET6, copyEndpoint, createEndpoint, decodeSockaddr, type Endpoint, sameEndpoint, SOCKADDR_STORAGE } from '../lib/sockaddr'
 
 const bytes = (...values: number[]) => {
   const all = new Uint8Array(SOCKADDR_STORAGE)
@@ -29,6 +29,34 @@ t.test('an IPv4-mapped IPv6 address is IPv4', async (t) => {
   const answer = bytes(10, 0, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 203, 0, 113, 7)
   t.ok(decodeSockaddr(answer, AF_INET6, into))
   t.same([into.family, text(into), into.port], ['IPv4', '203.0.113.7', 80])
+})
+
+t.test('what only looks like one stays IPv6', async (t) => {
+  const into = createEndpoint()
+  for (const [words, expected] of [
+    [[0x20010db8, 0, 0xffff], '2001:db8::ffff:cb00:7107'],
+    [[0, 0x20010db8, 0xffff], '::2001:db8:0:ffff:cb00:7107'],
+    [[0, 0, 0xfffe], '::fffe:cb00:7107'],
+    [[0, 0, 0], '::cb00:7107']
+  ] as const) {
+    const answer = bytes(10)
+    const view = new DataView(answer.buffer);
+    [...words, 0xcb007107].forEach((word, n) => { view.setUint32(8 + 4 * n, word) })
+    decodeSockaddr(answer, AF_INET6, into)
+    t.same([into.family, text(into)], ['IPv6', expected])
+  }
+})
+
+t.test('endpoints are the same where all of them is', async (t) => {
+  const one: Endpoint = { family: 'IPv6', port: 80, w0: 1, w1: 2, w2: 3, w3: 4 }
+  const copy = createEndpoint()
+  t.same(copy, { family: 'IPv4', port: 0, w0: 0, w1: 0, w2: 0, w3: 0 })
+  copyEndpoint(one, copy)
+  t.same(copy, one)
+  t.ok(sameEndpoint(one, copy))
+  for (const other of [{ family: 'IPv4' }, { port: 81 }, { w0: 0 }, { w1: 0 }, { w2: 0 }, { w3: 0 }] as const) {
+    t.notOk(sameEndpoint(one, { ...one, ...other }), JSON.stringify(other))
+  }
 })
 
 t.test('any other family leaves the endpoint alone', async (t) => {

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { decodeSavedSyn, tcpHeaderAt } from '../../lib/saved-syn'
+import { decodeSavedSyn, hasPayload, tcpHeaderAt } from '../../lib/saved-syn'
 import { createEndpoint } from '../../lib/sockaddr'
 import { findToa } from '../../lib/tcp-options'
 import { numRuns, plainOf, textOf } from './plain'
@@ -36,6 +36,29 @@ t.test('a mapped address in an IPv6 header stays IPv6', async (t) => {
   const into = createEndpoint()
   t.ok(decodeSavedSyn(bytes, bytes.length, into))
   t.same(plainOf(into), { family: 'IPv6', value: 0xffff0a000002n })
+})
+
+t.test('headers of another version of IP are none', async (t) => {
+  for (let version = 0; version < 16; version++) {
+    const bytes = Buffer.alloc(60)
+    bytes[0] = version << 4 | 5
+    bytes[version === 4 ? 9 : 6] = TCP
+    t.equal(tcpHeaderAt(bytes, bytes.length), version === 4 ? 20 : version === 6 ? 40 : -1, `version ${version}`)
+  }
+})
+
+t.test('data behind the headers of a SYN, by the length in its IP header', async (t) => {
+  for (const [version, tcp, lengthAt, before] of [[4, 20, 2, 0], [6, 40, 4, 40]] as const) {
+    for (const words of [5, 6, 15]) {
+      const bytes = Buffer.alloc(tcp + words * 4)
+      bytes[0] = version << 4 | 5
+      bytes[tcp + 12] = words << 4
+      for (const data of [0, 1, 255, 256, 1400]) {
+        bytes.writeUInt16BE(bytes.length + data - before, lengthAt)
+        t.equal(hasPayload(bytes, tcp), data > 0, `IPv${version}, ${words} words, ${data} bytes`)
+      }
+    }
+  }
 })
 
 t.test('TOA among the options of a SYN: any bytes, of any length', async (t) => {

@@ -39,6 +39,9 @@ t.test('requests: any addresses, and nothing of the request before', async () =>
       const [at, length] = family === AF_INET ? [4, 4] : [8, 16]
       if (!exact.subarray(HEADER + 12, HEADER + 12 + length).equals(local.subarray(at, at + length))) throw new Error('the local address')
       if (!exact.subarray(HEADER + 28, HEADER + 28 + length).equals(peer.subarray(at, at + length))) throw new Error('the peer address')
+      const scope = family === AF_INET6 ? peer.subarray(24, 28) : Buffer.alloc(4)
+      if (!exact.subarray(HEADER + 44, HEADER + 48).equals(scope)) throw new Error('the interface')
+      if (u32(exact, HEADER + 4) !== 0xffffffff || u32(dump, HEADER + 4) !== 0xfffffbff) throw new Error('the states')
       if (!exact.subarray(HEADER + 48, HEADER + 56).equals(cookie)) throw new Error('the cookie')
       return Buffer.concat([exact.subarray(0, REQUEST), dump.subarray(0, REQUEST)])
     })
