@@ -15,6 +15,12 @@ const fixture = (name: string) => readFileSync(path.join(root, 'test/fixtures', 
 export const key = fixture('key.pem')
 export const cert = fixture('cert.pem')
 
+const manyLoopbacks = process.platform === 'linux' || process.platform === 'win32'
+/** For tap's `skip`, where a test needs clients of several addresses. */
+export const oneLoopback = !manyLoopbacks && 'only 127.0.0.1 of 127.0.0.0/8 is here'
+/** A client's address: not its server's, where there are others. */
+export const CLIENT = manyLoopbacks ? '127.0.0.9' : '127.0.0.1'
+
 export interface Client {
   /** The raw TCP socket below everything. */
   readonly socket: net.Socket

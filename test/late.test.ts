@@ -2,7 +2,7 @@ import t from 'tap'
 import type { FastifyRequest } from 'fastify'
 import realIp from 'fastify-real-ip'
 import type { RealAddress } from 'fastify-real-ip'
-import { kinds, listen } from './kinds'
+import { CLIENT, kinds, listen } from './kinds'
 
 type Told = RealAddress & { realIp: string | undefined }
 
@@ -32,20 +32,20 @@ for (const kind of kinds) {
 
     t.test('onResponse', async (t) => {
       const answer = heard('onResponse')
-      const client = await kind.connect(port, { localAddress: '127.0.0.90' })
+      const client = await kind.connect(port, { localAddress: CLIENT })
       await client.get('/')
-      t.match(await answer, { realIp: '127.0.0.90', address: '127.0.0.90', port: client.localPort, source: kernel })
+      t.match(await answer, { realIp: CLIENT, address: CLIENT, port: client.localPort, source: kernel })
       await client.close()
     })
 
     t.test('onRequestAbort, and a handler that wakes after the client has gone', async (t) => {
       const [aborted, closed, handling] = [heard('onRequestAbort'), heard('after close'), heard('handler')]
-      const client = await kind.connect(port, { localAddress: '127.0.0.91' })
+      const client = await kind.connect(port, { localAddress: CLIENT })
       client.socket.on('error', () => {})
       client.get('/hang').catch(() => {})
       await handling
       client.socket.resetAndDestroy()
-      const expected = { realIp: '127.0.0.91', address: '127.0.0.91', port: client.localPort, source: kernel }
+      const expected = { realIp: CLIENT, address: CLIENT, port: client.localPort, source: kernel }
       t.match(await aborted, expected)
       t.match(await closed, expected)
     })
@@ -55,12 +55,12 @@ for (const kind of kinds) {
       t.test('onTimeout', async (t) => {
         const answer = heard('onTimeout')
         const handling = heard('handler')
-        const client = await kind.connect(port, { localAddress: '127.0.0.92' })
+        const client = await kind.connect(port, { localAddress: CLIENT })
         client.socket.on('error', () => {})
         client.get('/hang').catch(() => {})
         app.server.once('request', (request) => request.socket.setTimeout(1))
         await handling
-        t.match(await answer, { realIp: '127.0.0.92', address: '127.0.0.92', port: client.localPort, source: kernel })
+        t.match(await answer, { realIp: CLIENT, address: CLIENT, port: client.localPort, source: kernel })
         await client.close()
       })
     }

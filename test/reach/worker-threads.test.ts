@@ -5,7 +5,7 @@ import Fastify from 'fastify'
 import t from 'tap'
 import realIp from 'fastify-real-ip'
 import { netlinkSockets } from '../faults/netlink-sockets'
-import { kinds, listen } from '../kinds'
+import { kinds, listen, oneLoopback } from '../kinds'
 
 // That several serve side by side is in test/servers.test.ts; here one is terminated in the middle of it.
 
@@ -13,7 +13,7 @@ const [http] = kinds
 const source = process.platform === 'linux' ? 'getpeername' : 'peer'
 const program = path.join(__dirname, '../programs/server.js')
 
-t.test('a worker thread is terminated while it has connections; the others and the main thread serve on', async (t) => {
+t.test('a worker thread is terminated while it has connections; the others and the main thread serve on', { skip: oneLoopback }, async (t) => {
   const app = Fastify()
   await app.register(realIp)
   app.get('/', (request) => request.realAddress)

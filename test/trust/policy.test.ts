@@ -10,7 +10,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import realIp, { type FastifyRealIpOptions, type RealAddress, type TransportPeer, type TrustedPeers } from 'fastify-real-ip'
 import { duplexPair } from '../duplex-pair'
-import { cert, key, kinds, listen } from '../kinds'
+import { cert, CLIENT, key, kinds, listen } from '../kinds'
 import { logOf } from './log'
 
 const linux = process.platform === 'linux'
@@ -70,7 +70,7 @@ t.test('a header is walked once per request, and remembered', async (t) => {
     return [first === request.realAddress, first === app.realIp.lookup(request), request.realIp]
   })
   t.teardown(() => app.close())
-  const client = await kinds[0]!.connect(await listen(app), { localAddress: '127.0.0.60' })
+  const client = await kinds[0]!.connect(await listen(app), { localAddress: CLIENT })
   const response = once(http.get({ createConnection: () => client.socket, headers: { 'x-forwarded-for': '203.0.113.7' } }), 'response')
   let body = ''
   for await (const chunk of (await response)[0]) body += chunk
@@ -187,7 +187,7 @@ t.test('a setting that rejects resets the connection before a byte is parsed', o
   }
 })
 
-t.test('where there is no transport peer', { skip: process.platform === 'win32' && 'no Unix-domain sockets' }, async (t) => {
+t.test('where there is no transport peer', onLinux, async (t) => {
   const socketPath = path.join(tmpdir(), `fastify-real-ip-${process.pid}.sock`)
   const ask = async (): Promise<RealAddress> => {
     const [response] = await once(http.get({ socketPath, path: '/', agent: false }), 'response')
