@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import http from 'node:http'
 import http2 from 'node:http2'
 import net, { type AddressInfo } from 'node:net'
+import { networkInterfaces } from 'node:os'
 import path from 'node:path'
 import tls from 'node:tls'
 import { once } from 'node:events'
@@ -20,6 +21,10 @@ const manyLoopbacks = process.platform === 'linux' || process.platform === 'win3
 export const oneLoopback = !manyLoopbacks && 'only 127.0.0.1 of 127.0.0.0/8 is here'
 /** A client's address: not its server's, where there are others. */
 export const CLIENT = manyLoopbacks ? '127.0.0.9' : '127.0.0.1'
+
+const ipv6 = Object.values(networkInterfaces()).flat().some((address) => address?.address === '::1')
+/** For tap's `skip`. */
+export const noIPv6 = !ipv6 && 'no IPv6 loopback here'
 
 export interface Client {
   /** The raw TCP socket below everything. */

@@ -5,9 +5,10 @@ import t, { type Test } from 'tap'
 import { loadLibc, type Diag, type Libc } from '../../lib/libc'
 import { createEndpoint } from '../../lib/sockaddr'
 import { peerAddress, type PeerAddress, TransportPeers } from '../../lib/transport-peer'
+import { noIPv6 } from '../kinds'
 
 if (process.platform !== 'linux') {
-  t.pass('sock_diag is Linux\'s')
+  t.plan(0, 'sock_diag is Linux\'s')
   process.exit()
 }
 
@@ -86,14 +87,8 @@ const places: Array<[name: string, host: string, to: string]> = [
 ]
 
 for (const [name, host, to] of places) {
-  t.test(`${name}: an exact lookup proves getpeername true, a dump finds the truth where it is not`, async (t) => {
-    let place: Place
-    try {
-      place = await listen(t, host, to)
-    } catch {
-      t.pass('no IPv6 here')
-      return
-    }
+  t.test(`${name}: an exact lookup proves getpeername true, a dump finds the truth where it is not`, { skip: host !== '127.0.0.1' && noIPv6 }, async (t) => {
+    const place = await listen(t, host, to)
     const { client, accepted } = await place.connect()
     const truth = [to, client.localPort]
     const honest = lying(() => {})
