@@ -6,6 +6,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import realIp, { type FastifyRealIpOptions } from 'fastify-real-ip'
 import { loadLibc, type Libc } from '../../lib/libc'
+import { inLab } from '../kernel/in-lab'
 import { kinds, listen } from '../kinds'
 
 // Two copies of the package in one process, as npm makes them where two dependencies want different versions.
@@ -43,29 +44,30 @@ t.test('they are two', async (t) => {
   t.equal((await imported).default, copy)
 })
 
+const ways: Array<[string, (app: FastifyInstance) => Promise<void>]> = [
+  ['one after the other', async (app) => {
+    await app.register(realIp, options)
+    await app.register(copy, { ...options })
+    app.get('/', (request) => request.realAddress)
+  }],
+  ['the copy first, by import()', async (app) => {
+    await app.register(imported, options)
+    await app.register(import('fastify-real-ip'), { ...options, missing: 'ignore' })
+    app.get('/', (request) => request.realAddress)
+  }],
+  ['in scopes beside each other', async (app) => {
+    await app.register(async (child) => {
+      await child.register(copy, options)
+      child.get('/other', (request) => request.realAddress)
+    })
+    await app.register(async (child) => {
+      await child.register(realIp, options)
+      child.get('/', (request) => request.realAddress)
+    })
+  }]
+]
+
 t.test('with the same options they share one registration, which reads each saved SYN once', onLinux, async (t) => {
-  const ways: Array<[string, (app: FastifyInstance) => Promise<void>]> = [
-    ['one after the other', async (app) => {
-      await app.register(realIp, options)
-      await app.register(copy, { ...options })
-      app.get('/', (request) => request.realAddress)
-    }],
-    ['the copy first, by import()', async (app) => {
-      await app.register(imported, options)
-      await app.register(import('fastify-real-ip'), { ...options, missing: 'ignore' })
-      app.get('/', (request) => request.realAddress)
-    }],
-    ['in scopes beside each other', async (app) => {
-      await app.register(async (child) => {
-        await child.register(copy, options)
-        child.get('/other', (request) => request.realAddress)
-      })
-      await app.register(async (child) => {
-        await child.register(realIp, options)
-        child.get('/', (request) => request.realAddress)
-      })
-    }]
-  ]
   for (const [way, register] of ways) {
     const reads = countReads(t)
     const app = Fastify()
@@ -77,6 +79,31 @@ t.test('with the same options they share one registration, which reads each save
     if (way.startsWith('in scopes')) t.match(await client.get('/other'), expected)
     t.equal(reads()[0] + reads()[1], 1, `${way}: ${reads()}`)
     await client.close()
+    await app.close()
+  }
+})
+
+inLab('beside a module that rewrites getpeername both say the same', async (t, lab) => {
+  lab.module.start({ getsockopt: false })
+  const claim = { address: '203.0.113.7', port: 51234 }
+  const balancer = await lab.client(claim)
+  for (const [way, register] of ways) {
+    lab.enterServer()
+    const app = Fastify()
+    await register(app)
+    t.teardown(() => app.close())
+    const port = await listen(app)
+    balancer.enter()
+    for (const localAddress of ['127.0.0.5', '127.0.0.66']) {
+      const client = await http!.connect(port, { localAddress })
+      const transportPeer = { address: localAddress, port: client.localPort }
+      const expected = localAddress === '127.0.0.5'
+        ? { ...claim, source: 'getpeername', trust: 'trusted', transportPeer }
+        : { ...transportPeer, source: 'transport-peer', trust: 'untrusted', reason: 'untrusted-peer', transportPeer }
+      t.match(await client.get('/'), expected, `${way}: ${localAddress}`)
+      if (way.startsWith('in scopes')) t.match(await client.get('/other'), expected)
+      await client.close()
+    }
     await app.close()
   }
 })

@@ -1,6 +1,5 @@
 import { execFile, fork } from 'node:child_process'
 import cluster, { type Worker } from 'node:cluster'
-import dns from 'node:dns'
 import { once } from 'node:events'
 import { cpSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync } from 'node:fs'
 import http from 'node:http'
@@ -13,7 +12,8 @@ import Fastify from 'fastify'
 import t, { type Test } from 'tap'
 import realIp from 'fastify-real-ip'
 import { loadLibc, type Libc } from '../../lib/libc'
-import { kinds, listen, noIPv6 } from '../kinds'
+import { inLab } from '../kernel/in-lab'
+import { bothLocalhosts, kinds, listen, noIPv6 } from '../kinds'
 import type { Order, Outcome } from './worker'
 
 const linux = process.platform === 'linux'
@@ -177,17 +177,6 @@ t.test('a server that listens already when the plugin comes to it', onLinux, asy
   }
 })
 
-/** localhost as most machines have it: both loopback addresses. */
-function bothLocalhosts (t: Test): void {
-  const { lookup } = dns
-  dns.lookup = ((name: string, ...rest: any[]) => {
-    if (name !== 'localhost') return (lookup as any)(name, ...rest)
-    const both = [{ address: '127.0.0.1', family: 4 }, { address: '::1', family: 6 }]
-    process.nextTick(() => rest[0].all === true ? rest.at(-1)(null, both) : rest.at(-1)(null, '127.0.0.1', 4))
-  }) as typeof dns.lookup
-  t.teardown(() => { dns.lookup = lookup })
-}
-
 t.test("both servers of listen({ host: 'localhost' }) keep their SYNs", { skip: onLinux.skip || noIPv6 }, async (t) => {
   bothLocalhosts(t)
   const libc = loadLibc() as Libc
@@ -207,6 +196,38 @@ t.test("both servers of listen({ host: 'localhost' }) keep their SYNs", { skip: 
       await client.close()
     }
     await app.close()
+  }
+})
+
+inLab("both servers of listen({ host: 'localhost' }) beside a module that rewrites getpeername", async (t, lab) => {
+  bothLocalhosts(t)
+  lab.module.start({ getsockopt: false })
+  const claims = { '127.0.0.1': { address: '203.0.113.7', port: 51234 }, '::1': { address: '2001:db8::7', port: 51234 } } as const
+  const hosts = ['127.0.0.1', '::1'] as const
+  const balancer = await lab.client()
+  for (const kind of kinds) {
+    await t.test(kind.name, { skip: noIPv6 }, async (t) => {
+      lab.enterServer()
+      const app = kind.create()
+      await app.register(realIp, { trustedPeers: [] })
+      app.get('/', (request) => request.realAddress)
+      t.teardown(() => app.close())
+      const port = await listen(app, { host: 'localhost' })
+      balancer.enter()
+      for (const trusted of hosts) {
+        app.realIp.setTrustedPeers([trusted])
+        for (const host of hosts) {
+          balancer.set(claims[host])
+          const client = await kind.connect(port, { host })
+          const transportPeer = { address: host, port: client.localPort }
+          const expected = host === trusted
+            ? { ...claims[host], source: 'getpeername', trust: 'trusted', transportPeer }
+            : { ...transportPeer, source: 'transport-peer', trust: 'untrusted', reason: 'untrusted-peer', transportPeer }
+          t.match(await client.get('/'), expected, `${host}, ${trusted} is trusted`)
+          await client.close()
+        }
+      }
+    })
   }
 })
 
