@@ -77,6 +77,11 @@ const degraded: Record<string, Degraded> = {
     says: /koffi cannot be loaded \(.*addon.*\)/,
     bare: true,
     skip: process.platform === 'win32' && 'needs env(1)'
+  },
+  'another platform': {
+    flags: ['--require', join(__dirname, 'another-platform.js')],
+    script: inPlace,
+    says: /TOA is read from Linux, this is darwin/
   }
 }
 
