@@ -1,5 +1,7 @@
 import t, { type Test } from 'tap'
 import { channel } from 'node:diagnostics_channel'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import Fastify, { type FastifyInstance } from 'fastify'
 import realIp from 'fastify-real-ip'
 import { loadLibc, type Libc } from '../lib/libc'
@@ -7,6 +9,8 @@ import { kinds, listen } from './kinds'
 
 const linux = process.platform === 'linux'
 const http = kinds[0]!
+setFlagsFromString('--expose-gc')
+const gc = runInNewContext('gc') as () => void
 
 /** Counts the system calls that the plugin makes for connections of this process. */
 function countReads (t: Test): () => number {
@@ -132,31 +136,33 @@ t.test('require: true starts where a kernel source can work', { skip: !linux && 
   t.ok(app.hasDecorator('realIp'))
 })
 
-t.test('the evidence of a connection goes with its socket', { skip: !linux && 'not Linux' }, async (t) => {
-  const { setFlagsFromString } = await import('node:v8')
-  setFlagsFromString('--expose-gc')
-  const gc = (await import('node:vm')).runInNewContext('gc') as () => void
-
-  const app = Fastify()
-  await app.register(realIp)
-  app.get('/', (request) => [request.realIp])
-  t.teardown(() => app.close())
-  const port = await listen(app)
-  let live = 0
-  const registry = new FinalizationRegistry(() => { live-- })
-  app.server.on('connection', (socket) => {
-    live++
-    registry.register(app.realIp.lookup(socket), undefined)
-  })
-  for (let n = 0; n < 50; n++) {
-    const client = await http.connect(port)
-    await client.get('/')
-    await client.close()
+// Not over HTTP/2: there evidence goes with the session, and Node.js 20 keeps sessions that are closed, without the plugin too.
+for (const kind of kinds.filter(({ name }) => name !== 'h2c' && name !== 'h2')) {
+  for (const options of [{}, { trustedPeers: ['127.0.0.0/8'] }]) {
+    const policy = 'trustedPeers' in options ? 'a policy' : 'no policy'
+    t.test(`${kind.name}, ${policy}: the evidence of a connection goes with its socket`, { skip: !linux && 'not Linux' }, async (t) => {
+      const app = kind.create()
+      await app.register(realIp, options)
+      app.get('/', (request) => [request.realIp])
+      t.teardown(() => app.close())
+      const port = await listen(app)
+      let live = 0
+      const registry = new FinalizationRegistry(() => { live-- })
+      app.server.on('connection', (socket) => {
+        live++
+        registry.register(app.realIp.lookup(socket), undefined)
+      })
+      for (let n = 0; n < 50; n++) {
+        const client = await kind.connect(port)
+        await client.get('/')
+        await client.close()
+      }
+      t.equal(live > 0, true)
+      for (let round = 0; round < 100 && live > 2; round++) {
+        gc()
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+      t.ok(live <= 2, `${live} of 50 answers are still held`)
+    })
   }
-  t.equal(live > 0, true)
-  for (let round = 0; round < 100 && live > 2; round++) {
-    gc()
-    await new Promise((resolve) => setImmediate(resolve))
-  }
-  t.ok(live <= 2, `${live} of 50 answers are still held`)
-})
+}
