@@ -136,7 +136,7 @@ t.test('require: true starts where a kernel source can work', { skip: !linux && 
   t.ok(app.hasDecorator('realIp'))
 })
 
-// Not over HTTP/2: there evidence goes with the session, and Node.js 20 keeps sessions that are closed, without the plugin too.
+// Not over HTTP/2: there evidence goes with the session, and sessions that are closed are kept for a time, without the plugin too.
 for (const kind of kinds.filter(({ name }) => name !== 'h2c' && name !== 'h2')) {
   for (const options of [{}, { trustedPeers: ['127.0.0.0/8'] }]) {
     const policy = 'trustedPeers' in options ? 'a policy' : 'no policy'
