@@ -27,6 +27,15 @@ t.test('IPv6 text is what the C library writes', async (t) => {
   }), { numRuns: 10_000 }))
 })
 
+t.test('every group is written without leading zeros', async (t) => {
+  const wrong: number[] = []
+  for (let group = 0; group < 0x10000; group++) {
+    const text = group.toString(16)
+    if (formatIPv6(0x10000 | group, 0x10001, 0x10001, group << 16 | 1) !== `1:${text}:1:1:1:1:${text}:1`) wrong.push(group)
+  }
+  t.same(wrong, [])
+})
+
 t.test('IPv6 text follows RFC 5952 section 4', async (t) => {
   t.equal(formatIPv6(0x20010db8, 0, 0, 1), '2001:db8::1')
   t.equal(formatIPv6(0x20010db8, 0, 0x00010000, 1), '2001:db8::1:0:0:1', 'the first of two equal runs')

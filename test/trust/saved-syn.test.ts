@@ -61,6 +61,16 @@ t.test('data behind the headers of a SYN, by the length in its IP header', async
   }
 })
 
+t.test("an ordinary kind is TOA with any client's port, an experimental one is not with Fast Open's number", async (t) => {
+  const magic = 0xf989
+  for (const kind of [200, 252, 253, 254]) {
+    const option = Uint8Array.of(kind, 8, magic >> 8, magic & 255, 203, 0, 113, 7)
+    const into = createEndpoint()
+    const reason = findToa(option, 0, option.length, false, [{ kind, length: 8, family: 'IPv4', position: 'first' }], into)
+    t.same([reason, into.port], kind < 253 ? [undefined, magic] : ['no-option', 0], String(kind))
+  }
+})
+
 t.test('TOA among the options of a SYN: any bytes, of any length', async (t) => {
   const results = new Map<string, number>()
   fc.assert(fc.property(options, fc.boolean(), fc.uniqueArray(format, { minLength: 1, maxLength: 3, selector: ({ kind, length }) => `${kind}/${length}` }), (bytes, payload, formats) => {
