@@ -114,9 +114,10 @@ export class TransportPeers {
    * Settles at once where it can.
    */
   ask (fd: number, settle: Settle): void {
-    if (!this.#identify(fd)) return settle(undefined, 0)
+    const diag = this.#open()
+    if (diag === undefined || !this.#identify(fd)) return settle(undefined, 0)
     const cookie = this.#readCookie()
-    if (this.#isTrue(cookie)) return settle(peerAddress(this.#endpoint), this.#endpoint.port)
+    if (this.#isTrue(diag, cookie)) return settle(peerAddress(this.#endpoint), this.#endpoint.port)
 
     const localPort = (this.#local[2] as number) << 8 | (this.#local[3] as number)
     this.#waiting.set(cookie, { family: this.#family, localPort, settle })
@@ -127,10 +128,11 @@ export class TransportPeers {
 
   /** Whether getpeername(2) gives an address that is neither the claim nor the transport peer. */
   disagrees (fd: number, claim: Endpoint): boolean {
-    if (this.#open() === undefined || !this.#identify(fd)) return false
+    const diag = this.#open()
+    if (diag === undefined || !this.#identify(fd)) return false
     decodeSockaddr(this.#peer, this.#family, this.#endpoint)
     if (sameEndpoint(this.#endpoint, claim)) return false
-    return !this.#isTrue(this.#readCookie())
+    return !this.#isTrue(diag, this.#readCookie())
   }
 
   #readCookie (): bigint {
@@ -151,9 +153,7 @@ export class TransportPeers {
   }
 
   /** Whether getpeername(2) says the truth of this connection; then the truth is in #endpoint. */
-  #isTrue (cookie: bigint): boolean {
-    const diag = this.#open()
-    if (diag === undefined) return false
+  #isTrue (diag: Diag, cookie: bigint): boolean {
     encodeExact(diag.buffer, this.#family, this.#local, this.#peer, this.#cookie)
     let proven = false
     this.#exchange(diag, (found) => { proven = found === cookie })

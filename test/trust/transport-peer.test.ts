@@ -248,6 +248,14 @@ t.test('where sock_diag fails nothing is known, and nobody waits', async (t) => 
     peers.close()
     t.equal(opened, closed, `${name}: none is left open`)
   }
+  // The first question costs the socket, and another is not to be had.
+  let sockets = 0
+  const poor = new TransportPeers({
+    ...lying(),
+    openDiag: () => sockets++ > 0 ? constants.errno.EMFILE : { ...libc.openDiag() as Diag, send: () => constants.errno.ECONNREFUSED }
+  })
+  t.same(await ask(poor, fd), [undefined, 0])
+  t.equal(sockets, 2)
   // An errno in the middle of one connection is nothing to the next.
   let broken = true
   const liar = lying()
