@@ -45,7 +45,7 @@ The servers run with
 \`--min-semi-space-size=16\`: else V8 gives some of them a young generation a fraction the size of the others'.
 Rows with ÷ compare two of the same run: below 1 the plugin costs less.`,
   read: `What Node.js does for its first \`remoteAddress\` is one system call and the making of its answer; the plugin's
-own part is one through koffi, an object, and its place in a WeakMap. "The least that a WeakMap takes" is those alone, without
+own part is one through koffi, an object, and its being remembered. "The least that a WeakMap takes" is those with a WeakMap, without
 sources, reasons or counters: no plugin that keeps its answers in one can cost less. 1348 takes the kernel longer than
 getpeername even where it fails, and where it answers here an eBPF program does, which stands in for vtoa in both calls.`,
   policy: `A policy needs who sent the SYN, which is one more system call. "Alone" is that call, so what the target leaves for

@@ -5,6 +5,7 @@ import { Checked, type Evidence } from './evidence'
 import { hopsOf, walk } from './forwarded'
 import type { Guard } from './guard'
 import type { ForwardedOptions } from './options'
+import { createPrivateMap } from './private-map'
 import { compileRanges, type Ranges } from './ranges'
 import type { ServerListeners } from './servers'
 import type { Ruling } from './trust'
@@ -27,7 +28,7 @@ const isObject = (value: unknown): value is Related => typeof value === 'object'
 export class Observer {
   // Keyed by accepted sockets, and on HTTP/2 by sessions and streams too: a dead session no longer leads to its
   // socket, nor a dead stream to its session. Never by fd: the kernel gives it to the next connection.
-  readonly #evidence = new WeakMap<object, Evidence>()
+  readonly #evidence = createPrivateMap<Evidence>()
   readonly #guard: Guard
   readonly #forwarded: { readonly trust: Ranges, readonly header: ForwardedOptions['header'] } | undefined
 
@@ -40,7 +41,7 @@ export class Observer {
     connection: (socket) => {
       const key = acceptedSocket(socket) as object
       // A saved SYN can be read once: what was found then stands.
-      if (this.#guard.hasPolicy && this.#evidence.has(key)) return
+      if (this.#guard.hasPolicy && this.#evidence.get(key) !== undefined) return
       const evidence = this.#guard.examine(socket, fdOf(socket))
       this.#evidence.set(key, evidence)
       this.#guard.announce(socket, evidence)
@@ -61,7 +62,7 @@ export class Observer {
   /** What was found for the connection of a raw request: the way of every request, so the shortest. */
   ofRequest (raw: Related): Evidence | undefined {
     const key: unknown = isObject(raw.stream) ? raw.stream : acceptedSocket(raw.socket)
-    return this.#evidence.get(key as object)
+    return this.#evidence.get(key)
   }
 
   /** The answer for a request, its forwarding header included, by the policy of the moment or what that once was. */
@@ -83,7 +84,7 @@ export class Observer {
         const answer = kept?.(at)
         if (answer !== undefined) return answer
         if (at.rawHeaders !== undefined) request = at
-        const evidence = this.#evidence.get(acceptedSocket(at.valueOf()) as object)
+        const evidence = this.#evidence.get(acceptedSocket(at.valueOf()))
         if (evidence !== undefined) return this.answer(request, evidence)
         const next = at.raw ?? at.stream ?? at.session ?? at.socket
         if (!isObject(next)) break

@@ -132,7 +132,8 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
     realIpOf (request: Request) {
       const evidence = observer.ofRequest(request.raw)
       // What no policy judged is the same for all requests.
-      if (evidence?.address !== undefined) return evidence.address
+      const address = evidence?.address
+      if (address !== undefined) return address
       const ruling = request[kRuling]
       if (evidence instanceof Checked && ruling != null && options.forwarded === undefined) return textOf(evidence, ruling)
       return answerRequest(request).address

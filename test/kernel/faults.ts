@@ -15,10 +15,10 @@ const faults: ReadonlyArray<Fault> = [
   {
     name: 'the cache is keyed by fd',
     edits: [
-      ['lib/observer.ts', 'readonly #evidence = new WeakMap<object, Evidence>()',
+      ['lib/observer.ts', 'readonly #evidence = createPrivateMap<Evidence>()',
         'readonly #evidence = new class { byFd = new Map<any, any>(); keys = new WeakMap<any, any>(); ' +
         'key (o: any) { const fd = o?._handle?.fd ?? o?.socket?._handle?.fd; if (fd >= 0) this.keys.set(o, fd); return this.keys.get(o) } ' +
-        'get (o: any): any { return this.byFd.get(this.key(o)) } has (o: any) { return false } ' +
+        'get (o: any): any { return this.byFd.get(this.key(o)) } ' +
         'set (o: any, e: any) { if (!this.keys.has(o)) this.key(o) ?? this.keys.set(o, e.fd); this.byFd.set(this.key(o), e) } }()']
     ]
   },
@@ -40,7 +40,7 @@ const faults: ReadonlyArray<Fault> = [
         'if (this.#late.has(key)) return\nconst evidence = this.#guard.examine(socket, -1)\n'],
       ['lib/observer.ts', 'readonly #guard: Guard\n',
         'readonly #guard: Guard\n  readonly #late = new WeakMap<object, () => Evidence>()\n'],
-      ['lib/observer.ts', 'return this.#evidence.get(key as object)\n',
+      ['lib/observer.ts', 'return this.#evidence.get(key)\n',
         'let e = this.#evidence.get(key as object); const s: any = (raw.stream as any)?.session?.socket ?? raw.socket; ' +
         'if (e === undefined) { e = this.#late.get(acceptedSocket(s?.valueOf()) as object)?.(); if (e) this.#evidence.set(key as object, e) } return e\n']
     ]

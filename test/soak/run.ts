@@ -178,7 +178,7 @@ async function main (): Promise<void> {
   console.log(`soak: ${counts.connections} connections, ${(counts.connections / seconds).toFixed(0)} a second; ${checked} answers right, ` +
     `${answers.window} of them in the window of a switch; ${counts.wrong} wrong`)
   console.log(`${answers.reused} answers after the descriptor was used again; heap ${slopes.heap.toFixed(2)} B, RSS ${slopes.rss.toFixed(2)} B a connection`)
-  for (const sample of counts.samples) console.log(JSON.stringify(sample, undefined, 2))
+  for (const sample of counts.samples) console.log(JSON.stringify(sample))
   for (const failure of failures) console.log(`FAILED: ${failure}`)
   process.exitCode = failures.length === 0 ? 0 : 1
 }
