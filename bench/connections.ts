@@ -5,7 +5,7 @@ import type { Cores } from './run'
 import { median } from './statistics'
 
 const SESSIONS = 5
-const WINDOWS = 4
+const WINDOWS = 6
 // More than each thing takes for a slice forth and another back.
 const CONNECTIONS = 3000
 // As many as it takes until what is measured no longer gets faster.

@@ -3,7 +3,7 @@ import { type Child, withChildren } from './child'
 import { IPv4 } from './network'
 import type { Row } from './report'
 import type { Cores, Figure } from './run'
-import { FULL_YOUNG_GENERATION, measureCosts, type Contestant, type Costs } from './slices'
+import { EVEN_TERMS, measureCosts, type Contestant, type Costs } from './slices'
 import { estimate, median, ratios } from './statistics'
 
 const FEW = 100
@@ -13,7 +13,7 @@ const FILES = MANY + 500
 const SESSIONS = 5
 const PAIRS_IN_SESSION = 10
 const FLAT = 1.1
-const work = { question: 'connections', warmUp: 10_000, slice: 300 }
+const work = { question: 'connections', warmUp: 10_000, slice: 60, rounds: 5 }
 
 const names = ['plain', 'fastify-real-ip', 'fastify-real-ip, trustedPeers']
 
@@ -59,7 +59,7 @@ function runSession (cores: Cores | undefined): Promise<Costs> {
     const contestants: Contestant[] = []
     const held: Array<{ readonly server: Child, readonly count: number }> = []
     const add = async (name: string, count: number, again = '') => {
-      const server = await fresh('server', [name, IPv4.host], { core: cores?.server, node: FULL_YOUNG_GENERATION })
+      const server = await fresh('server', [name, IPv4.host], { core: cores?.server, node: EVEN_TERMS })
       const target = { ...IPv4, port: await server.ask<number>('port') }
       // A process of its own each, for the limit of open files is one of processes.
       const holder = await fresh('client', [], { core: cores?.client })

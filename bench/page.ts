@@ -42,7 +42,9 @@ length. Every request has an \`X-Forwarded-For\`, so that those who read it find
 differ where there is one for each request. The clients come from an address that is not loopback. \`'vtoa'\` is the kernel lab's
 stand-in, compared to plain Fastify in the same kernel; \`'nat64'\` is not shown: it makes the same system call as \`'vtoa'\`.
 The servers run with
-\`--min-semi-space-size=16\`: else V8 gives some of them a young generation a fraction the size of the others'.
+\`--min-semi-space-size=16\`: else V8 gives some of them a young generation a fraction the size of the others'; and with
+\`--no-memory-reducer\`: else it collects where a server of any kind idles for 8 seconds before its first request, and some
+of them then pay for each \`process.nextTick()\` for good, a fifth of a request.
 Rows with ÷ compare two of the same run: below 1 the plugin costs less.`,
   read: `What Node.js does for its first \`remoteAddress\` is one system call and the making of its answer; the plugin's
 own part is one through koffi, an object, and its being remembered. "The least that a WeakMap takes" is those with a WeakMap, without

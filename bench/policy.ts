@@ -8,7 +8,7 @@ import { estimate, median } from './statistics'
 
 const TARGET = 1.35
 // As in read.ts: a server does the same with one connection after the other.
-const IN_A_ROW = 100
+const IN_A_ROW = 20
 
 /** What a list of trusted peers adds to a connection ÷ one failing 1348, all in real 'connection' events. */
 export const policy: Figure = {

@@ -4,7 +4,7 @@ import { IPv4 } from './network'
 import type { Row } from './report'
 import type { Cores, Figure, Run } from './run'
 import type { Protocol } from './server'
-import { FULL_YOUNG_GENERATION, measureCosts, type Contestant, type Costs } from './slices'
+import { EVEN_TERMS, measureCosts, type Contestant, type Costs } from './slices'
 import { estimate, forthAndBack, median, ratios } from './statistics'
 import { resolvers, sources, withModule } from './variants'
 
@@ -14,6 +14,7 @@ interface Workload {
   readonly question: string
   readonly warmUp: number
   readonly slice: number
+  readonly rounds: number
   /** What a process costs is for a part its own luck: few pairs where a target is held against the interval's end. */
   readonly pairsInSession: number
   readonly names: readonly string[]
@@ -30,9 +31,9 @@ const PLUGIN = 'fastify-real-ip'
 const WITH_LIST = 'fastify-real-ip, trustedPeers'
 const others = names.filter((name) => !['plain', 'control', PLUGIN, WITH_LIST].includes(name))
 
-const newConnections = { protocol: 'http', question: 'connections', warmUp: 10_000, slice: 300 } as const
+const newConnections = { protocol: 'http', question: 'connections', warmUp: 10_000, slice: 60, rounds: 5 } as const
 
-// A slice keeps a server busy for some hundredths of a second. Warm is what no longer gets faster: plain Fastify takes
+// A slice keeps a server busy for a hundredth of a second or so. Warm is what no longer gets faster: plain Fastify takes
 // longer to get there than most others.
 const workloads: readonly Workload[] = [
   {
@@ -40,8 +41,9 @@ const workloads: readonly Workload[] = [
     protocol: 'http',
     question: 'requests',
     warmUp: 20_000,
-    slice: 1500,
-    pairsInSession: 3,
+    slice: 250,
+    rounds: 6,
+    pairsInSession: 4,
     names,
     targets: { [PLUGIN]: 1.015, [WITH_LIST]: 1.015 },
     dearer: others
@@ -49,7 +51,7 @@ const workloads: readonly Workload[] = [
   {
     ...newConnections,
     name: 'one connection per request',
-    pairsInSession: 3,
+    pairsInSession: 4,
     names,
     targets: { [PLUGIN]: 1.05 },
     dearer: ['request.ip, trustProxy: true']
@@ -61,8 +63,8 @@ const workloads: readonly Workload[] = [
     names: ['plain', 'control', ...Object.keys(sources)],
     withModule: Object.keys(withModule)
   },
-  { name: 'TLS handshake per request', protocol: 'https', question: 'handshakes', warmUp: 800, slice: 30, pairsInSession: 20, names },
-  { name: 'HTTP/2 with 100 streams', protocol: 'h2c', question: 'streams', warmUp: 18_000, slice: 600, pairsInSession: 20, names }
+  { name: 'TLS handshake per request', protocol: 'https', question: 'handshakes', warmUp: 800, slice: 15, rounds: 2, pairsInSession: 20, names },
+  { name: 'HTTP/2 with 100 streams', protocol: 'h2c', question: 'streams', warmUp: 18_000, slice: 200, rounds: 3, pairsInSession: 20, names }
 ]
 
 /** Of one workload, as fresh processes measured it: side by side on the kernel as it is, and with the module. */
@@ -135,7 +137,7 @@ function toComparison ({ name: workload, targets }: Workload, sessions: readonly
 
 function runSession (workload: Workload, pairs: number, module: Kernel | string, cores: Cores | undefined): Promise<Session> {
   const { protocol, names } = workload
-  const place = { core: cores?.server, node: FULL_YOUNG_GENERATION }
+  const place = { core: cores?.server, node: EVEN_TERMS }
   return withChildren(async (fresh) => {
     const contestantsIn = async (names: readonly string[], kernel: Kernel): Promise<Contestant[]> => {
       const client = await fresh('client', [], { core: cores?.client, cgroup: kernel.clientCgroup })

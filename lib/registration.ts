@@ -107,8 +107,6 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
   /** Lets no request of a scope begin before it is decided what becomes of its connection. */
   function guardRequests (scope: FastifyInstance): void {
     if (!guardsRequests) return
-    scope.decorateRequest(kRuling, null)
-    scope.decorateRequest(kAnswer, null)
     scope.addHook('onRequest', (request: Request, reply: FastifyReply, next: () => void) => {
       const evidence = observer.ofRequest(request.raw)
       if (evidence instanceof Checked && evidence.pending) {

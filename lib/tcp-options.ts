@@ -5,6 +5,8 @@ import { createEndpoint, decodeIPv6, type Endpoint, sameEndpoint, unmap, word } 
 const TCPOPT_EOL = 0
 const TCPOPT_NOP = 1
 const OPTIONS_MAX = 40
+// Kind, length, port and an IPv4 address: most options of a SYN are shorter, and are none.
+const TOA_MIN = 8
 // Options of others under the experimental kinds 253 and 254, RFC 6994: TCP Fast Open and SMC.
 const EXPERIMENTAL = 253
 const TCPOPT_FASTOPEN_MAGIC = 0xf989
@@ -35,7 +37,7 @@ export function findToa (
     // As the kernel does, the walk ends at the first option that cannot be whole.
     const length = i + 1 < end ? bytes[i + 1] as number : 0
     if (length < 2 || i + length > end) break
-    const format = formatOf(formats, kind, length)
+    const format = length < TOA_MIN ? undefined : formatOf(formats, kind, length)
     if (format !== undefined && !isExperiment(bytes, i)) {
       if (found === undefined) {
         decodeToa(bytes, i, format, into)
@@ -63,9 +65,10 @@ export function findToa (
 
 const other = createEndpoint()
 
-// Array.find() would make a function for every option of every connection.
+// For every option of every connection: an iterator, or the function that Array.find() takes, would cost more than the rest.
 function formatOf (formats: ReadonlyArray<ToaFormat>, kind: number, length: number): ToaFormat | undefined {
-  for (const format of formats) {
+  for (let i = 0; i < formats.length; i++) {
+    const format = formats[i] as ToaFormat
     if (format.kind === kind && format.length === length) return format
   }
   return undefined
