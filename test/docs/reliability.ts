@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Result as Mutants } from '../mutation/reporter'
 import type { Row } from '../reach/reach'
@@ -75,7 +75,11 @@ function tellMutation (mutation: Mutation | undefined): string {
   if (mutation === undefined) return NOT_SHOWN
   const row = (name: string, { mutants, killed, timeout, survived, noCoverage, equivalent, score }: Mutants) =>
     [name, ...[mutants, killed, timeout, survived + noCoverage, equivalent].map(number), `${score} %`]
-  return `**${mutation.total.score} %** of ${number(mutation.total.mutants)} mutants are noticed (Node.js ${mutation.node}).
+  const left = readdirSync(join(project, 'lib'), { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts') && !(`lib/${name}` in mutation.files)).sort()
+  return `**${mutation.total.score} %** of ${number(mutation.total.mutants)} mutants are noticed (Node.js ${mutation.node}).${left.length === 0
+    ? ''
+    : ` Not shown: ${left.map((name) => `\`${name}\``).join(', ')}.`}
 
 ${table(['file', 'mutants', 'killed', 'timed out', 'survived', 'of them equivalent', 'score'], [
   ...Object.entries(mutation.files).map(([name, file]) => row(`\`${name}\``, file)),
