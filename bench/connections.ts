@@ -8,8 +8,9 @@ const SESSIONS = 5
 const WINDOWS = 6
 // More than each thing takes for a slice forth and another back.
 const CONNECTIONS = 3000
-// As many as it takes until what is measured no longer gets faster.
-const WARM_UP = 20_000
+// As many as it takes until what is measured no longer gets faster: each thing has one in six or eight of them, and V8
+// takes some 7,000 calls to be done with the walk of a SYN.
+const WARM_UP = 60_000
 
 /**
  * What each fresh process of a server that takes turns (turns.ts) measured: the median of its windows, and what it says
