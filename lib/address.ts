@@ -77,14 +77,11 @@ export function formatAddress (address: Address): string {
 /** Parses an address without zone; IPv4-mapped IPv6 becomes IPv4. `undefined` for anything else. */
 export function parseAddress (text: string): Address | undefined {
   const version = isIP(text)
-  if (version === 4) {
-    // What is left of an IPv4 address that Node.js has checked is not worth a second look.
-    const [a, b, c, d] = text.split('.')
-    return { family: 'IPv4', w0: 0, w1: 0, w2: 0, w3: Number(a) << 24 | Number(b) << 16 | Number(c) << 8 | Number(d) }
-  }
   if (version === 0 || text.includes('%')) return undefined
-  // ipaddr.js takes ::a.b.c.d for ::ffff:a.b.c.d.
-  const bytes = ipaddr.process(text.replace(/^::(?=[^:]+$)/, '::0:')).toByteArray()
+  // An IPv4 address that Node.js has checked needs no second parser. ipaddr.js takes ::a.b.c.d for ::ffff:a.b.c.d.
+  const bytes = version === 4
+    ? text.split('.').map(Number)
+    : ipaddr.process(text.replace(/^::(?=[^:]+$)/, '::0:')).toByteArray()
   const word = (at: number) =>
     (bytes[at] as number) << 24 | (bytes[at + 1] as number) << 16 | (bytes[at + 2] as number) << 8 | (bytes[at + 3] as number)
   return bytes.length === 4

@@ -34,7 +34,7 @@ export interface Registration {
 // answer once that is asked for.
 const kRuling = Symbol('fastify-real-ip.ruling')
 const kAnswer = Symbol('fastify-real-ip.answer')
-type Request = FastifyRequest & { [kRuling]?: Ruling | null, [kAnswer]?: RealAddress | null }
+type Request = FastifyRequest & { [kRuling]?: Ruling, [kAnswer]?: RealAddress }
 
 /** Throws where the options cannot be met; then nothing is left behind. */
 export function register (app: FastifyInstance, options: Options, onClose: () => void): Registration {
@@ -80,10 +80,10 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
 
   function answerRequest (request: Request): RealAddress {
     const kept = request[kAnswer]
-    if (kept != null) return kept
+    if (kept !== undefined) return kept
     const evidence = observer.ofRequest(request.raw)
     if (evidence === undefined) return observer.lookup(request.raw)
-    const ruling = request[kRuling] ?? undefined
+    const ruling = request[kRuling]
     const answer = observer.answer(request.raw, evidence, ruling)
     // Where no request waits until it is known who sent it, some ask before.
     if (ruling !== undefined || (evidence instanceof Checked && !guardsRequests)) request[kAnswer] = answer
@@ -119,7 +119,7 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
 
   function answerBegun (connection: object): RealAddress | undefined {
     const request = connection as Request
-    return request[kRuling] == null && request[kAnswer] == null ? undefined : answerRequest(request)
+    return request[kRuling] === undefined && request[kAnswer] === undefined ? undefined : answerRequest(request)
   }
 
   if (native !== undefined) warnOfPolicy(options, warnings)
@@ -133,7 +133,7 @@ export function register (app: FastifyInstance, options: Options, onClose: () =>
       const address = evidence?.address
       if (address !== undefined) return address
       const ruling = request[kRuling]
-      if (evidence instanceof Checked && ruling != null && options.forwarded === undefined) return textOf(evidence, ruling)
+      if (evidence instanceof Checked && ruling !== undefined && options.forwarded === undefined) return textOf(evidence, ruling)
       return answerRequest(request).address
     },
     addressOf (raw) {
