@@ -23,10 +23,18 @@ export function formatIPv4 (word: number): string {
 }
 
 const hex = Array.from({ length: 256 }, (_, n) => n.toString(16))
-const padded = hex.map((digits) => digits.padStart(2, '0'))
 
+const { fromCharCode } = String
+/** The character code of a hexadecimal digit. */
+const digit = (n: number) => n < 10 ? 48 + n : 87 + n
+
+// Out of character codes where a table would be large, or two look-ups in memory that nobody else keeps warm.
 function formatGroup (group: number): string {
-  return group < 256 ? hex[group] as string : (hex[group >>> 8] as string) + (padded[group & 0xff] as string)
+  if (group < 0x100) return hex[group] as string
+  const second = digit(group >>> 8 & 0xf)
+  const third = digit(group >>> 4 & 0xf)
+  const fourth = digit(group & 0xf)
+  return group < 0x1000 ? fromCharCode(second, third, fourth) : fromCharCode(digit(group >>> 12), second, third, fourth)
 }
 
 const groups = new Uint16Array(8)
@@ -45,24 +53,23 @@ export function formatIPv6 (w0: number, w1: number, w2: number, w3: number): str
   // RFC 5952 §4.2: '::' stands for the longest run of zero groups, the first of equals, never for a single one.
   let start = -1
   let length = 1
+  let run = 0
   for (let i = 0; i < 8; i++) {
-    let end = i
-    while (end < 8 && groups[end] === 0) end++
-    if (end - i > length) {
-      start = i
-      length = end - i
+    run = groups[i] === 0 ? run + 1 : 0
+    if (run > length) {
+      start = i - run + 1
+      length = run
     }
-    if (end > i) i = end
   }
 
   let text = ''
   for (let i = 0; i < 8; i++) {
     if (i === start) {
-      text += '::'
+      text += i === 0 ? '::' : ':'
       i += length - 1
     } else {
-      if (i > 0 && i !== start + length) text += ':'
       text += formatGroup(groups[i] as number)
+      if (i < 7) text += ':'
     }
   }
   return text
