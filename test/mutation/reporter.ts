@@ -1,12 +1,12 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
-import { relative } from 'node:path'
+import { relative, resolve } from 'node:path'
 import type { Reporter } from '@stryker-mutator/api/report' with { 'resolution-mode': 'import' }
 
 // Keeps what each file of lib/ came to, from runs over all of them or over some, and names the survivors that nobody has
 // looked at: those without an entry in equivalent.json.
 
 type Report = Parameters<Required<Reporter>['onMutationTestReportReady']>[0]
-type Mutant = Pick<Report['files'][string]['mutants'][number], 'location' | 'replacement' | 'status'>
+type Mutant = Pick<Report['files'][string]['mutants'][number], 'id' | 'location' | 'replacement' | 'status'>
 
 /** Mutants that no test can tell from the original, by the line they are in and what they put in place of what. */
 interface Equivalent {
@@ -66,7 +66,14 @@ function sum (counted: readonly Result[]): Result {
   }
 }
 
+// Where runners write which mutants live after all, though they were counted as killed.
+const revoked = process.env.MUTATION_REVOKED = resolve('dist/mutation-revoked.txt')
+
 class Results implements Reporter {
+  constructor () {
+    writeFileSync(revoked, '')
+  }
+
   onMutantTested (mutant: Mutant & { readonly fileName: string }): void {
     const name = relative(process.cwd(), mutant.fileName)
     if (!isOpen(mutant) || isKnown(name, mutant)) return
@@ -76,7 +83,12 @@ class Results implements Reporter {
 
   onMutationTestReportReady ({ files }: Report): void {
     const kept = existsSync(results) ? JSON.parse(readFileSync(results, 'utf8')) as { files: Record<string, Result> } : { files: {} }
+    const alive = new Set(readFileSync(revoked, 'utf8').split('\n'))
     for (const [name, file] of Object.entries(files)) {
+      for (const mutant of file.mutants.filter(({ id }) => alive.has(id))) {
+        mutant.status = 'Survived'
+        this.onMutantTested({ ...mutant, fileName: name })
+      }
       const count = (status: Mutant['status']) => file.mutants.filter((mutant) => mutant.status === status).length
       kept.files[name] = sum([{
         mutants: file.mutants.filter(({ status }) => status !== 'Ignored').length,

@@ -1,13 +1,14 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import type { Order, Outcome } from './warm'
 import type * as api from '@stryker-mutator/api/test-runner' with { 'resolution-mode': 'import' }
 
 // Stryker's own runners see what a test reaches in its own process alone. Here the children that a test starts count too.
-// A mutant is tried in a process that has run tests before, which takes a fraction of the time of a new one. Where it fails
-// there, and its test then fails without a mutant too, the process is not to be believed, and a new one decides.
+// A mutant is tried in a process that has run tests before, which takes a fraction of the time of a new one. Now and then the
+// test that has just failed runs there without a mutant: where it fails too, the process was not to be believed since the
+// last look, and new ones decide about those mutants.
 
 const recorder = join(__dirname, 'record.js')
 
@@ -24,6 +25,9 @@ const cases = process.env.FASTIFY_REAL_IP_CASES ?? '2000'
 
 /** What each test took without a mutant; all workers read it. */
 const times = 'dist/mutation-times.json'
+
+/** Failures in a process until it is looked at. */
+const BELIEVED = 8
 
 interface Run {
   /** undefined: it passed. */
@@ -122,6 +126,8 @@ class Warm {
 
 class ProcessRunner implements api.TestRunner {
   readonly #warm = new Warm()
+  // What failed in its process since that was last seen to be sound.
+  #believed: Array<{ readonly test: string, readonly mutant: string, readonly limit: number }> = []
 
   capabilities () {
     return { reloadEnvironment: true }
@@ -161,14 +167,21 @@ class ProcessRunner implements api.TestRunner {
   }
 
   async #try (test: string, mutant: string, limit: number): Promise<Run> {
-    if (!cold.test(test)) {
-      const found = await this.#warm.run(test, mutant, limit)
-      if (found.timedOut || found.failure === undefined) return found
-      const without = await this.#warm.run(test, undefined, limit)
-      if (!without.timedOut && without.failure === undefined) return found
-      this.#warm.end()
+    if (cold.test(test)) return await run(test, limit, { __STRYKER_ACTIVE_MUTANT__: mutant })
+    const found = await this.#warm.run(test, mutant, limit)
+    if (found.failure === undefined) return found
+    this.#believed.push({ test, mutant, limit })
+    if (this.#believed.length < BELIEVED) return found
+    const believed = this.#believed
+    this.#believed = []
+    const without = await this.#warm.run(test, undefined, limit)
+    if (!without.timedOut && without.failure === undefined) return found
+    this.#warm.end()
+    for (const { test, mutant, limit } of believed) {
+      const { failure, timedOut } = await run(test, limit, { __STRYKER_ACTIVE_MUTANT__: mutant })
+      if (failure === undefined && !timedOut) appendFileSync(process.env.MUTATION_REVOKED as string, `${mutant}\n`)
     }
-    return await run(test, limit, { __STRYKER_ACTIVE_MUTANT__: mutant })
+    return found
   }
 
   async dispose (): Promise<void> {
