@@ -4,7 +4,6 @@ import type { Family } from './network'
 import type { Cores } from './run'
 import { median } from './statistics'
 
-const SESSIONS = 5
 const WINDOWS = 6
 // More than each thing takes for a slice forth and another back.
 const CONNECTIONS = 3000
@@ -13,16 +12,16 @@ const CONNECTIONS = 3000
 const WARM_UP = 60_000
 
 /**
- * What each fresh process of a server that takes turns (turns.ts) measured: the median of its windows, and what it says
+ * What each of `count` fresh processes of a server that takes turns (turns.ts) measured: the median of its windows, and what it says
  * besides that is no number. The server gets: HOST IN_A_ROW CLIENT'S_ADDRESS
  */
 export async function sessions<Times extends Readonly<Record<keyof Times, number | string>>> (
-  script: string, { host, from }: Family, inARow: number, kernel: Kernel, cores: Cores | undefined,
+  script: string, { host, from }: Family, inARow: number, count: number, kernel: Kernel, cores: Cores | undefined,
   progress: (done: string) => void
 ): Promise<Times[]> {
   const measured: Times[] = []
-  for (let session = 0; session < SESSIONS; session++) {
-    progress(`${session + 1} of ${SESSIONS} sessions`)
+  for (let session = 0; session < count; session++) {
+    progress(`${session + 1} of ${count} sessions`)
     measured.push(await withChildren(async (fresh) => {
       const server = await fresh(script, [host, String(inARow), from ?? host], { core: cores?.server, cgroup: kernel.serverCgroup })
       const client = await fresh('client', [], { core: cores?.client, cgroup: kernel.clientCgroup })

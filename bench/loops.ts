@@ -3,7 +3,7 @@ import type { Row } from './report'
 import type { Figure } from './run'
 import { estimate, median, ratios } from './statistics'
 
-const SESSIONS = 10
+const SESSIONS = 6
 
 /** What loop-server.js times of each, by name: nanoseconds of one call, a value for each slice. */
 export type Slices = Readonly<Record<string, readonly number[]>>

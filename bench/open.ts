@@ -10,8 +10,8 @@ const FEW = 100
 const MANY = 15_000
 // For what a process has open besides its connections.
 const FILES = MANY + 500
-const SESSIONS = 5
-const PAIRS_IN_SESSION = 10
+const SESSIONS = 10
+const PAIRS_IN_SESSION = 5
 const FLAT = 1.1
 const work = { question: 'connections', warmUp: 10_000, slice: 60, rounds: 5 }
 

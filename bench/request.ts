@@ -43,7 +43,7 @@ const workloads: readonly Workload[] = [
     warmUp: 20_000,
     slice: 250,
     rounds: 6,
-    pairsInSession: 4,
+    pairsInSession: 2,
     names,
     targets: { [PLUGIN]: 1.015, [WITH_LIST]: 1.015 },
     dearer: others
@@ -103,6 +103,11 @@ async function measureAll ({ pairs, cores, progress }: Run, module: Kernel | str
   })
 }
 
+// Plain Fastify runs twice: the ratio of one to the other is the control, and their mean is what all are compared to.
+const BOTH = 'both'
+const withBoth = (costs: Costs): Costs =>
+  ({ ...costs, [BOTH]: of('plain', costs).map((plain, i) => (plain + (of('control', costs)[i] as number)) / 2) })
+
 const judged = (names: readonly string[]) => names.filter((name) => name !== 'plain' && name !== 'control')
 const of = (name: string, costs: Costs) => costs[name] as number[]
 const over = (sessions: readonly Costs[], name: string, under: string) =>
@@ -115,11 +120,11 @@ function toRows (
   const control = over(sessions, 'control', 'plain')
   return judged(names).map((name) => ({
     name: `${workload}: ${name}`,
-    value: over(sessions, name, 'plain'),
+    value: over(sessions, name, BOTH),
     control,
     samplesNeeded: 100,
     ...(targets?.[name] !== undefined && { target: targets[name], judgedBy: 'upper end' }),
-    absolute: { microseconds: microseconds(sessions, name), plainMicroseconds: microseconds(sessions, 'plain') }
+    absolute: { microseconds: microseconds(sessions, name), plainMicroseconds: microseconds(sessions, BOTH) }
   }))
 }
 
@@ -138,6 +143,7 @@ function toComparison ({ name: workload, targets }: Workload, sessions: readonly
 function runSession (workload: Workload, pairs: number, module: Kernel | string, cores: Cores | undefined): Promise<Session> {
   const { protocol, names } = workload
   const place = { core: cores?.server, node: EVEN_TERMS }
+  const measure = async (contestants: Contestant[]) => withBoth(await measureCosts(contestants, workload, pairs))
   return withChildren(async (fresh) => {
     const contestantsIn = async (names: readonly string[], kernel: Kernel): Promise<Contestant[]> => {
       const client = await fresh('client', [], { core: cores?.client, cgroup: kernel.clientCgroup })
@@ -148,8 +154,8 @@ function runSession (workload: Workload, pairs: number, module: Kernel | string,
       }
       return contestants
     }
-    const bare = await measureCosts(await contestantsIn(names, {}), workload, pairs)
+    const bare = await measure(await contestantsIn(names, {}))
     if (workload.withModule === undefined || typeof module === 'string') return { bare, withModule: undefined }
-    return { bare, withModule: await measureCosts(await contestantsIn(workload.withModule, module), workload, pairs) }
+    return { bare, withModule: await measure(await contestantsIn(workload.withModule, module)) }
   })
 }

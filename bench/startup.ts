@@ -3,7 +3,7 @@ import type { Figure, Run } from './run'
 import type { Row } from './report'
 import { estimate, forthAndBack, median, ratios } from './statistics'
 
-const PAIRS = 20
+const PAIRS = 40
 const TARGET = 1.15
 const judged = ['fastify-real-ip', 'fastify-real-ip, trustedPeers']
 const names = ['plain', 'control', ...judged]
