@@ -85,6 +85,29 @@ t.test('1348 is skipped while the kernel does not know it, and asked again withi
   t.equal(libc.asked, 3)
 })
 
+t.test('by itself 1348 is asked again when a timer says so, which keeps no process alive', async (t) => {
+  const timers: Array<{ readonly callback: () => void, readonly milliseconds: number, alive: boolean }> = []
+  t.intercept(globalThis, 'setTimeout', {
+    value (callback: () => void, milliseconds: number) {
+      const timer = { callback, milliseconds, alive: true, unref () { timer.alive = false } }
+      timers.push(timer)
+      return timer
+    }
+  })
+  const libc = fakeLibc(() => ENOPROTOOPT)
+  const source = createVtoa(libc)
+  for (let n = 0; n < 3; n++) t.equal(source.read(5, createEndpoint()), 'ENOPROTOOPT')
+  t.same(timers.map(({ milliseconds, alive }) => ({ milliseconds, alive })), [{ milliseconds: 1000, alive: false }])
+  timers[0]?.callback()
+  source.read(5, createEndpoint())
+  t.equal(libc.asked, 2)
+})
+
+t.test('each source by its name', async (t) => {
+  const libc = fakeLibc(() => 0)
+  t.same([createVtoa, createNat64, createGetpeername].map((create) => create(libc).name), ['vtoa', 'nat64', 'getpeername'])
+})
+
 t.test('1348 is asked for every connection while a module answers, also where it has nothing', async (t) => {
   const libc = fakeLibc(() => ESRCH)
   const source = createVtoa(libc)

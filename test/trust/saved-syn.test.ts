@@ -71,6 +71,26 @@ t.test("an ordinary kind is TOA with any client's port, an experimental one is n
   }
 })
 
+t.test('nothing behind the end of the options counts', async (t) => {
+  const toa = [254, 8, 0, 80, 203, 0, 113, 7]
+  const formats = [{ kind: 254, length: 8, family: 'IPv4', position: 'last' } as const]
+  // The end, and what would be its length if it were an option of its own.
+  const bytes = Uint8Array.of(0, 2, ...toa)
+  t.equal(findToa(bytes, 0, bytes.length, false, formats, createEndpoint()), 'no-option')
+})
+
+t.test('of two that say the same, the one that the balancer appended is its own', async (t) => {
+  const toa = [254, 8, 0, 80, 203, 0, 113, 7]
+  const bytes = Uint8Array.of(...toa, 2, 4, 5, 180, ...toa)
+  const find = (position: 'first' | 'last') => {
+    const into = createEndpoint()
+    const reason = findToa(bytes, 0, bytes.length, false, [{ kind: 254, length: 8, family: 'IPv4', position }], into)
+    return reason ?? textOf(plainOf(into))
+  }
+  t.equal(find('last'), '203.0.113.7')
+  t.equal(find('first'), '203.0.113.7')
+})
+
 t.test('TOA among the options of a SYN: any bytes, of any length', async (t) => {
   const results = new Map<string, number>()
   fc.assert(fc.property(options, fc.boolean(), fc.uniqueArray(format, { minLength: 1, maxLength: 3, selector: ({ kind, length }) => `${kind}/${length}` }), (bytes, payload, formats) => {
