@@ -175,7 +175,6 @@ const PORT = 0xffff
 const PENDING = 0x10000
 const REFUSED = 0x20000
 const AMBIGUOUS = 0x40000
-const DECIDED = 0x80000
 
 /** A claim, or what stands in its place, with the transport peer that it is checked against. */
 export class Checked {
@@ -217,20 +216,11 @@ export class Checked {
 
   /** Whether the connection is to be closed. */
   get refused (): boolean { return (this.#state & REFUSED) !== 0 }
-
-  /** Whether that was decided under the policy that judged. */
-  get decided (): boolean { return (this.#state & DECIDED) !== 0 }
-
-  /** `policy` is the one that was asked. */
-  decide (refused: boolean, policy: object | undefined): boolean {
-    this.#state = this.#state & ~(REFUSED | DECIDED) | (refused ? REFUSED : 0) | (this.policy === policy ? DECIDED : 0)
-    return refused
-  }
+  set refused (value: boolean) { this.#set(REFUSED, value) }
 
   judged (policy: object, ruling: Ruling): Ruling {
     this.policy = policy
     this.realAddress = undefined
-    this.#state &= ~DECIDED
     return this.ruling = ruling
   }
 

@@ -262,7 +262,7 @@ export class Guard {
   /** What the policy of the moment makes of a live connection that is still allowed; undefined where it no longer is. */
   allows (evidence: Checked): Ruling | undefined {
     const ruling = this.judge(evidence)
-    return (evidence.decided ? evidence.refused : this.#refuses(evidence, ruling)) ? undefined : ruling
+    return this.#refuses(evidence, ruling) ? undefined : ruling
   }
 
   /** The answer for a connection, by the policy of the moment or by what that once was. */
@@ -292,11 +292,9 @@ export class Guard {
     return !evidence.pending && this.#refuses(evidence, this.judge(evidence))
   }
 
-  /** Decides whether a connection is to be closed, by a ruling of the policy of the moment. */
+  /** Whether a connection is to be closed, by a ruling of the policy of the moment. */
   #refuses (evidence: Checked, ruling: Ruling): boolean {
-    const { policy } = evidence
-    // What a user's function swaps meanwhile decides at the next request.
-    return evidence.decide(ruling.rejects || this.#isUnwanted(evidence, ruling), policy)
+    return evidence.refused = ruling.rejects || this.#isUnwanted(evidence, ruling)
   }
 
   #isUnwanted (evidence: Checked, ruling: Ruling): boolean {
