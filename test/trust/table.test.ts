@@ -35,6 +35,34 @@ t.test('the column of a claim is what a plain search through the list of impossi
   }), { numRuns })
 })
 
+// Answer, trust, reason; the setting that may reject instead; the answer under 'believe'; whether a walk starts there.
+const cells = {
+  'unset, absent': ['source', 'unchecked'],
+  'unset, plausible': ['claim', 'unchecked'],
+  'unset, invalid': ['peer', 'unchecked', 'implausible'],
+  'any, absent': ['peer', 'trusted', undefined, undefined, undefined, true],
+  'any, plausible': ['claim', 'trusted', undefined, undefined, undefined, true],
+  'any, invalid': ['peer', 'trusted', 'implausible', 'invalid'],
+  'listed, absent': ['peer', 'trusted', 'no-toa', 'missing'],
+  'listed, plausible': ['claim', 'trusted', undefined, undefined, undefined, true],
+  'listed, invalid': ['peer', 'trusted', 'implausible', 'invalid'],
+  'unlisted, absent': ['peer', 'untrusted', undefined, undefined, undefined, true],
+  'unlisted, plausible': ['peer', 'untrusted', 'untrusted-peer', 'untrusted', undefined, true],
+  'unlisted, invalid': ['peer', 'untrusted', 'untrusted-peer', 'untrusted', undefined, true],
+  'unknown, absent': ['none', 'unverified', 'unverified-peer', 'unverified', 'source'],
+  'unknown, plausible': ['none', 'unverified', 'unverified-peer', 'unverified', 'source'],
+  'unknown, invalid': ['none', 'unverified', 'implausible', 'unverified']
+}
+
+t.test('each cell, as docs/trust.md has it', async (t) => {
+  const found = Object.entries(table).flatMap(([row, columns]) => Object.entries(columns).map(([column, cell]) => {
+    const { answer, trust, reason, setting, believe, forwards, ...rest } = cell
+    t.same(rest, {})
+    return [`${row}, ${column}`, [answer, trust, reason, setting, believe, forwards]]
+  }))
+  t.same(Object.fromEntries(found), Object.fromEntries(Object.entries(cells).map(([name, cell]) => [name, [...cell, ...Array(6 - cell.length).fill(undefined)]])))
+})
+
 t.test('what holds of every cell', async (t) => {
   for (const [row, cells] of Object.entries(table)) {
     for (const [column, cell] of Object.entries(cells)) {
