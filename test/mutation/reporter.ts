@@ -6,7 +6,8 @@ import type { Reporter } from '@stryker-mutator/api/report' with { 'resolution-m
 // looked at: those without an entry in equivalent.json.
 
 type Report = Parameters<Required<Reporter>['onMutationTestReportReady']>[0]
-type Mutant = Pick<Report['files'][string]['mutants'][number], 'id' | 'location' | 'replacement' | 'status'>
+type Place = Pick<Report['files'][string]['mutants'][number], 'location' | 'replacement'>
+type Mutant = Place & Pick<Report['files'][string]['mutants'][number], 'id' | 'status'>
 
 /** Mutants that no test can tell from the original, by the line they are in and what they put in place of what. */
 interface Equivalent {
@@ -37,7 +38,7 @@ const percent = (part: number, whole: number) => whole === 0 ? 100 : Math.round(
 
 const isOpen = ({ status }: Mutant) => status === 'Survived' || status === 'NoCoverage'
 
-function place (file: string, { location: { start, end }, replacement = '' }: Mutant) {
+function place (file: string, { location: { start, end }, replacement = '' }: Place) {
   const lines = readFileSync(file, 'utf8').split('\n').slice(start.line - 1, end.line)
   const line = oneLine(lines[0] as string)
   lines.push((lines.pop() as string).slice(0, end.column - 1))
@@ -45,8 +46,9 @@ function place (file: string, { location: { start, end }, replacement = '' }: Mu
   return { line, from: oneLine(lines.join(' ')), to: oneLine(replacement) }
 }
 
-function isKnown (name: string, mutant: Mutant): boolean {
-  const { line, from, to } = place(name, mutant)
+/** Whether no test can tell a mutant of a file, whose text is at `path`, from the original. */
+export function isKnown (name: string, mutant: Place, path = name): boolean {
+  const { line, from, to } = place(path, mutant)
   return equivalents.some((known) => known.file === name && known.line === line && known.from === from && known.to.includes(to))
 }
 
@@ -67,7 +69,8 @@ function sum (counted: readonly Result[]): Result {
 }
 
 // Where runners write which mutants live after all, though they were counted as killed.
-const revoked = process.env.MUTATION_REVOKED = resolve('dist/mutation-revoked.txt')
+// Runners load this file too, and run elsewhere.
+const revoked = process.env.MUTATION_REVOKED ??= resolve('dist/mutation-revoked.txt')
 
 class Results implements Reporter {
   constructor () {

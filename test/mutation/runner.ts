@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
+import { isKnown } from './reporter'
 import type { Order, Outcome } from './warm'
 import type * as api from '@stryker-mutator/api/test-runner' with { 'resolution-mode': 'import' }
 
@@ -154,8 +155,15 @@ class ProcessRunner implements api.TestRunner {
   }
 
   async mutantRun ({ activeMutant, testFilter = [], sandboxFileName }: api.MutantRunOptions): Promise<api.MutantRunResult> {
+    const file = relative(process.cwd(), sandboxFileName)
+    // Survivors take longest, for all tests have to pass. Here lines and columns are counted from 0, and the file is the original.
+    const { location: { start, end }, replacement, fileName } = activeMutant
+    const from1 = ({ line, column }: Readonly<Record<'line' | 'column', number>>) => ({ line: line + 1, column: column + 1 })
+    if (isKnown(file, { location: { start: from1(start), end: from1(end) }, replacement }, fileName)) {
+      return { status: 'survived' as api.MutantRunStatus.Survived, nrOfTests: 0 }
+    }
     const took = JSON.parse(readFileSync(times, 'utf8')) as Record<string, number>
-    const tests = (testsOf[relative(process.cwd(), sandboxFileName)] ?? []).filter((test) => testFilter.includes(test))
+    const tests = (testsOf[file] ?? []).filter((test) => testFilter.includes(test))
     for (const [i, test] of tests.entries()) {
       const { failure, timedOut } = await this.#try(test, activeMutant.id, 3_000 + 4 * (took[test] as number))
       if (timedOut) return { status: 'timeout' as api.MutantRunStatus.Timeout, reason: test }
