@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { decodeSavedSyn, hasPayload, tcpHeaderAt } from '../../lib/saved-syn'
 import { createEndpoint } from '../../lib/sockaddr'
-import { findToa } from '../../lib/tcp-options'
+import { findToa, isExperiment } from '../../lib/tcp-options'
 import { numRuns, plainOf, textOf } from './plain'
 import { format, guarded, options, packet, plainSender, plainTcp, plainToa, TCP, withTails } from './plain-syn'
 
@@ -69,6 +69,15 @@ t.test("an ordinary kind is TOA with any client's port, an experimental one is n
     const reason = findToa(option, 0, option.length, false, [{ kind, length: 8, family: 'IPv4', position: 'first' }], into)
     t.same([reason, into.port], kind < 253 ? [undefined, magic] : ['no-option', 0], String(kind))
   }
+})
+
+t.test('the experiments of others', async (t) => {
+  const smc = [0xe2, 0xd4, 0xc3, 0xd9]
+  t.ok(isExperiment(Uint8Array.of(254, 6, ...smc), 0), 'SMC')
+  t.notOk(isExperiment(Uint8Array.of(254, 8, ...smc, 0, 0), 0), 'longer than it is')
+  t.notOk(isExperiment(Uint8Array.of(254, 6, 0xe2, 0xd4, 0xc3, 0xd8), 0), 'another number')
+  t.notOk(isExperiment(Uint8Array.of(252, 6, ...smc), 0), 'of an ordinary kind')
+  t.ok(isExperiment(Uint8Array.of(253, 4, 0xf9, 0x89, 0, 0), 0), 'Fast Open')
 })
 
 t.test('nothing behind the end of the options counts', async (t) => {

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { columnOf, isLoopback, isPlausible, table } from '../../lib/trust'
+import { applySettings, columnOf, isLoopback, isPlausible, rulingOf, table } from '../../lib/trust'
 import { addressOf, anyAddress, numRuns, type Plain, textOf, unmapped, within } from './plain'
 
 t.setTimeout(0)
@@ -63,6 +63,28 @@ t.test('each cell, as docs/trust.md has it', async (t) => {
   t.same(Object.fromEntries(found), Object.fromEntries(Object.entries(cells).map(([name, cell]) => [name, [...cell, ...Array(6 - cell.length).fill(undefined)]])))
 })
 
+t.test('what the settings make of each cell', async (t) => {
+  for (const value of ['ignore', 'reject', 'believe'] as const) {
+    for (const setting of ['untrusted', 'missing', 'invalid', 'unverified'] as const) {
+      const ignore = { untrusted: 'ignore', missing: 'ignore', invalid: 'ignore', unverified: 'ignore' } as const
+      const rulings = applySettings({ ...ignore, [setting]: value })
+      for (const [row, columns] of Object.entries(table)) {
+        for (const column of ['absent', 'plausible', 'invalid'] as const) {
+          const cell = columns[column]
+          const isSet = cell.setting === setting
+          t.same(rulingOf(rulings[row as keyof typeof rulings], column), {
+            answer: isSet && value === 'believe' && cell.believe !== undefined ? 'source' : cell.answer,
+            trust: cell.trust,
+            reason: cell.reason,
+            forwards: cell.forwards ?? false,
+            rejects: isSet && value === 'reject'
+          }, `${setting}: ${value}; ${row}, ${column}`)
+        }
+      }
+    }
+  }
+})
+
 t.test('what holds of every cell', async (t) => {
   for (const [row, cells] of Object.entries(table)) {
     for (const [column, cell] of Object.entries(cells)) {
@@ -77,6 +99,17 @@ t.test('what holds of every cell', async (t) => {
       if (row === 'unset') t.equal(cell.setting, undefined, name)
       if (row === 'unlisted') t.equal(cell.answer, 'peer', name)
     }
+  }
+})
+
+t.test('loopback is a claim only where the transport peer is loopback itself', async (t) => {
+  for (const [family, own, stranger] of [['IPv4', 0x7f000001n, 0x0a000002n], ['IPv6', 1n, 1n << 125n]] as const) {
+    const [claim, peer] = [addressOf({ family, value: own }), addressOf({ family, value: stranger })]
+    t.ok(isLoopback(claim))
+    t.notOk(isLoopback(peer))
+    t.equal(columnOf({ ...claim, port: 1 }, claim, 2), 'plausible')
+    t.equal(columnOf({ ...claim, port: 1 }, peer, 2), 'invalid')
+    t.equal(columnOf({ ...claim, port: 1 }, undefined, 0), 'invalid')
   }
 })
 
