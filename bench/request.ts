@@ -59,7 +59,7 @@ const workloads: readonly Workload[] = [
   {
     ...newConnections,
     name: 'one connection per request, by source',
-    pairsInSession: 10,
+    pairsInSession: 20,
     names: ['plain', 'control', ...Object.keys(sources)],
     withModule: Object.keys(withModule)
   },
