@@ -12,8 +12,8 @@ const CONNECTIONS = 3000
 const WARM_UP = 60_000
 
 /**
- * What each of `count` fresh processes of a server that takes turns (turns.ts) measured: the median of its windows, and what it says
- * besides that is no number. The server gets: HOST IN_A_ROW CLIENT'S_ADDRESS
+ * What each of `count` fresh processes of a server that takes turns (turns.ts) measured: the median of its windows, and
+ * what it says besides that is no number. The server gets: HOST IN_A_ROW CLIENT'S_ADDRESS
  */
 export async function sessions<Times extends Readonly<Record<keyof Times, number | string>>> (
   script: string, { host, from }: Family, inARow: number, count: number, kernel: Kernel, cores: Cores | undefined,

@@ -37,8 +37,8 @@ ${NOTES[name] === undefined ? '' : `${NOTES[name]}\n\n`}${writeTable(title, rows
 
 const NOTES: Readonly<Record<string, string>> = {
   request: `CPU of the server's process per request, \`process.cpuUsage()\`, over what plain Fastify takes for the same requests
-in the same run. That is measured twice: all others are compared to the mean of both, and the control is one ÷ the other. Each handler reads its address and answers with it; that of plain Fastify answers with a constant of the same
-length. Every request has an \`X-Forwarded-For\`, so that those who read it find one. A connection is read once: sources
+in the same run. That is measured twice: all others are compared to the mean of both, and the control is one ÷ the other.
+Each handler reads its address and answers with it; that of plain Fastify answers with a constant of the same length. Every request has an \`X-Forwarded-For\`, so that those who read it find one. A connection is read once: sources
 differ where there is one for each request. The clients come from an address that is not loopback. \`'vtoa'\` is the kernel lab's
 stand-in, compared to plain Fastify in the same kernel; \`'nat64'\` is not shown: it makes the same system call as \`'vtoa'\`.
 The servers run with
@@ -46,7 +46,8 @@ The servers run with
 \`--no-memory-reducer\`: else it collects where a server of any kind idles for 8 seconds before its first request, and some
 of them then pay for each \`process.nextTick()\` for good, a fifth of a request.
 Rows with ÷ compare two of the same run: below 1 the plugin costs less.`,
-  read: `Node's own is measured twice here too. What Node.js does for its first \`remoteAddress\` is one system call and the making of its answer; the plugin's
+  read: `Node's own is measured twice here too. What Node.js does for its first \`remoteAddress\` is one system call and the
+making of its answer; the plugin's
 own part is one through koffi, an object, and its being remembered. "The least that a WeakMap takes" is those with a WeakMap, without
 sources, reasons or counters: no plugin that keeps its answers in one can cost less. 1348 takes the kernel longer than
 getpeername even where it fails, and where it answers here an eBPF program does, which stands in for vtoa in both calls.`,
