@@ -23,18 +23,10 @@ export function formatIPv4 (word: number): string {
 }
 
 const hex = Array.from({ length: 256 }, (_, n) => n.toString(16))
+const padded = hex.map((digits) => digits.padStart(2, '0'))
 
-const { fromCharCode } = String
-/** The character code of a hexadecimal digit. */
-const digit = (n: number) => n < 10 ? 48 + n : 87 + n
-
-// Out of character codes where a table would be large, or two look-ups in memory that nobody else keeps warm.
 function formatGroup (group: number): string {
-  if (group < 0x100) return hex[group] as string
-  const second = digit(group >>> 8 & 0xf)
-  const third = digit(group >>> 4 & 0xf)
-  const fourth = digit(group & 0xf)
-  return group < 0x1000 ? fromCharCode(second, third, fourth) : fromCharCode(digit(group >>> 12), second, third, fourth)
+  return group < 256 ? hex[group] as string : (hex[group >>> 8] as string) + (padded[group & 0xff] as string)
 }
 
 const groups = new Uint16Array(8)
@@ -65,11 +57,11 @@ export function formatIPv6 (w0: number, w1: number, w2: number, w3: number): str
   let text = ''
   for (let i = 0; i < 8; i++) {
     if (i === start) {
-      text += i === 0 ? '::' : ':'
+      text += '::'
       i += length - 1
     } else {
+      if (i > 0 && i !== start + length) text += ':'
       text += formatGroup(groups[i] as number)
-      if (i < 7) text += ':'
     }
   }
   return text
