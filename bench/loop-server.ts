@@ -13,6 +13,7 @@ import { answer } from './child'
 import type { Slices } from './loops'
 import { IPv4 } from './network'
 import { forthAndBack } from './statistics'
+import { resolvers, type Variant } from './variants'
 
 // Things in hot loops, in slices of some milliseconds: node loop-server.js SET
 
@@ -36,7 +37,38 @@ function loop (once: (i: number) => unknown): Loop {
   }
 }
 
-const sets: Readonly<Record<string, () => Promise<Loops | string>>> = { ranges, forwarded, log }
+const sets: Readonly<Record<string, () => Promise<Loops | string>>> = { resolve, ranges, forwarded, log }
+
+// Fastify's own names for what it makes its requests of.
+const { kRouteContext } = require('fastify/lib/symbols') as { kRouteContext: symbol }
+type Hook = (request: FastifyRequest, reply: object, next: () => void) => void
+interface Inside {
+  readonly constructor: new (...args: unknown[]) => FastifyRequest
+  readonly [context: symbol]: { readonly onRequest: readonly Hook[] | null }
+}
+
+/** What a server does for a request's address: Fastify's object, the 'onRequest' hooks, one reading. */
+async function resolve (): Promise<Loops> {
+  const loops: Record<string, Loop> = {}
+  const reply = {}
+  const next = () => {}
+  for (const [name, variant] of Object.entries(resolvers)) {
+    for (const again of ['', ' again']) {
+      const arrived = await requestOf(variant)
+      const { id, params, raw, query, log } = arrived
+      const { [kRouteContext]: context, constructor: Request } = arrived as unknown as Inside
+      const once = () => {
+        const request = new Request(id, params, raw, query, log, context)
+        for (const hook of context?.onRequest ?? []) hook(request, reply, next)
+        return variant.address(request)
+      }
+      const expected = IPv4.from ?? IPv4.host
+      if (once() !== expected) throw new Error(`${name} gives ${once()}, not ${expected}`)
+      loops[name + again] = loop(once)
+    }
+  }
+  return { calls: 4096, loops }
+}
 
 async function ranges (): Promise<Loops | string> {
   const libc = loadLibc()
@@ -141,7 +173,10 @@ async function log (): Promise<Loops> {
     let last = ''
     const stream = { write (line: string) { last = line } }
     const logger = { stream, ...(serializer && { serializers: { req: serializer } }) }
-    const request = await requestOf({ logger } as FastifyServerOptions, serializer !== undefined)
+    const request = await requestOf({
+      options: { logger } as FastifyServerOptions,
+      ...(serializer && { register: (app) => app.register(fastifyRealIp) })
+    })
     const write = () => request.log.info({ req: request }, 'incoming request')
     write()
     const { req } = JSON.parse(last) as { req: Record<string, unknown> }
@@ -153,9 +188,9 @@ async function log (): Promise<Loops> {
 }
 
 /** A request of a connection, which stays open. */
-async function requestOf (options: FastifyServerOptions, withPlugin: boolean): Promise<FastifyRequest> {
+async function requestOf ({ options, register }: Omit<Variant, 'address'>): Promise<FastifyRequest> {
   const app = fastify(options)
-  if (withPlugin) await app.register(fastifyRealIp)
+  await register?.(app)
   const arrived = new Promise<FastifyRequest>((resolve) => {
     app.get('/', (request, reply) => {
       reply.hijack()
@@ -165,7 +200,7 @@ async function requestOf (options: FastifyServerOptions, withPlugin: boolean): P
   await app.listen({ port: 0, host: IPv4.host })
   const { port } = app.server.address() as AddressInfo
   connect({ port, host: IPv4.host, ...(IPv4.from !== undefined && { localAddress: IPv4.from }) })
-    .write('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
+    .write(`GET / HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: ${IPv4.from ?? IPv4.host}\r\n\r\n`)
   return await arrived
 }
 

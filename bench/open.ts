@@ -4,7 +4,7 @@ import { IPv4 } from './network'
 import type { Row } from './report'
 import type { Cores, Figure } from './run'
 import { EVEN_TERMS, measureCosts, type Contestant, type Costs } from './slices'
-import { estimate, median, ratios } from './statistics'
+import { estimate, median, ratios, shuffled } from './statistics'
 
 const FEW = 100
 const MANY = 15_000
@@ -58,7 +58,7 @@ function runSession (cores: Cores | undefined): Promise<Costs> {
     const client = await fresh('client', [], { core: cores?.client })
     const contestants: Contestant[] = []
     const held: Array<{ readonly server: Child, readonly count: number }> = []
-    const add = async (name: string, count: number, again = '') => {
+    const add = async (name: string, count: number, again: string) => {
       const server = await fresh('server', [name, IPv4.host], { core: cores?.server, node: EVEN_TERMS })
       const target = { ...IPv4, port: await server.ask<number>('port') }
       // A process of its own each, for the limit of open files is one of processes.
@@ -67,8 +67,9 @@ function runSession (cores: Cores | undefined): Promise<Costs> {
       held.push({ server, count })
       contestants.push({ name: `${name}, ${count}${again}`, server, client, target })
     }
-    for (const name of names) for (const count of [FEW, MANY]) await add(name, count)
-    await add('plain', FEW, ', again')
+    // Whoever is started first or last is so by chance: it makes a difference.
+    const all = names.flatMap((name) => [FEW, MANY].map((count) => ({ name, count, again: '' })))
+    for (const { name, count, again } of shuffled([...all, { name: 'plain', count: FEW, again: ', again' }])) await add(name, count, again)
     const costs = await measureCosts(contestants, work, PAIRS_IN_SESSION)
     // Node.js closes what has sent nothing for a minute or so: then the session took too long.
     for (const { server, count } of held) {

@@ -5,8 +5,8 @@ import type { Row } from './report'
 import type { Cores, Figure, Run } from './run'
 import type { Protocol } from './server'
 import { EVEN_TERMS, measureCosts, type Contestant, type Costs } from './slices'
-import { estimate, forthAndBack, median, ratios } from './statistics'
-import { resolvers, sources, withModule } from './variants'
+import { estimate, median, ratios, shuffled } from './statistics'
+import { otherResolvers, plugins, resolvers, sources, withModule } from './variants'
 
 interface Workload {
   readonly name: string
@@ -27,9 +27,7 @@ interface Workload {
 }
 
 const names = Object.keys(resolvers)
-const PLUGIN = 'fastify-real-ip'
-const WITH_LIST = 'fastify-real-ip, trustedPeers'
-const others = names.filter((name) => !['plain', 'control', PLUGIN, WITH_LIST].includes(name))
+const [PLUGIN, WITH_LIST] = plugins
 
 const newConnections = { protocol: 'http', question: 'connections', warmUp: 10_000, slice: 60, rounds: 5 } as const
 
@@ -46,7 +44,7 @@ const workloads: readonly Workload[] = [
     pairsInSession: 2,
     names,
     targets: { [PLUGIN]: 1.015, [WITH_LIST]: 1.015 },
-    dearer: others
+    dearer: otherResolvers
   },
   {
     ...newConnections,
@@ -148,7 +146,7 @@ function runSession (workload: Workload, pairs: number, module: Kernel | string,
     const contestantsIn = async (names: readonly string[], kernel: Kernel): Promise<Contestant[]> => {
       const client = await fresh('client', [], { core: cores?.client, cgroup: kernel.clientCgroup })
       const contestants: Contestant[] = []
-      for (const name of forthAndBack(names).slice(0, names.length)) {
+      for (const name of shuffled(names)) {
         const server = await fresh('server', [name, IPv4.host, protocol], { ...place, cgroup: kernel.serverCgroup })
         contestants.push({ name, server, client, target: { ...IPv4, port: await server.ask<number>('port') } })
       }

@@ -3,7 +3,7 @@ import { cpus, release } from 'node:os'
 import { parseArgs } from 'node:util'
 import { chooseCores } from './child'
 import { idle } from './idle'
-import { forwarded, log, ranges } from './loops'
+import { forwarded, log, ranges, resolve } from './loops'
 import { IPv4 } from './network'
 import { open } from './open'
 import { policy } from './policy'
@@ -35,11 +35,12 @@ export interface Figure {
 }
 
 // In the order in which they are told.
-const figures: readonly Figure[] = [request, read, policy, syscall, open, idle, startup, ranges, forwarded, log]
+const figures: readonly Figure[] = [request, resolve, read, policy, syscall, open, idle, startup, ranges, forwarded, log]
 const PAIRS = 100
 // On two cores that nobody else uses.
 const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
   request: (pairs) => 30 * pairs,
+  resolve: () => 60,
   read: () => 600,
   policy: () => 480,
   syscall: () => 40,

@@ -39,8 +39,8 @@ export function ratios (over: readonly number[], under: readonly number[]): numb
   return over.map((value, i) => value / (under[i] as number))
 }
 
-/** Forth and back in an order that differs from call to call: A/B/B/A for any number of them. */
-export function forthAndBack<T> (items: readonly T[]): T[] {
+/** In an order that differs from call to call. */
+export function shuffled<T> (items: readonly T[]): T[] {
   const order = [...items]
   for (let i = order.length - 1; i > 0; i--) {
     const j = Math.floor(Math.random() * (i + 1))
@@ -48,5 +48,11 @@ export function forthAndBack<T> (items: readonly T[]): T[] {
     order[i] = order[j] as T
     order[j] = swapped
   }
+  return order
+}
+
+/** Forth and back in an order that differs from call to call: A/B/B/A for any number of them. */
+export function forthAndBack<T> (items: readonly T[]): T[] {
+  const order = shuffled(items)
   return [...order, ...order.reverse()]
 }

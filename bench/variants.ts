@@ -34,6 +34,10 @@ export const resolvers: Readonly<Record<string, Variant>> = {
   'fastify-ip': { register: (app) => app.register(fastifyIp), address: (request) => request.ip }
 }
 
+/** This plugin, without and with a policy, and those that it is compared to one by one. */
+export const plugins = ['fastify-real-ip', 'fastify-real-ip, trustedPeers'] as const
+export const otherResolvers = Object.keys(resolvers).filter((name) => !(name in baselines) && !(plugins as readonly string[]).includes(name))
+
 /** Sources that need no module: they differ in what a connection costs, not a request. */
 export const sources: Readonly<Record<string, Variant>> = {
   "fastify-real-ip, sources: ['getpeername']": plugin({ sources: ['getpeername'] }),

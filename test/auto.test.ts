@@ -5,16 +5,16 @@ import Fastify from 'fastify'
 import realIp, { type FastifyRealIpOptions, type ToaFormat } from 'fastify-real-ip'
 import { type Libc, loadLibc } from '../lib/libc'
 import { checkOptions } from '../lib/options'
-import { chooseSources } from '../lib/sources/choose'
+import { chooseSources, chooseWitnesses } from '../lib/sources/choose'
 
 const list = { trustedPeers: ['10.0.0.0/8'] }
 const VTOA = 1348
 const NAT64 = 4096
+const syn = { bytes: new Uint8Array(0), length: 0, tcp: -1 }
 
 /** What 'auto' chooses where the kernel knows these optnames, and what it says of it. */
 function choose (optnames: number[], options: FastifyRealIpOptions): { names: string[], said: string[] } {
   const said: string[] = []
-  const syn = { bytes: new Uint8Array(0), length: 0, tcp: -1 }
   const sources = chooseSources(kernelOf(optnames), { syn }, checkOptions({ sources: 'auto', ...options }), (message) => said.push(message))
   return { names: sources.map(({ name }) => name), said }
 }
@@ -59,10 +59,22 @@ for (const [what, optnames, options, names, line] of rows) {
 }
 
 t.test("'require' says what is missing of each source, and is content with one", async (t) => {
-  const choose = (...optnames: number[]) =>
-    chooseSources(kernelOf(optnames), { syn: { bytes: new Uint8Array(0), length: 0, tcp: -1 } }, checkOptions({ sources: ['vtoa', 'nat64'], require: true }), () => {})
-  t.throws(() => choose(), { code: 'FST_REAL_IP_NATIVE_UNAVAILABLE', message: `fastify-real-ip: no configured source can work here: ${noVtoa}; ${noNat64}` })
-  t.equal(choose(NAT64).length, 2)
+  const choose = (require: boolean, ...optnames: number[]) =>
+    chooseSources(kernelOf(optnames), { syn }, checkOptions({ sources: ['vtoa', 'nat64'], require }), () => {})
+  t.throws(() => choose(true), { code: 'FST_REAL_IP_NATIVE_UNAVAILABLE', message: `fastify-real-ip: no configured source can work here: ${noVtoa}; ${noNat64}` })
+  t.equal(choose(true, NAT64).length, 2)
+  t.equal(choose(false).length, 2, 'nothing is required')
+})
+
+t.test("under 'toa' the SYN must not contradict the source that answers, nor with 'saved-syn' the modules", async (t) => {
+  const witnesses = (options: FastifyRealIpOptions) => {
+    const checked = checkOptions({ ...list, ...options })
+    return chooseWitnesses(chooseSources(kernelOf([]), { syn }, checked, () => {}), { syn }, checked).map(({ name }) => name)
+  }
+  t.same(witnesses({ sources: ['vtoa', 'getpeername'] }), [])
+  t.same(witnesses({ sources: ['vtoa', 'getpeername'], toa: 'alibaba' }), ['saved-syn'])
+  t.same(witnesses({ sources: ['vtoa', 'getpeername', 'saved-syn'], toa: 'alibaba' }), ['vtoa', 'getpeername', 'saved-syn'])
+  t.same(witnesses({ sources: ['vtoa', 'getpeername'], toa: 'dpvs' }), [], 'DPVS writes nothing on the SYN')
 })
 
 const format: ToaFormat = { kind: 254, length: 8, family: 'IPv4', position: 'first' }

@@ -1,8 +1,10 @@
 import t, { type Test } from 'tap'
 import { channel } from 'node:diagnostics_channel'
+import { createServer } from 'node:http'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import Fastify, { type FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
 import realIp from 'fastify-real-ip'
 import { loadLibc, type Libc } from '../lib/libc'
 import { kinds, listen } from './kinds'
@@ -97,6 +99,30 @@ t.test('registered again with other options is an error that says so', async (t)
   await t.rejects(async () => app.register(async (child) => {
     await child.register(realIp, { sources: ['getpeername'] })
   }), { code: 'FST_REAL_IP_ALREADY_REGISTERED', message: /with other options\. .*: register the plugin once, at the root, or give the same options each time$/ })
+})
+
+t.test('a server that another application takes over when the first was closed is registered anew', { skip: !linux && 'not Linux' }, async (t) => {
+  const server = createServer()
+  const reuse = () => Fastify({ serverFactory: (handler) => server.removeAllListeners('request').on('request', handler) })
+  const first = reuse()
+  await first.register(realIp)
+  await listen(first)
+  await first.close()
+  const second = reuse()
+  t.teardown(() => second.close())
+  await second.register(realIp, { trustedPeers: ['127.0.0.72'] })
+  second.get('/', (request) => request.realAddress)
+  const client = await http.connect(await listen(second), { localAddress: '127.0.0.72' })
+  t.match(await client.get('/'), { address: '127.0.0.72', source: 'transport-peer', trust: 'trusted' })
+  await client.close()
+})
+
+t.test('other plugins can name it as what they need', async (t) => {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(realIp)
+  await app.register(fp(async (app) => { app.decorate('needs', app.realIp.stats().connections) }, { name: 'needs-it', dependencies: ['fastify-real-ip'] }))
+  t.ok(app.hasDecorator('needs'))
 })
 
 t.test('a thousand register-and-close rounds leave no listener and no subscription', async (t) => {

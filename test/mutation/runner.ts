@@ -19,6 +19,8 @@ const compiled = (test: string) => `dist/test/${test}.test.js`
 
 // Most of their time goes into processes of their own.
 const cold = /^(kernel|cli\/(doctor|watch))/
+// What its mutants leave subscribed stays in the process.
+const unsettling = new Set(['lib/servers.ts'])
 const labIsUp = (test: string, output: string) => test.startsWith('kernel/') || output.includes('# Subtest: beside the stand-in')
 
 // A mutant that a few thousand random cases do not find counts as a survivor.
@@ -165,7 +167,7 @@ class ProcessRunner implements api.TestRunner {
     const took = JSON.parse(readFileSync(times, 'utf8')) as Record<string, number>
     const tests = (testsOf[file] ?? []).filter((test) => testFilter.includes(test))
     for (const [i, test] of tests.entries()) {
-      const { failure, timedOut } = await this.#try(test, activeMutant.id, 3_000 + 4 * (took[test] as number))
+      const { failure, timedOut } = await this.#try(file, test, activeMutant.id, 3_000 + 4 * (took[test] as number))
       if (timedOut) return { status: 'timeout' as api.MutantRunStatus.Timeout, reason: test }
       if (failure !== undefined) {
         return { status: 'killed' as api.MutantRunStatus.Killed, killedBy: [test], failureMessage: failure, nrOfTests: i + 1 }
@@ -174,8 +176,8 @@ class ProcessRunner implements api.TestRunner {
     return { status: 'survived' as api.MutantRunStatus.Survived, nrOfTests: tests.length }
   }
 
-  async #try (test: string, mutant: string, limit: number): Promise<Run> {
-    if (cold.test(test)) return await run(test, limit, { __STRYKER_ACTIVE_MUTANT__: mutant })
+  async #try (file: string, test: string, mutant: string, limit: number): Promise<Run> {
+    if (cold.test(test) || unsettling.has(file)) return await run(test, limit, { __STRYKER_ACTIVE_MUTANT__: mutant })
     const found = await this.#warm.run(test, mutant, limit)
     if (found.failure === undefined) return found
     this.#believed.push({ test, mutant, limit })

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import realIp, { type ConnectionMessage, type FastifyRealIpOptions, type Stats } from 'fastify-real-ip'
+import { Counters } from '../../lib/stats'
 import { TransportPeers } from '../../lib/transport-peer'
 import { kinds, listen } from '../kinds'
 
@@ -129,6 +130,16 @@ t.test('connections without an IP address', { skip: process.platform === 'win32'
     await once(response, 'end')
     t.same(counted(app.realIp.stats()), { connections: 1, rejected: 0, source: { none: 1 }, trust: { [trust]: 1 }, reason: { 'no-address': 1 } })
   }
+})
+
+t.test('answers are counted together where they are alike, and apart where anything differs', async (t) => {
+  const counters = new Counters()
+  const answers: ReadonlyArray<Parameters<Counters['of']>> = [
+    ['none', 'unchecked', 'closed'], ['none', 'unchecked', 'no-address'], ['none', 'untrusted', 'closed'], ['peer', 'unchecked', 'closed']
+  ]
+  const outcomes = answers.map((answer) => counters.of(...answer))
+  t.equal(new Set(outcomes).size, answers.length)
+  answers.forEach((answer, i) => t.equal(counters.of(...answer), outcomes[i], String(answer)))
 })
 
 t.test('what stats() gives does not change', async (t) => {

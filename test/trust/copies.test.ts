@@ -42,6 +42,7 @@ const options: FastifyRealIpOptions = { trustedPeers: ['127.0.0.5'], forwarded: 
 t.test('they are two', async (t) => {
   t.not(copy, realIp)
   t.equal((await imported).default, copy)
+  t.ok(Symbol.for('fastify-real-ip.registrations') in globalThis, 'what they share has a name that stays')
 })
 
 const ways: Array<[string, (app: FastifyInstance) => Promise<void>]> = [

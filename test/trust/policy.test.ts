@@ -9,6 +9,7 @@ import tls from 'node:tls'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import realIp, { type FastifyRealIpOptions, type RealAddress, type TransportPeer, type TrustedPeers } from 'fastify-real-ip'
+import { TransportPeers } from '../../lib/transport-peer'
 import { duplexPair } from '../duplex-pair'
 import { cert, CLIENT, key, kinds, listen } from '../kinds'
 import { logOf } from './log'
@@ -261,6 +262,25 @@ t.test('TLS that another server has taken off: the transport peer is the connect
   for await (const chunk of socket) all += chunk
   t.match(JSON.parse(all.slice(all.indexOf('{'))), { address: '127.0.0.64', port: localPort, trust: 'trusted', reason: 'no-toa' })
   front.close()
+})
+
+t.test('a connection of which neither a SYN nor a source tells', onLinux, async (t) => {
+  const { ask, readSavedSyn } = TransportPeers.prototype
+  t.teardown(() => Object.assign(TransportPeers.prototype, { ask, readSavedSyn }))
+  TransportPeers.prototype.readSavedSyn = () => false
+  TransportPeers.prototype.ask = (_fd, settle) => { settle(undefined, 0) }
+  const [http] = kinds
+  const attempts = [{ source: 'vtoa', reason: 'ENOPROTOOPT' }]
+  const rows: Array<[trustedPeers: TrustedPeers, answer: object]> = [
+    [[], { source: 'none', trust: 'unverified', reason: 'unverified-peer', attempts }],
+    ['any', { address: CLIENT, source: 'peer', trust: 'trusted', reason: 'no-answer', attempts }]
+  ]
+  for (const [trustedPeers, answer] of rows) {
+    const app = await create(t, { sources: ['vtoa'], trustedPeers })
+    const client = await http!.connect(await listen(app), { localAddress: CLIENT })
+    t.match(await client.get('/'), answer)
+    await client.close()
+  }
 })
 
 t.test('what no server of the plugin has handed over has no address', onLinux, async (t) => {

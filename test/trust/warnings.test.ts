@@ -2,6 +2,8 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import realIp, { type FastifyRealIpOptions } from 'fastify-real-ip'
 import { loadLibc, type Libc } from '../../lib/libc'
+import { TransportPeers } from '../../lib/transport-peer'
+import { Warnings } from '../../lib/warnings'
 import { kinds, listen } from '../kinds'
 import { logOf } from './log'
 
@@ -56,6 +58,25 @@ t.test('the first peer that is not in the list, where it is this host', onLinux,
   t.same(await warned(t, { trustedPeers: ['127.0.0.20'] }, visits('127.0.0.20', '127.0.0.21', '127.0.0.22')), ['SIDECAR'])
 })
 
+t.test('nothing is said of a module where getpeername alone answers, whoever was looked for', onLinux, async (t) => {
+  const { disagrees, readSavedSyn } = TransportPeers.prototype
+  t.teardown(() => Object.assign(TransportPeers.prototype, { disagrees, readSavedSyn }))
+  TransportPeers.prototype.disagrees = () => true
+  const behindProxies = async (options: FastifyRealIpOptions) => {
+    const { logger, codes } = logOf()
+    const app = Fastify({ loggerInstance: logger, trustProxy: true })
+    t.teardown(() => app.close())
+    await app.register(realIp, { sources: ['vtoa', 'getpeername'], ...options })
+    app.get('/', (request) => request.realAddress)
+    await visits('127.0.0.20')(app)
+    return codes
+  }
+  t.same(await behindProxies({}), ['FST_REAL_IP_FORGEABLE'])
+  t.same(await behindProxies({ trustedPeers: ['127.0.0.20'] }), [])
+  TransportPeers.prototype.readSavedSyn = () => false
+  t.same(await behindProxies({ trustedPeers: ['127.0.0.20'] }), ['FST_REAL_IP_EMPTY_SYN'])
+})
+
 t.test('nothing is said of SYN cookies where the listener cannot keep a SYN at all', onLinux, async (t) => {
   // 'any' puts up with it.
   const libc = loadLibc() as Libc
@@ -63,4 +84,15 @@ t.test('nothing is said of SYN cookies where the listener cannot keep a SYN at a
   libc.setsockopt = () => 95
   t.teardown(() => { libc.setsockopt = setsockopt })
   t.same(await warned(t, { trustedPeers: 'any' }, visits('127.0.0.20')), [])
+})
+
+t.test('each is given once, with its code and what it says', async (t) => {
+  const lines: Array<[fields: object, message: string]> = []
+  const warnings = new Warnings({ warn: (fields: object, message?: string) => { lines.push([fields, message ?? '']) } })
+  for (const code of ['SIDECAR', 'OVERLAP', 'SIDECAR'] as const) warnings.warn(code)
+  t.match(lines, [
+    [{ code: 'FST_REAL_IP_SIDECAR' }, /^fastify-real-ip: a connection that is not from a trusted peer /],
+    [{ code: 'FST_REAL_IP_OVERLAP' }, /^fastify-real-ip: 'forwarded\.trust' overlaps /]
+  ])
+  t.equal(lines.length, 2)
 })
