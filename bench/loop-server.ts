@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
-import fastify, { type FastifyRequest, type FastifyServerOptions } from 'fastify'
+import type { FastifyRequest, FastifyServerOptions } from 'fastify'
 import proxyAddr from '@fastify/proxy-addr'
 import fastifyRealIp = require('fastify-real-ip')
 import { type Address, formatAddress, parseAddress } from '../lib/address'
@@ -9,11 +9,11 @@ import { hopsOf, walk } from '../lib/forwarded'
 import { loadLibc } from '../lib/libc'
 import { compileRanges } from '../lib/ranges'
 import { PeerAddress } from '../lib/transport-peer'
+import { requestOf } from './arrived'
 import { answer } from './child'
 import type { Slices } from './loops'
 import { IPv4 } from './network'
 import { forthAndBack } from './statistics'
-import { resolvers, type Variant } from './variants'
 
 // Things in hot loops, in slices of some milliseconds: node loop-server.js SET
 
@@ -37,38 +37,7 @@ function loop (once: (i: number) => unknown): Loop {
   }
 }
 
-const sets: Readonly<Record<string, () => Promise<Loops | string>>> = { resolve, ranges, forwarded, log }
-
-// Fastify's own names for what it makes its requests of.
-const { kRouteContext } = require('fastify/lib/symbols') as { kRouteContext: symbol }
-type Hook = (request: FastifyRequest, reply: object, next: () => void) => void
-interface Inside {
-  readonly constructor: new (...args: unknown[]) => FastifyRequest
-  readonly [context: symbol]: { readonly onRequest: readonly Hook[] | null }
-}
-
-/** What a server does for a request's address: Fastify's object, the 'onRequest' hooks, one reading. */
-async function resolve (): Promise<Loops> {
-  const loops: Record<string, Loop> = {}
-  const reply = {}
-  const next = () => {}
-  for (const [name, variant] of Object.entries(resolvers)) {
-    for (const again of ['', ' again']) {
-      const arrived = await requestOf(variant)
-      const { id, params, raw, query, log } = arrived
-      const { [kRouteContext]: context, constructor: Request } = arrived as unknown as Inside
-      const once = () => {
-        const request = new Request(id, params, raw, query, log, context)
-        for (const hook of context?.onRequest ?? []) hook(request, reply, next)
-        return variant.address(request)
-      }
-      const expected = IPv4.from ?? IPv4.host
-      if (once() !== expected) throw new Error(`${name} gives ${once()}, not ${expected}`)
-      loops[name + again] = loop(once)
-    }
-  }
-  return { calls: 4096, loops }
-}
+const sets: Readonly<Record<string, () => Promise<Loops | string>>> = { ranges, forwarded, log }
 
 async function ranges (): Promise<Loops | string> {
   const libc = loadLibc()
@@ -185,23 +154,6 @@ async function log (): Promise<Loops> {
     loops[name] = loop(write)
   }
   return { calls: 512, loops }
-}
-
-/** A request of a connection, which stays open. */
-async function requestOf ({ options, register }: Omit<Variant, 'address'>): Promise<FastifyRequest> {
-  const app = fastify(options)
-  await register?.(app)
-  const arrived = new Promise<FastifyRequest>((resolve) => {
-    app.get('/', (request, reply) => {
-      reply.hijack()
-      resolve(request)
-    })
-  })
-  await app.listen({ port: 0, host: IPv4.host })
-  const { port } = app.server.address() as AddressInfo
-  connect({ port, host: IPv4.host, ...(IPv4.from !== undefined && { localAddress: IPv4.from }) })
-    .write(`GET / HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: ${IPv4.from ?? IPv4.host}\r\n\r\n`)
-  return await arrived
 }
 
 const oneBelow = (n: number) => Math.floor(Math.random() * n)

@@ -2,7 +2,6 @@ import { start, type Child } from './child'
 import type { Row } from './report'
 import type { Figure } from './run'
 import { estimate, median, ratios } from './statistics'
-import { otherResolvers, plugins } from './variants'
 
 const SESSIONS = 6
 
@@ -17,9 +16,6 @@ interface Judged {
   readonly control: string
   readonly target?: number
 }
-
-export const resolve = figure('resolve', "Fastify's request object, the 'onRequest' hooks, and the address read ÷ another resolver's",
-  plugins.flatMap((name) => otherResolvers.map((other) => ({ name: `${name} ÷ ${other}`, thing: name, over: other, control: `${other} again`, target: 1 }))))
 
 export const ranges = figure('ranges', 'an address asked of a list of 1,000 IPv4 and 1,000 IPv6 ranges ÷ one getpeername', [
   { name: 'IPv4', thing: 'IPv4', over: 'getpeername', control: 'getpeername again', target: 1 },

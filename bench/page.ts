@@ -46,8 +46,8 @@ The servers run with
 \`--no-memory-reducer\`: else it collects where a server of any kind idles for 8 seconds before its first request, and some
 of them then pay for each \`process.nextTick()\` for good, a fifth of a request.
 Rows with ÷ compare two of the same run: below 1 the plugin costs less.`,
-  resolve: `In a hot loop, one request after the other of one connection: what differs between two servers of \`request\` without all
-that they have in common. The headers are parsed already, which is in favour of those who read them.`,
+  resolve: `In a hot loop, one request after the other of one connection: where servers of \`request\` differ, without most of what they have
+in common. The headers are parsed already, which is in favour of those who read them.`,
   read: `Node's own is measured twice here too. What Node.js does for its first \`remoteAddress\` is one system call and the
 making of its answer; the plugin's
 own part is one through koffi, an object, and its being remembered. "The least that a WeakMap takes" is those with a WeakMap, without

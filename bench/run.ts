@@ -3,7 +3,7 @@ import { cpus, release } from 'node:os'
 import { parseArgs } from 'node:util'
 import { chooseCores } from './child'
 import { idle } from './idle'
-import { forwarded, log, ranges, resolve } from './loops'
+import { forwarded, log, ranges } from './loops'
 import { IPv4 } from './network'
 import { open } from './open'
 import { policy } from './policy'
@@ -11,6 +11,7 @@ import { read } from './read'
 import { formatRow, type Row } from './report'
 import { request } from './request'
 import { writeDocuments, RESULTS, type Results } from './documents'
+import { resolve } from './resolve'
 import { startup } from './startup'
 import { syscall } from './syscall'
 
@@ -40,7 +41,7 @@ const PAIRS = 100
 // On two cores that nobody else uses.
 const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
   request: (pairs) => 30 * pairs,
-  resolve: () => 60,
+  resolve: () => 100,
   read: () => 600,
   policy: () => 480,
   syscall: () => 40,
