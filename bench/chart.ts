@@ -34,8 +34,8 @@ const STYLE = `
     }
 `
 
-export function drawChart ({ figures, date, node, machine }: Results): string {
-  const rows = figures.find(({ name }) => name === 'request')?.rows ?? []
+export function drawChart ({ figures, node, machine }: Results): string {
+  const { date = '', rows = [] } = figures.find(({ name }) => name === 'request') ?? {}
   const panels = PANELS.map((title) => ({ title, rows: rows.filter(({ name }) => name.startsWith(`${title}: `) && !name.includes(' ÷ ')) }))
   const scale = createScale(panels.flatMap(({ rows }) => rows))
   const drawn: string[] = []

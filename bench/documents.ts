@@ -4,16 +4,15 @@ import { drawChart } from './chart'
 import { writePage, writeReadmeBlock } from './page'
 import type { Row } from './report'
 
-/** A complete run: what bench/results.json holds. */
+/** What bench/results.json holds: each figure of one run, all of one machine. */
 export interface Results {
-  readonly date: string
   readonly node: string
   readonly kernel: string
   readonly machine: string
   /** server and client on cores of their own */
   readonly pinned: boolean
   readonly pairs: number
-  readonly figures: ReadonlyArray<{ readonly name: string, readonly title: string, readonly rows: readonly Row[] }>
+  readonly figures: ReadonlyArray<{ readonly name: string, readonly date: string, readonly title: string, readonly rows: readonly Row[] }>
 }
 
 const project = join(__dirname, '../..')

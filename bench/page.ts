@@ -11,12 +11,12 @@ const SENTENCE: ReadonlyArray<readonly [figure: string, row: string, where: stri
 ]
 
 export function writePage (results: Results): string {
-  const { date, node, kernel, machine, pinned, pairs, figures } = results
+  const { node, kernel, machine, pinned, pairs, figures } = results
   return `# Performance
 
 <!-- Generated from bench/results.json by npm run docs:performance. -->
 
-What one run of \`npm run bench\` measured, on ${date}: ${machine}, Linux ${kernel}, Node.js ${node},
+What \`npm run bench\` measured: ${machine}, Linux ${kernel}, Node.js ${node},
 ${pinned
     ? 'server and client on a core each'
     : 'server and client sharing their cores'}, ${pairs} pairs for each request figure. Absolute times say nothing about
@@ -26,11 +26,11 @@ another machine; ratios within one run say more. Each is a median with its 95 % 
 - The control is the same thing against itself: the run's own noise. Where it is further than 1.5 % (10 B) from the truth,
   the figure is not quoted.
 - A target is held against the upper end of the interval where it says so, else against the median.
-- \`npm run bench -- --only NAME\` repeats one figure, and writes nothing down.
+- \`npm run bench -- --only NAME\` repeats one figure, with \`--record\` in place of the one below: each is of one run, on its date.
 
 ![${altOf(results)}](../bench/chart.svg)
 
-${figures.map(({ name, title, rows }) => `## \`${name}\`
+${figures.map(({ name, date, title, rows }) => `## \`${name}\`, ${date}
 
 ${NOTES[name] === undefined ? '' : `${NOTES[name]}\n\n`}${writeTable(title, rows)}`).join('\n')}`
 }

@@ -1,6 +1,6 @@
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus, release } from 'node:os'
-import { parseArgs } from 'node:util'
+import { isDeepStrictEqual, parseArgs } from 'node:util'
 import { chooseCores } from './child'
 import { idle } from './idle'
 import { forwarded, log, ranges } from './loops'
@@ -15,7 +15,7 @@ import { resolve } from './resolve'
 import { startup } from './startup'
 import { syscall } from './syscall'
 
-// npm run bench [-- --only NAME] [-- --pairs N]
+// npm run bench [-- --only NAME [--record]] [-- --pairs N]
 
 export interface Cores {
   readonly server: number
@@ -54,11 +54,11 @@ const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
 }
 
 async function main (): Promise<void> {
-  const { values } = parseArgs({ options: { only: { type: 'string' }, pairs: { type: 'string', default: String(PAIRS) } } })
+  const { values } = parseArgs({ options: { only: { type: 'string' }, record: { type: 'boolean', default: false }, pairs: { type: 'string', default: String(PAIRS) } } })
   const pairs = Number(values.pairs)
   const chosen = figures.filter(({ name }) => values.only === undefined || values.only === name)
   if (!(pairs >= 1) || !Number.isInteger(pairs) || chosen.length === 0) {
-    throw new Error(`usage: npm run bench -- [--only ${figures.map(({ name }) => name).join('|')}] [--pairs N]`)
+    throw new Error(`usage: npm run bench -- [--only ${figures.map(({ name }) => name).join('|')} [--record]] [--pairs N]`)
   }
   const cores = chooseCores()
   if (cores === undefined) console.log('server and client share their cores: there is no taskset, or only one core')
@@ -73,22 +73,32 @@ async function main (): Promise<void> {
     }
     const start = performance.now()
     const rows = await measure({ pairs, cores, progress })
-    measured.push({ name, title, rows })
+    measured.push({ name, date: new Date().toISOString().slice(0, 10), title, rows })
     if (process.stdout.isTTY) process.stdout.write('\r\x1b[K')
     console.log(`${name}: ${title} (${Math.round((performance.now() - start) / 1000)} s)`)
     for (const row of rows) console.log(formatRow(row))
     console.log()
   }
-  // Figures of different runs do not belong in one file, nor those of a run that only tries things out.
-  if (chosen.length === figures.length && pairs >= PAIRS) {
-    writeFileSync(RESULTS, JSON.stringify({ ...surroundings(cores), pairs, figures: measured } satisfies Results, undefined, 2) + '\n')
-    writeDocuments()
+  // What only tries things out is not written down.
+  if (pairs >= PAIRS && (chosen.length === figures.length || values.record)) record(measured, pairs, surroundings(cores))
+}
+
+/** In place of what an earlier run of the same machine measured of the same. */
+function record (measured: Results['figures'], pairs: number, here: ReturnType<typeof surroundings>): void {
+  let kept: Results['figures'] = []
+  if (measured.length < figures.length) {
+    const { figures, pairs, ...there } = JSON.parse(readFileSync(RESULTS, 'utf8')) as Results
+    if (!isDeepStrictEqual(there, here)) throw new Error('the other figures are of another machine: run all of them, npm run bench')
+    kept = figures
   }
+  const all = figures.flatMap(({ name: wanted }) =>
+    measured.find(({ name }) => name === wanted) ?? kept.find(({ name }) => name === wanted) ?? [])
+  writeFileSync(RESULTS, JSON.stringify({ ...here, pairs, figures: all } satisfies Results, undefined, 2) + '\n')
+  writeDocuments()
 }
 
 function surroundings (cores: Cores | undefined) {
   return {
-    date: new Date().toISOString().slice(0, 10),
     node: process.version,
     kernel: /^\d+\.\d+(\.\d+)?/.exec(release())?.[0] ?? '',
     machine: `${process.platform} ${process.arch}, ${cpus().length} × ${cpus()[0]?.model.trim()}`,

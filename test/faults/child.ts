@@ -1,4 +1,5 @@
 // A server in a process of its own, which a fault can be done to. Tells its parent the port, and ends with it.
+import { closeSync } from 'node:fs'
 import type * as Koffi from 'koffi' with { 'resolution-mode': 'import' }
 import Fastify from 'fastify'
 import pino from 'pino'
@@ -8,6 +9,8 @@ export interface Order {
   readonly plugin?: FastifyRealIpOptions
   /** Every socket(AF_NETLINK) fails with EPERM. */
   readonly refuseNetlink?: boolean
+  /** Descriptor 0 is free for a connection. */
+  readonly closeStdin?: boolean
   /** The file to log to. */
   readonly log?: string
 }
@@ -66,6 +69,7 @@ async function serve (order: Order): Promise<void> {
   app.get('/', (request) => request.realAddress)
   app.get('/failures', () => [...failures])
   await app.listen({ port: 0, host: '127.0.0.1' })
+  if (order.closeStdin) closeSync(0)
   process.once('disconnect', () => { void app.close() })
   process.send?.((app.server.address() as { port: number }).port)
 }

@@ -1,3 +1,4 @@
+import { readlinkSync } from 'node:fs'
 import t from 'tap'
 import type { FastifyRealIpOptions } from 'fastify-real-ip'
 import { kinds, type Client } from '../kinds'
@@ -45,3 +46,14 @@ for (const [name, plugin, source] of policies) {
     t.equal(await end(), 0)
   })
 }
+
+t.test("descriptor 0 is a connection's like any other", { skip: process.platform !== 'linux' && 'not Linux' }, async (t) => {
+  for (const [name, plugin, source] of policies) {
+    const { port, pid, end } = await start(t, { plugin, closeStdin: true })
+    const client = await http!.connect(port, { localAddress: '127.0.4.7' })
+    t.match(await client.get('/'), { address: '127.0.4.7', port: client.localPort, source }, name)
+    t.match(readlinkSync(`/proc/${pid}/fd/0`), /^socket:/)
+    await client.close()
+    t.equal(await end(), 0)
+  }
+})

@@ -2,6 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import realIp, { type FastifyRealIpOptions, type RealAddress } from 'fastify-real-ip'
 import { loadLibc, type Libc } from '../../lib/libc'
+import { TransportPeers } from '../../lib/transport-peer'
 import { kinds, listen } from '../kinds'
 import { balancerAddresses } from '../player/namespace'
 import type { Player } from '../player/player'
@@ -210,6 +211,33 @@ testInNamespace(__filename, () => {
       t.match(answers.map((answer) => typeof answer === 'string' ? answer.replace('closed', 'reset') : answer.address), Array.from({ length: 8 }, (_, n) => n === 3 ? 'reset' : claim.address))
     }
     t.equal(refusing.app.realIp.stats().connections, 2)
+  })
+
+  inLab('another program that rewrites getpeername too is noticed, by one connection in many', async (t, lab) => {
+    const player = open(t)
+    const { disagrees } = TransportPeers.prototype
+    t.teardown(() => { TransportPeers.prototype.disagrees = disagrees })
+    let looked = 0
+    TransportPeers.prototype.disagrees = function (...args) {
+      looked++
+      return disagrees.apply(this, args)
+    }
+    const list = { trustedPeers: [balancer] }
+    for (const [options, cookies, warned] of [
+      [{}, 1, ['FST_REAL_IP_FORGEABLE']], [list, 1, []], [list, 2, ['FST_REAL_IP_EMPTY_SYN']]
+    ] as const) {
+      sysctl(t, 'tcp_syncookies', cookies)
+      for (const namePort of [undefined, 9]) {
+        lab.module.start()
+        lab.module.fault(namePort === undefined ? {} : { namePort })
+        const { port, codes } = await serve(t, options)
+        looked = 0
+        for (let n = 0; n < 3; n++) t.match(await ask(player, port, { claim }), { ...claim, source: 'vtoa' })
+        t.same([...codes].sort(), [...warned, ...(namePort === undefined ? [] : ['FST_REAL_IP_DISAGREE'])].sort(), `syncookies ${cookies}, port ${namePort}`)
+        t.equal(looked, 1)
+      }
+    }
+    lab.module.fault()
   })
 
   inLab('without a policy nothing more than one call is spent on a connection', async (t) => {
