@@ -1,0 +1,54 @@
+import { once } from 'node:events'
+import net, { type AddressInfo } from 'node:net'
+import t from 'tap'
+import type { FastifyRealIpOptions } from 'fastify-real-ip'
+import { fdOf } from '../../lib/connection'
+import { Guard, type Kernel } from '../../lib/guard'
+import { loadLibc, type Libc } from '../../lib/libc'
+import { checkOptions } from '../../lib/options'
+import { createResolve } from '../../lib/resolve'
+import { chooseSources } from '../../lib/sources/choose'
+import { TransportPeers } from '../../lib/transport-peer'
+import { Warnings } from '../../lib/warnings'
+import { logOf } from './log'
+
+// What is said of a connection that no system call can tell of.
+
+const onLinux = { skip: process.platform !== 'linux' && 'not Linux' }
+
+function create (options: FastifyRealIpOptions, native: boolean): Guard {
+  const checked = checkOptions(options)
+  const { logger } = logOf()
+  let kernel: Kernel | undefined
+  if (native) {
+    const libc = loadLibc() as Libc
+    const peers = new TransportPeers(libc)
+    const resolve = createResolve(chooseSources(libc, peers, checked, () => {}))
+    kernel = { peers, resolve, witnesses: [], readVirtualServer: undefined }
+  }
+  return new Guard(checked, kernel, logger, new Warnings(logger), false)
+}
+
+const said = (guard: Guard, socket: object, fd: number) => guard.answer(guard.examine(socket, fd))
+
+t.test('where no system call can be made, and where there is no descriptor', onLinux, async (t) => {
+  const socket = { remoteAddress: '192.0.2.7', remotePort: 80 }
+  const peer = { address: '192.0.2.7', port: 80, source: 'peer', trust: 'unchecked', attempts: [] }
+  t.match(said(create({}, false), socket, 3), { ...peer, reason: 'native-unavailable' })
+  t.match(said(create({}, true), socket, -1), { ...peer, reason: 'no-fd' })
+  t.match(said(create({}, true), { ...socket, destroyed: false }, -1), { ...peer, reason: 'no-fd' })
+  const believing = create({ trustedPeers: [], unverified: 'believe' }, true)
+  t.match(said(believing, socket, -1), { ...peer, trust: 'unverified', reason: 'unverified-peer' })
+  t.match(said(create({ trustedPeers: [] }, true), socket, -1), { address: undefined, source: 'none', trust: 'unverified', reason: 'unverified-peer' })
+})
+
+t.test('a connection that was gone before anybody looked', onLinux, async (t) => {
+  const server = net.createServer().listen(0, '127.0.0.1')
+  t.teardown(() => server.close())
+  await once(server, 'listening')
+  const client = net.connect((server.address() as AddressInfo).port, '127.0.0.1')
+  t.teardown(() => client.destroy())
+  const [accepted] = await once(server, 'connection') as [net.Socket]
+  accepted.destroy()
+  t.match(said(create({}, true), accepted, fdOf(accepted)), { address: undefined, source: 'none', reason: 'closed', attempts: [] })
+})
