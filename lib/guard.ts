@@ -138,8 +138,8 @@ export class Guard {
     if (claim === undefined || isPlausible(claim, undefined)) return this.#finish(socket, fd, found)
     const checked = this.#search(socket, fd, new Checked(found, 'invalid'))
     // A client of this host itself, say: what the source says is true.
-    const isProven = !checked.pending && this.judge(checked) === this.#table.unset.absent
-    return this.#finish(socket, fd, isProven && this.#kernel?.readVirtualServer === undefined ? found : checked)
+    const isProven = this.judge(checked) === this.#table.unset.absent
+    return this.#finish(socket, fd, isProven ? found : checked)
   }
 
   #finish (socket: object, fd: number, found: Evidence): Evidence {
