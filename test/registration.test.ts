@@ -117,6 +117,14 @@ t.test('a server that another application takes over when the first was closed i
   await client.close()
 })
 
+t.test('a server of which nobody has asked for requests yet', async (t) => {
+  const app = Fastify({ serverFactory: () => createServer() })
+  t.teardown(() => app.close())
+  await app.register(realIp)
+  app.get('/', (request) => [request.realIp])
+  t.same((await app.inject('/')).json(), ['127.0.0.1'])
+})
+
 t.test('other plugins can name it as what they need', async (t) => {
   const app = Fastify()
   t.teardown(() => app.close())
