@@ -146,7 +146,7 @@ export class Guard {
     let evidence = found
     const readVirtualServer = this.#kernel?.readVirtualServer
     if (readVirtualServer !== undefined && fd >= 0) {
-      if (!(evidence instanceof Checked)) evidence = new Checked(evidence, evidence.course === undefined ? 'absent' : 'plausible')
+      if (!(evidence instanceof Checked)) evidence = new Checked(evidence, 'plausible')
       evidence.virtualServer = readVirtualServer(fd)
     }
     if (this.#isRefused(evidence)) this.#reject(socket)

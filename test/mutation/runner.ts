@@ -18,7 +18,7 @@ const testsOf = JSON.parse(readFileSync('test/mutation/tests.json', 'utf8')) as 
 const compiled = (test: string) => `dist/test/${test}.test.js`
 
 // Most of their time goes into processes of their own.
-const cold = /^(kernel|cli\/(doctor|watch))/
+const cold = /^(kernel|package|cli\/(doctor|watch))/
 // What its mutants leave subscribed stays in the process.
 const unsettling = new Set(['lib/servers.ts'])
 const labIsUp = (test: string, output: string) => test.startsWith('kernel/') || output.includes('# Subtest: beside the stand-in')

@@ -37,6 +37,7 @@ t.test('where no system call can be made, and where there is no descriptor', onL
   t.match(said(create({}, false), socket, 3), { ...peer, reason: 'native-unavailable' })
   t.match(said(create({}, true), socket, -1), { ...peer, reason: 'no-fd' })
   t.match(said(create({}, true), { ...socket, destroyed: false }, -1), { ...peer, reason: 'no-fd' })
+  t.match(said(create({ trustedPeers: [] }, false), socket, 3), { address: undefined, source: 'none', trust: 'unverified', reason: 'unverified-peer' })
   const believing = create({ trustedPeers: [], unverified: 'believe' }, true)
   t.match(said(believing, socket, -1), { ...peer, trust: 'unverified', reason: 'unverified-peer' })
   t.match(said(create({ trustedPeers: [] }, true), socket, -1), { address: undefined, source: 'none', trust: 'unverified', reason: 'unverified-peer' })

@@ -59,8 +59,8 @@ t.test('the first peer that is not in the list, where it is this host', onLinux,
 })
 
 t.test('nothing is said of a module where getpeername alone answers, whoever was looked for', onLinux, async (t) => {
-  const { disagrees, readSavedSyn } = TransportPeers.prototype
-  t.teardown(() => Object.assign(TransportPeers.prototype, { disagrees, readSavedSyn }))
+  const { ask, disagrees, readSavedSyn } = TransportPeers.prototype
+  t.teardown(() => Object.assign(TransportPeers.prototype, { ask, disagrees, readSavedSyn }))
   TransportPeers.prototype.disagrees = () => true
   const behindProxies = async (options: FastifyRealIpOptions) => {
     const { logger, codes } = logOf()
@@ -75,6 +75,8 @@ t.test('nothing is said of a module where getpeername alone answers, whoever was
   t.same(await behindProxies({ trustedPeers: ['127.0.0.20'] }), [])
   TransportPeers.prototype.readSavedSyn = () => false
   t.same(await behindProxies({ trustedPeers: ['127.0.0.20'] }), ['FST_REAL_IP_EMPTY_SYN'])
+  TransportPeers.prototype.ask = (_fd, settle) => { settle(undefined, 0) }
+  t.same(await behindProxies({ trustedPeers: ['127.0.0.20'] }), ['FST_REAL_IP_EMPTY_SYN'], 'and he is not found')
 })
 
 t.test('nothing is said of SYN cookies where the listener cannot keep a SYN at all', onLinux, async (t) => {
