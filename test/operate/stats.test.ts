@@ -9,7 +9,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import realIp, { type ConnectionMessage, type FastifyRealIpOptions, type Stats } from 'fastify-real-ip'
 import { Counters } from '../../lib/stats'
-import { TransportPeers } from '../../lib/transport-peer'
+import { peerAddress, TransportPeers } from '../../lib/transport-peer'
 import { kinds, listen } from '../kinds'
 
 const linux = process.platform === 'linux'
@@ -34,6 +34,8 @@ const closed = (socket: net.Socket) => new Promise((resolve) => {
   if (socket.closed) resolve(undefined)
   else socket.on('error', () => {}).on('close', resolve)
 })
+
+const portOf = (app: FastifyInstance) => (app.server.address() as net.AddressInfo).port
 
 /** One connection that is reset. */
 async function visitInVain (port: number, localAddress: string): Promise<void> {
@@ -110,6 +112,15 @@ t.test('a connection whose sender is looked for is counted when he is found', { 
   settle(undefined, 0)
   t.same(counted(unset.realIp.stats()), { connections: 1, rejected: 0, source: { none: 1 }, trust: { unchecked: 1 }, reason: { implausible: 1 } })
   await local.close()
+
+  const found = peerAddress({ family: 'IPv4', w0: 0, w1: 0, w2: 0, w3: 0x0a000002 })
+  const [other] = await Promise.all([plain.connect(portOf(unset)), once(unset.server, 'connection')])
+  settle(found, 80)
+  t.match(counted(unset.realIp.stats()), { connections: 2, source: { none: 1, 'transport-peer': 1 }, reason: { implausible: 2 } }, 'what is found makes a difference')
+  const [last] = await Promise.all([plain.connect(portOf(unset)), once(unset.server, 'connection')])
+  settle(undefined, 0)
+  t.match(counted(unset.realIp.stats()), { connections: 3, source: { none: 2, 'transport-peer': 1 } })
+  for (const client of [other, last]) await client.close()
 
   const refused = await create(t, { trustedPeers: [], unverified: 'reject' })
   const [again] = await Promise.all([plain.connect(await listen(refused)), once(refused.server, 'connection')])

@@ -3,10 +3,12 @@ import net, { type AddressInfo } from 'node:net'
 import t from 'tap'
 import type { FastifyRealIpOptions } from 'fastify-real-ip'
 import { fdOf } from '../../lib/connection'
+import { Course } from '../../lib/evidence'
 import { Guard, type Kernel } from '../../lib/guard'
 import { loadLibc, type Libc } from '../../lib/libc'
 import { checkOptions } from '../../lib/options'
 import { createResolve } from '../../lib/resolve'
+import type { Endpoint } from '../../lib/sockaddr'
 import { chooseSources } from '../../lib/sources/choose'
 import { TransportPeers } from '../../lib/transport-peer'
 import { Warnings } from '../../lib/warnings'
@@ -52,4 +54,32 @@ t.test('a connection that was gone before anybody looked', onLinux, async (t) =>
   const [accepted] = await once(server, 'connection') as [net.Socket]
   accepted.destroy()
   t.match(said(create({}, true), accepted, fdOf(accepted)), { address: undefined, source: 'none', reason: 'closed', attempts: [] })
+})
+
+t.test('of many claims of vtoa one is compared to what getpeername says', async (t) => {
+  let compared = 0
+  const peers = { armed: false, disagrees: () => ++compared > 1 } as unknown as TransportPeers
+  const course = new Course(['vtoa'])
+  const resolve = (_fd: number, claim: Endpoint) => {
+    Object.assign(claim, { family: 'IPv4', port: 80, w3: 0xcb007107 | 0 })
+    return course
+  }
+  const { logger, codes } = logOf()
+  const guard = new Guard(checkOptions({}), { peers, resolve, witnesses: [], readVirtualServer: undefined }, logger, new Warnings(logger), false)
+  for (let n = 0; n < 1024; n++) guard.examine({}, 3)
+  t.equal(compared, 1)
+  t.same(codes, [])
+  t.match(guard.answer(guard.examine({}, 3)), { address: '203.0.113.7', source: 'vtoa' })
+  t.equal(compared, 2)
+  t.same(codes, ['FST_REAL_IP_DISAGREE'])
+})
+
+t.test('what a function of the user throws is logged, with the error', async (t) => {
+  const lines: unknown[] = []
+  const { logger } = logOf()
+  Object.assign(logger, { error: (...line: unknown[]) => { lines.push(line) } })
+  const error = new Error('not today')
+  const guard = new Guard(checkOptions({ admit: () => { throw error } }), undefined, logger, new Warnings(logger), false)
+  guard.examine({ remoteAddress: '192.0.2.7' }, 3)
+  t.match(lines, [[{ err: error }, /^fastify-real-ip: .*admit/]])
 })
