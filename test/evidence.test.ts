@@ -1,5 +1,5 @@
 import t from 'tap'
-import { claimOf, Course, fallback } from '../lib/evidence'
+import { Checked, claimOf, Course, fallback } from '../lib/evidence'
 import { createEndpoint, type Endpoint } from '../lib/sockaddr'
 
 const endpoints: Endpoint[] = [
@@ -36,8 +36,27 @@ t.test("what is made of a socket's own remote address", async (t) => {
   const portOf = (port: unknown) => fallback('192.0.2.7', port, 'injected').realAddress.port
   t.same([1, 80, 65535].map(portOf), [1, 80, 65535])
   t.same([0, -1, 65536, 1.5, '80', undefined, null].map(portOf), Array(7).fill(undefined), 'no port')
+  t.equal(fallback('192.0.2.7', 80, 'no-fd').realAddress.family, 'IPv4')
   t.match(fallback('2001:db8::7', 80, 'no-fd').realAddress, { family: 'IPv6', source: 'peer', reason: 'no-fd' })
   for (const [reason, says] of [['no-fd', 'no-address'], ['injected', 'no-address'], ['closed', 'closed'], ['no-answer', 'no-answer']] as const) {
     t.match(fallback(undefined, 80, reason).realAddress, { address: undefined, port: undefined, family: undefined, source: 'none', reason: says })
+  }
+})
+
+t.test('what is noted of a checked connection is noted apart', async (t) => {
+  const checked = new Checked(fallback(undefined, 80, 'no-fd'), 'absent')
+  const flags = ['pending', 'ambiguous', 'refused'] as const
+  const noted = () => ({ port: checked.peerPort, ...Object.fromEntries(flags.map((flag) => [flag, checked[flag]])) })
+  const expected = { port: 0, pending: false, ambiguous: false, refused: false }
+  t.same(noted(), expected)
+  for (const port of [65535, 0x5555, 0, 0xaaaa]) {
+    checked.peerPort = expected.port = port
+    t.same(noted(), expected)
+    for (const value of [true, true, false, false, true]) {
+      for (const flag of flags) {
+        checked[flag] = expected[flag] = value
+        t.same(noted(), expected, `${flag} ${value}`)
+      }
+    }
   }
 })

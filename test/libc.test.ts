@@ -1,10 +1,18 @@
 import t from 'tap'
 import { execFileSync } from 'node:child_process'
-import { closeSync, openSync } from 'node:fs'
-import { errnoName, loadLibc, type Diag, type Libc } from '../lib/libc'
+import { once } from 'node:events'
+import { closeSync, openSync, readdirSync } from 'node:fs'
+import net from 'node:net'
+import { endianness } from 'node:os'
+import { type Capture, errnoName, loadLibc, openCapture, type Diag, type Libc } from '../lib/libc'
 import { SOCKADDR_STORAGE } from '../lib/sockaddr'
 
 const onLinux = { skip: process.platform !== 'linux' && 'not Linux' }
+
+// <linux/filter.h>: return that many bytes of the packet, in this machine's byte order.
+const filter = (bytes: number) => new Uint8Array(Uint32Array.of(endianness() === 'LE' ? 6 : 6 << 16, bytes).buffer)
+const every = filter(0xffff)
+const none = filter(0)
 
 /** Run in a process with few descriptors, of which it takes all. */
 function withoutDescriptors (): void {
@@ -53,7 +61,65 @@ if (process.argv[2] === 'without descriptors') {
     t.same(JSON.parse(String(output)), { probed: false, diag: 'EMFILE' })
   })
 
-  t.test('an errno without a name keeps its number', async (t) => {
+  t.test('each errno has one name, and without one keeps its number', async (t) => {
     t.equal(errnoName(4095), 'errno 4095')
+    if (process.platform === 'linux') t.equal(errnoName(95), 'EOPNOTSUPP', 'not ENOTSUP')
+  })
+
+  t.test('what is opened is closed', onLinux, async (t) => {
+    const libc = loadLibc() as Libc
+    const open = () => readdirSync('/proc/self/fd').length
+    const before = open()
+    libc.withSocket(() => t.equal(open(), before + 1))
+    t.equal(open(), before)
+    t.throws(() => libc.withSocket(() => { throw new Error('a probe') }), /a probe/)
+    t.equal(open(), before)
+    const diag = libc.openDiag() as Diag
+    t.equal(open(), before + 1)
+    diag.close()
+    t.equal(open(), before)
+    const capture = openCapture(every)
+    t.teardown(() => { if (typeof capture === 'object') capture.close() })
+    if (typeof capture === 'number') return t.pass(`no capture: ${errnoName(capture)}`)
+    t.equal(open(), before + 1)
+    capture.close()
+    t.equal(open(), before)
+  })
+
+  t.test('descriptor 0 is one like any other', onLinux, async (t) => {
+    const libc = loadLibc() as Libc
+    closeSync(0)
+    let probed: number | undefined
+    libc.withSocket((fd) => { probed = fd })
+    const diag = libc.openDiag()
+    if (typeof diag === 'object') diag.close()
+    const capture = openCapture(every)
+    if (typeof capture === 'object') capture.close()
+    t.equal(openSync('/dev/null', 'r'), 0)
+    t.equal(probed, 0)
+    t.type(diag, 'object')
+    t.ok(typeof capture === 'object' || errnoName(capture) === 'EPERM')
+  })
+
+  t.test('a capture has the packets that its filter lets pass, and no others', onLinux, async (t) => {
+    const captures = [every, none].map(openCapture)
+    t.teardown(() => { for (const capture of captures) if (typeof capture === 'object') capture.close() })
+    if (captures.some((capture) => typeof capture === 'number')) return t.pass('no capture here')
+    const server = net.createServer((socket) => { socket.end() }).listen(0, '127.0.0.1')
+    t.teardown(() => server.close())
+    await once(server, 'listening')
+    const { port } = server.address() as net.AddressInfo
+    const client = net.connect(port, '127.0.0.1').resume()
+    await once(client, 'close')
+    const toServer = captures.map((capture) => {
+      const { packet, receive } = capture as Capture
+      let seen = 0
+      for (let length = receive(); length > 0; length = receive()) {
+        if (packet[0] === 0x45 && new DataView(packet.buffer).getUint16(22) === port) seen++
+      }
+      return seen
+    })
+    t.ok(toServer[0]! > 2, `${toServer[0]} packets`)
+    t.equal(toServer[1], 0)
   })
 }

@@ -40,6 +40,10 @@ for (const [form, register] of forms) {
   })
 }
 
+t.test('Fastify is told which version it is for', async (t) => {
+  t.match((required as unknown as Record<symbol, unknown>)[Symbol.for('plugin-meta')], { name: 'fastify-real-ip', fastify: '5.x' })
+})
+
 t.test('nothing but the plugin and package.json can be reached', async (t) => {
   t.equal(require('fastify-real-ip/package.json').name, 'fastify-real-ip')
   t.throws(() => require('fastify-real-ip/dist/lib/libc.js'), { code: 'ERR_PACKAGE_PATH_NOT_EXPORTED' })
