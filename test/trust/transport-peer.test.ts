@@ -294,6 +294,8 @@ t.test('connections of one peer share its address, and a million peers do not fi
   t.equal(peerAddress(address(1)), first)
   t.not(peerAddress({ family: 'IPv6', w0: 0, w1: 0, w2: 0, w3: 1 }), first, 'families never mix')
   t.not(peerAddress({ family: 'IPv6', w0: 0, w1: 0, w2: 0xffff, w3: 1 }), first)
+  const balancers = Array.from({ length: 64 }, (_, n) => peerAddress(address(0x0a000000 + n)))
+  t.same(balancers.filter((balancer) => peerAddress(address(balancer.w3)) !== balancer), [], 'those of neighbours keep theirs')
   for (let n = 2; n < 5000; n++) peerAddress(address(n))
   t.not(peerAddress(address(1)), first, 'what has long not been seen is forgotten')
   t.same(peerAddress(address(1)), first)
