@@ -9,7 +9,7 @@ import type * as api from '@stryker-mutator/api/test-runner' with { 'resolution-
 // Stryker's own runners see what a test reaches in its own process alone. Here the children that a test starts count too.
 // A mutant is tried in a process that has run tests before, which takes a fraction of the time of a new one. Now and then the
 // test that has just failed runs there without a mutant: where it fails too, the process was not to be believed since the
-// last look, and new ones decide about those mutants.
+// last look, and each of those mutants is tried again in new ones.
 
 const recorder = join(__dirname, 'record.js')
 
@@ -127,10 +127,25 @@ class Warm {
   }
 }
 
+interface Timed {
+  readonly test: string
+  readonly limit: number
+}
+
+const tryAnew = (test: string, mutant: string, limit: number) => run(test, limit, { __STRYKER_ACTIVE_MUTANT__: mutant })
+
+async function isKilled (mutant: string, tests: readonly Timed[]): Promise<boolean> {
+  for (const { test, limit } of tests) {
+    const { failure, timedOut } = await tryAnew(test, mutant, limit)
+    if (failure !== undefined || timedOut) return true
+  }
+  return false
+}
+
 class ProcessRunner implements api.TestRunner {
   readonly #warm = new Warm()
   // What failed in its process since that was last seen to be sound.
-  #believed: Array<{ readonly test: string, readonly mutant: string, readonly limit: number }> = []
+  #believed: Array<{ readonly mutant: string, readonly tests: readonly Timed[] }> = []
 
   capabilities () {
     return { reloadEnvironment: true }
@@ -166,32 +181,32 @@ class ProcessRunner implements api.TestRunner {
     }
     const took = JSON.parse(readFileSync(times, 'utf8')) as Record<string, number>
     const tests = (testsOf[file] ?? []).filter((test) => testFilter.includes(test))
-    for (const [i, test] of tests.entries()) {
-      const { failure, timedOut } = await this.#try(file, test, activeMutant.id, 3_000 + 4 * (took[test] as number))
+      .map((test) => ({ test, limit: 3_000 + 4 * (took[test] as number) }))
+    for (const [i, { test, limit }] of tests.entries()) {
+      const isCold = cold.test(test) || unsettling.has(file)
+      const { failure, timedOut } = isCold ? await tryAnew(test, activeMutant.id, limit) : await this.#warm.run(test, activeMutant.id, limit)
       if (timedOut) return { status: 'timeout' as api.MutantRunStatus.Timeout, reason: test }
       if (failure !== undefined) {
+        if (!isCold) await this.#believe(activeMutant.id, tests.slice(i))
         return { status: 'killed' as api.MutantRunStatus.Killed, killedBy: [test], failureMessage: failure, nrOfTests: i + 1 }
       }
     }
     return { status: 'survived' as api.MutantRunStatus.Survived, nrOfTests: tests.length }
   }
 
-  async #try (file: string, test: string, mutant: string, limit: number): Promise<Run> {
-    if (cold.test(test) || unsettling.has(file)) return await run(test, limit, { __STRYKER_ACTIVE_MUTANT__: mutant })
-    const found = await this.#warm.run(test, mutant, limit)
-    if (found.failure === undefined) return found
-    this.#believed.push({ test, mutant, limit })
-    if (this.#believed.length < BELIEVED) return found
+  /** Takes it that the first of `tests` has killed a mutant, and looks back now and then. */
+  async #believe (mutant: string, tests: readonly Timed[]): Promise<void> {
+    this.#believed.push({ mutant, tests })
+    if (this.#believed.length < BELIEVED) return
     const believed = this.#believed
     this.#believed = []
+    const [{ test, limit }] = tests as [typeof tests[number]]
     const without = await this.#warm.run(test, undefined, limit)
-    if (!without.timedOut && without.failure === undefined) return found
+    if (!without.timedOut && without.failure === undefined) return
     this.#warm.end()
-    for (const { test, mutant, limit } of believed) {
-      const { failure, timedOut } = await run(test, limit, { __STRYKER_ACTIVE_MUTANT__: mutant })
-      if (failure === undefined && !timedOut) appendFileSync(process.env.MUTATION_REVOKED as string, `${mutant}\n`)
+    for (const { mutant, tests } of believed) {
+      if (!await isKilled(mutant, tests)) appendFileSync(process.env.MUTATION_REVOKED as string, `${mutant}\n`)
     }
-    return found
   }
 
   async dispose (): Promise<void> {
