@@ -47,7 +47,7 @@ const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
   syscall: () => 40,
   open: () => 400,
   idle: () => 160,
-  startup: () => 160,
+  startup: () => 320,
   ranges: () => 20,
   forwarded: () => 140,
   log: () => 20
