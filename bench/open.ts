@@ -67,7 +67,7 @@ function runSession (cores: Cores | undefined): Promise<Costs> {
       held.push({ server, count })
       contestants.push({ name: `${name}, ${count}${again}`, server, client, target })
     }
-    // Whoever is started first or last is so by chance: it makes a difference.
+    // Whoever is started first or last is so by chance.
     const all = names.flatMap((name) => [FEW, MANY].map((count) => ({ name, count, again: '' })))
     for (const { name, count, again } of shuffled([...all, { name: 'plain', count: FEW, again: ', again' }])) await add(name, count, again)
     const costs = await measureCosts(contestants, work, PAIRS_IN_SESSION)

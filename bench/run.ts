@@ -57,8 +57,8 @@ async function main (): Promise<void> {
   const { values } = parseArgs({ options: { only: { type: 'string' }, record: { type: 'boolean', default: false }, pairs: { type: 'string', default: String(PAIRS) } } })
   const pairs = Number(values.pairs)
   const chosen = figures.filter(({ name }) => values.only === undefined || values.only === name)
-  if (!(pairs >= 1) || !Number.isInteger(pairs) || chosen.length === 0) {
-    throw new Error(`usage: npm run bench -- [--only ${figures.map(({ name }) => name).join('|')} [--record]] [--pairs N]`)
+  if ((values.record && pairs < PAIRS) || !(pairs >= 1) || !Number.isInteger(pairs) || chosen.length === 0) {
+    throw new Error(`usage: npm run bench -- [--only ${figures.map(({ name }) => name).join('|')} [--record]] [--pairs N]; what is recorded takes ${PAIRS} pairs or more`)
   }
   const cores = chooseCores()
   if (cores === undefined) console.log('server and client share their cores: there is no taskset, or only one core')
@@ -86,14 +86,16 @@ async function main (): Promise<void> {
 /** In place of what an earlier run of the same machine measured of the same. */
 function record (measured: Results['figures'], pairs: number, here: ReturnType<typeof surroundings>): void {
   let kept: Results['figures'] = []
+  let pairsOfRequest = pairs
   if (measured.length < figures.length) {
     const { figures, pairs, ...there } = JSON.parse(readFileSync(RESULTS, 'utf8')) as Results
     if (!isDeepStrictEqual(there, here)) throw new Error('the other figures are of another machine: run all of them, npm run bench')
     kept = figures
+    if (!measured.some(({ name }) => name === request.name)) pairsOfRequest = pairs
   }
   const all = figures.flatMap(({ name: wanted }) =>
     measured.find(({ name }) => name === wanted) ?? kept.find(({ name }) => name === wanted) ?? [])
-  writeFileSync(RESULTS, JSON.stringify({ ...here, pairs, figures: all } satisfies Results, undefined, 2) + '\n')
+  writeFileSync(RESULTS, JSON.stringify({ ...here, pairs: pairsOfRequest, figures: all } satisfies Results, undefined, 2) + '\n')
   writeDocuments()
 }
 
