@@ -164,6 +164,18 @@ t.test('a connection that has gone, and what is none', async (t) => {
   peers.close()
 })
 
+t.test('what is no connection never has the peer of the one before', async (t) => {
+  const place = await listen(t)
+  const { client, accepted } = await place.connect()
+  const peers = new TransportPeers(libc)
+  const truth = ['127.0.0.1', client.localPort]
+  for (const fd of [-1, fdOf(place.server)]) {
+    t.same(await ask(peers, fdOf(accepted)), truth)
+    t.same(await ask(peers, fd), [undefined, 0])
+  }
+  peers.close()
+})
+
 t.test('close() settles those that wait, with nothing', async (t) => {
   const place = await listen(t)
   const [first, waiting] = [await place.connect(), await place.connect()]
