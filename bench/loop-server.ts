@@ -15,7 +15,7 @@ import type { Slices } from './loops'
 import { IPv4 } from './network'
 import { forthAndBack } from './statistics'
 
-// Things in hot loops, in slices of some milliseconds: node loop-server.js SET
+// Things in hot loops, in slices of some milliseconds: node loop-server.js SET [THING]
 
 type Loop = (calls: number) => void
 
@@ -37,7 +37,7 @@ function loop (once: (i: number) => unknown): Loop {
   }
 }
 
-const sets: Readonly<Record<string, () => Promise<Loops | string>>> = { ranges, forwarded, log }
+const sets: Readonly<Record<string, (thing: string) => Promise<Loops | string>>> = { ranges, forwarded, log }
 
 async function ranges (): Promise<Loops | string> {
   const libc = loadLibc()
@@ -123,9 +123,9 @@ async function forwarded (): Promise<Loops> {
   return { calls: 1024, loops }
 }
 
-async function log (): Promise<Loops> {
+async function log (thing: string): Promise<Loops> {
   const { withRealIp } = fastifyRealIp
-  // Fastify's own, but for the last two.
+  // Fastify's own, but for the last two fields.
   const replaced = (request: FastifyRequest) => ({
     method: request.method,
     url: request.url,
@@ -134,11 +134,10 @@ async function log (): Promise<Loops> {
     realIp: request.realIp,
     realPort: request.realAddress.port
   })
-  const lines: Record<string, ((request: FastifyRequest) => unknown) | undefined> = {
-    default: undefined, 'default again': undefined, replaced, withRealIp: withRealIp()
-  }
+  const serializers: Record<string, (request: FastifyRequest) => unknown> = { replaced, withRealIp: withRealIp() }
   const loops: Record<string, Loop> = {}
-  for (const [name, serializer] of Object.entries(lines)) {
+  for (const name of ['default', 'default again', thing]) {
+    const serializer = serializers[name]
     let last = ''
     const stream = { write (line: string) { last = line } }
     const logger = { stream, ...(serializer && { serializers: { req: serializer } }) }
@@ -158,8 +157,8 @@ async function log (): Promise<Loops> {
 
 const oneBelow = (n: number) => Math.floor(Math.random() * n)
 
-async function measure (set: string): Promise<Slices | string> {
-  const made = await sets[set]?.()
+async function measure (set: string, thing: string): Promise<Slices | string> {
+  const made = await sets[set]?.(thing)
   if (typeof made !== 'object') return made ?? `there is no ${set}`
   const { calls, loops } = made
   const names = Object.keys(loops)
@@ -176,4 +175,4 @@ async function measure (set: string): Promise<Slices | string> {
   return slices
 }
 
-answer({ measure: () => measure(process.argv[2] as string) })
+answer({ measure: () => measure(process.argv[2] as string, process.argv[3] as string) })
