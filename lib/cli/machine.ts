@@ -122,9 +122,7 @@ async function askKernel (libc: Libc | string): Promise<Kernel | string> {
     const saveSyn = peers.arm(listeningFdOf(server))
     const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
     sockets.push(client)
-    const [[socket]] = await Promise.all([
-      once(server, 'connection', { signal }) as Promise<[Socket]>, once(client, 'connect', { signal })
-    ])
+    const [[socket]] = await Promise.all([once(server, 'connection', { signal }) as Promise<[Socket]>, once(client, 'connect')])
     sockets.push(socket)
     return { saveSyn, ...await askConnection(libc, peers, fdOf(socket), client.localPort as number) }
   } catch (error) {
