@@ -4,7 +4,7 @@ import { formatNumber, type Row, whyNotQuotable } from './report'
 // A line for each resolver: its median, and the interval around it. The panel has its own background, so that it can be
 // read on any page.
 
-const PANELS = ['keep-alive', 'one connection per request']
+const PANELS = ['keep-alive', 'one-shot']
 const WIDTH = 860
 const LABELS = 360
 const VALUES = 60
@@ -35,8 +35,8 @@ const STYLE = `
 `
 
 export function drawChart ({ figures, node, machine }: Results): string {
-  const { date = '', rows = [] } = figures.find(({ name }) => name === 'request') ?? {}
-  const panels = PANELS.map((title) => ({ title, rows: rows.filter(({ name }) => name.startsWith(`${title}: `) && !name.includes(' ÷ ')) }))
+  const panels = PANELS.flatMap((panel) => figures.filter(({ name }) => name === panel))
+    .map(({ title, date, rows }) => ({ title: `${title}, ${date}`, rows: rows.filter(({ name }) => !name.includes(' ÷ ')) }))
   const scale = createScale(panels.flatMap(({ rows }) => rows))
   const drawn: string[] = []
   let y = MARGIN
@@ -49,7 +49,7 @@ export function drawChart ({ figures, node, machine }: Results): string {
   <style>${STYLE}  </style>
   <rect class="panel" x="0.5" y="0.5" width="${WIDTH - 1}" height="${y + LINE - 1}" rx="6"/>
 ${drawn.map((line) => `  ${line}`).join('\n')}
-  <text class="faint" x="${MARGIN}" y="${y + 6}">${escape(`${date}, ${machine}, Node.js ${node}. The band is the control: plain Fastify ÷ itself.`)}</text>
+  <text class="faint" x="${MARGIN}" y="${y + 6}">${escape(`${machine}, Node.js ${node}. The band is the control: plain Fastify ÷ itself.`)}</text>
 </svg>
 `
 }
@@ -76,7 +76,7 @@ const isDrawn = (row: Row) => row.value !== undefined && whyNotQuotable(row) ===
 
 function drawPanel (title: string, rows: readonly Row[], top: number, { ticks, x }: Scale): string[] {
   const bottom = top + HEAD + rows.length * LINE - 6
-  const lines = [`<text class="title" x="${MARGIN}" y="${top + 14}">${escape(`Server CPU per request ÷ plain Fastify: ${title}`)}</text>`]
+  const lines = [`<text class="title" x="${MARGIN}" y="${top + 14}">${escape(`${title[0]?.toUpperCase()}${title.slice(1)}`)}</text>`]
   for (const tick of ticks) {
     lines.push(
       `<text class="faint" x="${at(x(tick))}" y="${top + 34}" text-anchor="middle">${tick.toFixed(2)}</text>`,
@@ -88,7 +88,7 @@ function drawPanel (title: string, rows: readonly Row[], top: number, { ticks, x
   }
   for (const [i, row] of rows.entries()) {
     const y = top + HEAD + i * LINE + 8
-    const name = row.name.slice(title.length + 2)
+    const { name } = row
     lines.push(`<text x="${MARGIN}" y="${y + 4}">${escape(name)}</text>`)
     if (row.value === undefined || !isDrawn(row)) {
       lines.push(`<text class="faint" x="${at(x(1) + 8)}" y="${y + 4}">${row.value === undefined ? 'not shown' : escape(`not quotable: ${whyNotQuotable(row)}`)}</text>`)

@@ -11,7 +11,6 @@ export interface Results {
   readonly machine: string
   /** server and client on cores of their own */
   readonly pinned: boolean
-  readonly pairs: number
   readonly figures: ReadonlyArray<{ readonly name: string, readonly date: string, readonly title: string, readonly rows: readonly Row[] }>
 }
 

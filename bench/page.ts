@@ -6,12 +6,12 @@ import { format, isMet, type Row, whyNotQuotable } from './report'
 const PLUGIN = 'fastify-real-ip'
 /** Each with the row that it is about. */
 const SENTENCE: ReadonlyArray<readonly [figure: string, row: string, where: string]> = [
-  ['request', `keep-alive: ${PLUGIN}`, 'a request on a kept connection'],
-  ['request', `one connection per request: ${PLUGIN}`, 'one connection per request']
+  ['keep-alive', PLUGIN, 'a request on a kept connection'],
+  ['one-shot', PLUGIN, 'one connection per request']
 ]
 
 export function writePage (results: Results): string {
-  const { node, kernel, machine, pinned, pairs, figures } = results
+  const { node, kernel, machine, pinned, figures } = results
   return `# Performance
 
 <!-- Generated from bench/results.json by npm run docs:performance. -->
@@ -19,8 +19,8 @@ export function writePage (results: Results): string {
 What \`npm run bench\` measured: ${machine}, Linux ${kernel}, Node.js ${node},
 ${pinned
     ? 'server and client on a core each'
-    : 'server and client sharing their cores'}, ${pairs} pairs for each request figure. Absolute times say nothing about
-another machine; ratios within one run say more. Each is a median with its 95 % interval, a bootstrap over fresh processes.
+    : 'server and client sharing their cores'}. Absolute times say nothing about another machine; ratios within one run say
+more. Each is a median with its 95 % interval, a bootstrap over fresh processes.
 
 - Slices of work are interleaved forth and back, in an order that differs each time.
 - The control is the same thing against itself: the run's own noise. Where it is further than 1.5 % (10 B) from the truth,
@@ -36,18 +36,20 @@ ${NOTES[name] === undefined ? '' : `${NOTES[name]}\n\n`}${writeTable(title, rows
 }
 
 const NOTES: Readonly<Record<string, string>> = {
-  request: `CPU of the server's process per request, \`process.cpuUsage()\`, over what plain Fastify takes for the same requests
-in the same run. That is measured twice: all others are compared to the mean of both, and the control is one ÷ the other.
-Each handler reads its address and answers with it; that of plain Fastify answers with a constant of the same length. Every request has an \`X-Forwarded-For\`, so that those who read it find one. A connection is read once: sources
-differ where there is one for each request. The clients come from an address that is not loopback. \`'vtoa'\` is the kernel lab's
-stand-in, compared to plain Fastify in the same kernel; \`'nat64'\` is not shown: it makes the same system call as \`'vtoa'\`.
+  'keep-alive': `This figure and the next four: CPU of the server's process per request, \`process.cpuUsage()\`, over what plain
+Fastify takes for the same requests in the same run, in 100 pairs or more. That is measured twice: all others are compared
+to the mean of both, and the control is one ÷ the other. Each handler reads its address and answers with it; that of plain
+Fastify answers with a constant of the same length. Every request has an \`X-Forwarded-For\`, so that those who read it find
+one. A connection is read once: sources differ where there is one for each request. The clients come from an address that is
+not loopback. \`'vtoa'\` is the kernel lab's stand-in, compared to plain Fastify in the same kernel; \`'nat64'\` is not shown: it
+makes the same system call as \`'vtoa'\`.
 The servers run with
 \`--min-semi-space-size=16\`: else V8 gives some of them a young generation a fraction the size of the others'; and with
 \`--no-memory-reducer\`: else it collects where a server of any kind idles for 8 seconds before its first request, and some
 of them then pay for each \`process.nextTick()\` for good, a fifth of a request.
 Rows with ÷ compare two of the same run: below 1 the plugin costs less. What two servers do differently for a kept connection's
 request can be less than a tenth of a microsecond of some sixty, and drown in these intervals: \`resolve\` has that part alone.`,
-  resolve: `In a hot loop, one request after the other of one connection: where servers of \`request\` differ, without most of what they have
+  resolve: `In a hot loop, one request after the other of one connection: where servers of \`keep-alive\` differ, without most of what they have
 in common. The headers are parsed already, which is in favour of those who read them.`,
   read: `Node's own is measured twice here too. What Node.js does for its first \`remoteAddress\` is one system call and the
 making of its answer; the plugin's

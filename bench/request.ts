@@ -10,6 +10,8 @@ import { otherResolvers, plugins, resolvers, sources, withModule } from './varia
 
 interface Workload {
   readonly name: string
+  /** what is asked */
+  readonly title: string
   readonly protocol: Protocol
   readonly question: string
   readonly warmUp: number
@@ -36,6 +38,7 @@ const newConnections = { protocol: 'http', question: 'connections', warmUp: 10_0
 const workloads: readonly Workload[] = [
   {
     name: 'keep-alive',
+    title: 'a request on a kept connection',
     protocol: 'http',
     question: 'requests',
     warmUp: 20_000,
@@ -48,21 +51,23 @@ const workloads: readonly Workload[] = [
   },
   {
     ...newConnections,
-    name: 'one connection per request',
-    pairsInSession: 4,
+    name: 'one-shot',
+    title: 'one connection per request',
+    pairsInSession: 2,
     names,
     targets: { [PLUGIN]: 1.05 },
     dearer: ['request.ip, trustProxy: true']
   },
   {
     ...newConnections,
-    name: 'one connection per request, by source',
+    name: 'one-shot-sources',
+    title: 'one connection per request, by source',
     pairsInSession: 20,
     names: ['plain', 'control', ...Object.keys(sources)],
     withModule: Object.keys(withModule)
   },
-  { name: 'TLS handshake per request', protocol: 'https', question: 'handshakes', warmUp: 800, slice: 15, rounds: 2, pairsInSession: 20, names },
-  { name: 'HTTP/2 with 100 streams', protocol: 'h2c', question: 'streams', warmUp: 18_000, slice: 200, rounds: 3, pairsInSession: 20, names }
+  { name: 'tls', title: 'a TLS handshake per request', protocol: 'https', question: 'handshakes', warmUp: 800, slice: 15, rounds: 2, pairsInSession: 20, names },
+  { name: 'http2', title: 'HTTP/2 with 100 streams', protocol: 'h2c', question: 'streams', warmUp: 18_000, slice: 200, rounds: 3, pairsInSession: 5, names }
 ]
 
 /** Of one workload, as fresh processes measured it: side by side on the kernel as it is, and with the module. */
@@ -71,34 +76,31 @@ interface Session {
   readonly withModule: Costs | undefined
 }
 
-/** Server CPU per request ÷ plain Fastify. */
-export const request: Figure = {
-  name: 'request',
-  title: 'server CPU per request ÷ plain Fastify',
+/** Server CPU per request ÷ plain Fastify, a figure for each workload. */
+export const requests: readonly Figure[] = workloads.map((workload) => ({
+  name: workload.name,
+  title: `server CPU per request ÷ plain Fastify: ${workload.title}`,
   async measure (run) {
-    const measured = await withVtoa(IPv4.derive, (kernel) => measureAll(run, kernel))
-    return typeof measured === 'string' ? await measureAll(run, measured) : measured
+    if (workload.withModule === undefined) return await measure(workload, run, 'not asked')
+    const measured = await withVtoa(IPv4.derive, (kernel) => measure(workload, run, kernel))
+    return typeof measured === 'string' ? await measure(workload, run, measured) : measured
   }
-}
+}))
 
 /** `module` is where vtoa answers, or why that cannot be had. */
-async function measureAll ({ pairs, cores, progress }: Run, module: Kernel | string): Promise<Row[]> {
-  const sessions = workloads.map((): Session[] => [])
-  for (let done = 0; done < pairs; done++) {
-    for (const [i, workload] of workloads.entries()) {
-      if (done % workload.pairsInSession > 0) continue
-      progress(`${done} of ${pairs} pairs, ${workload.name}`)
-      sessions[i]?.push(await runSession(workload, Math.min(workload.pairsInSession, pairs - done), module, cores))
-    }
+async function measure (workload: Workload, { pairs, cores, progress }: Run, module: Kernel | string): Promise<Row[]> {
+  const { names, pairsInSession, dearer = [], withModule } = workload
+  const sessions: Session[] = []
+  for (let done = 0; done < pairs; done += pairsInSession) {
+    progress(`${done} of ${pairs} pairs`)
+    sessions.push(await runSession(workload, Math.min(pairsInSession, pairs - done), module, cores))
   }
-  return workloads.flatMap((workload, i) => {
-    const bare = sessions[i]?.map((session) => session.bare) as Costs[]
-    const rows = [...toRows(workload, workload.names, bare), ...(workload.dearer ?? []).flatMap((other) => toComparison(workload, bare, other))]
-    if (workload.withModule === undefined) return rows
-    const answering = { name: `${workload.name}, vtoa answering` }
-    if (typeof module !== 'string') return [...rows, ...toRows(answering, workload.withModule, sessions[i]?.map((session) => session.withModule) as Costs[])]
-    return [...rows, ...judged(workload.withModule).map((name) => ({ name: `${answering.name}: ${name}`, notShown: module }))]
-  })
+  const bare = sessions.map((session) => session.bare)
+  const rows = [...toRows(workload, names, bare), ...dearer.flatMap((other) => toComparison(workload, bare, other))]
+  if (withModule === undefined) return rows
+  const answering = 'vtoa answering: '
+  if (typeof module === 'string') return [...rows, ...judged(withModule).map((name) => ({ name: answering + name, notShown: module }))]
+  return [...rows, ...toRows({}, withModule, sessions.map((session) => session.withModule as Costs)).map((row) => ({ ...row, name: answering + row.name }))]
 }
 
 // Plain Fastify runs twice: the ratio of one to the other is the control, and their mean is what all are compared to.
@@ -112,12 +114,10 @@ const over = (sessions: readonly Costs[], name: string, under: string) =>
   estimate(sessions.map((costs) => ratios(of(name, costs), of(under, costs))))
 const microseconds = (sessions: readonly Costs[], name: string) => median(sessions.flatMap((costs) => of(name, costs)))
 
-function toRows (
-  { name: workload, targets }: Pick<Workload, 'name' | 'targets'>, names: readonly string[], sessions: readonly Costs[]
-): Row[] {
+function toRows ({ targets }: Pick<Workload, 'targets'>, names: readonly string[], sessions: readonly Costs[]): Row[] {
   const control = over(sessions, 'control', 'plain')
   return judged(names).map((name) => ({
-    name: `${workload}: ${name}`,
+    name,
     value: over(sessions, name, BOTH),
     control,
     samplesNeeded: 100,
@@ -126,10 +126,10 @@ function toRows (
   }))
 }
 
-function toComparison ({ name: workload, targets }: Workload, sessions: readonly Costs[], other: string): Row[] {
+function toComparison ({ targets }: Workload, sessions: readonly Costs[], other: string): Row[] {
   const control = over(sessions, 'control', 'plain')
   return Object.keys(targets ?? {}).map((name) => ({
-    name: `${workload}: ${name} ÷ ${other}`,
+    name: `${name} ÷ ${other}`,
     value: over(sessions, name, other),
     control,
     samplesNeeded: 100,

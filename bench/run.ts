@@ -9,7 +9,7 @@ import { open } from './open'
 import { policy } from './policy'
 import { read } from './read'
 import { formatRow, type Row } from './report'
-import { request } from './request'
+import { requests } from './request'
 import { writeDocuments, RESULTS, type Results } from './documents'
 import { resolve } from './resolve'
 import { startup } from './startup'
@@ -23,7 +23,7 @@ export interface Cores {
 }
 
 export interface Run {
-  /** of `request`: each variant and plain Fastify, there and back */
+  /** of those that ask requests: each variant and plain Fastify, there and back */
   readonly pairs: number
   readonly cores: Cores | undefined
   readonly progress: (done: string) => void
@@ -36,16 +36,20 @@ export interface Figure {
 }
 
 // In the order in which they are told.
-const figures: readonly Figure[] = [request, resolve, read, policy, syscall, open, idle, startup, ranges, forwarded, log]
+const figures: readonly Figure[] = [...requests, resolve, read, policy, syscall, open, idle, startup, ranges, forwarded, log]
 const PAIRS = 100
 // On two cores that nobody else uses.
 const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
-  request: (pairs) => 30 * pairs,
+  'keep-alive': (pairs) => 17 * pairs,
+  'one-shot': (pairs) => 20 * pairs,
+  'one-shot-sources': (pairs) => 2 * pairs,
+  tls: (pairs) => 3 * pairs,
+  http2: (pairs) => 6 * pairs,
   resolve: () => 180,
   read: () => 600,
   policy: () => 480,
   syscall: () => 40,
-  open: () => 400,
+  open: () => 600,
   idle: () => 160,
   startup: () => 320,
   ranges: () => 20,
@@ -80,22 +84,20 @@ async function main (): Promise<void> {
     console.log()
   }
   // What only tries things out is not written down.
-  if (pairs >= PAIRS && (chosen.length === figures.length || values.record)) record(measured, pairs, surroundings(cores))
+  if (pairs >= PAIRS && (chosen.length === figures.length || values.record)) record(measured, surroundings(cores))
 }
 
 /** In place of what an earlier run of the same machine measured of the same. */
-function record (measured: Results['figures'], pairs: number, here: ReturnType<typeof surroundings>): void {
+function record (measured: Results['figures'], here: ReturnType<typeof surroundings>): void {
   let kept: Results['figures'] = []
-  let pairsOfRequest = pairs
   if (measured.length < figures.length) {
-    const { figures, pairs, ...there } = JSON.parse(readFileSync(RESULTS, 'utf8')) as Results
+    const { figures, ...there } = JSON.parse(readFileSync(RESULTS, 'utf8')) as Results
     if (!isDeepStrictEqual(there, here)) throw new Error('the other figures are of another machine: run all of them, npm run bench')
     kept = figures
-    if (!measured.some(({ name }) => name === request.name)) pairsOfRequest = pairs
   }
   const all = figures.flatMap(({ name: wanted }) =>
     measured.find(({ name }) => name === wanted) ?? kept.find(({ name }) => name === wanted) ?? [])
-  writeFileSync(RESULTS, JSON.stringify({ ...here, pairs: pairsOfRequest, figures: all } satisfies Results, undefined, 2) + '\n')
+  writeFileSync(RESULTS, JSON.stringify({ ...here, figures: all } satisfies Results, undefined, 2) + '\n')
   writeDocuments()
 }
 
