@@ -4,7 +4,7 @@ import fastifyRealIp = require('fastify-real-ip')
 import { fdOf } from '../lib/connection'
 import { loadLibc } from '../lib/libc'
 import { createEndpoint } from '../lib/sockaddr'
-import { createSavedSyn } from '../lib/sources/saved-syn'
+import { SavedSyn } from '../lib/sources/saved-syn'
 import { toaPresets } from '../lib/toa'
 import { TransportPeers } from '../lib/transport-peer'
 import { answer } from './child'
@@ -52,7 +52,7 @@ async function main (host: string, inARow: number, client: string): Promise<void
   const peers = new TransportPeers(libc)
   // The kernel lab stamps behind the other options.
   const formats = toaPresets.alibaba.formats.map((format) => ({ ...format, position: 'last' as const }))
-  const source = createSavedSyn(peers.syn, formats)
+  const source = new SavedSyn(peers.syn, formats)
   const sender = createEndpoint()
   const endpoint = createEndpoint()
 

@@ -227,9 +227,11 @@ export class Guard {
       this.#outcome = outcome
     }
     outcome.connections++
-    if (connectionChannel.hasSubscribers) {
-      connectionChannel.publish({ socket, realAddress: this.answer(evidence) } as ConnectionMessage)
-    }
+    if (connectionChannel.hasSubscribers) this.#publish(socket, evidence)
+  }
+
+  #publish (socket: object, evidence: Evidence): void {
+    connectionChannel.publish({ socket, realAddress: this.answer(evidence) } as ConnectionMessage)
   }
 
   #outcomeOf (evidence: Evidence, ruling: Ruling | undefined): Outcome {

@@ -35,6 +35,8 @@ export interface Libc {
    * answer must not show the one before it.
    */
   readonly answer: Uint8Array
+  /** The same as a view, for the hot path: words are read whole. */
+  readonly sockaddr: DataView
   /** `sa_family` of the answer, in the machine's own byte order. */
   family (): number
   /** getsockopt(2), with a buffer of 128 bytes. */
@@ -137,6 +139,7 @@ function bind (koffi: typeof Koffi): Libc {
 
   return {
     answer,
+    sockaddr: new DataView(memory, 0, SOCKADDR_STORAGE),
     family: () => family[0] as number,
     getsockopt (fd, level, optname) {
       clear()

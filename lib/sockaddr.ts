@@ -64,17 +64,21 @@ export function unmap (endpoint: Endpoint): void {
  * Decodes a sockaddr by its `sa_family` alone: the module family leaves `optlen` as it was passed.
  * IPv4-mapped IPv6 becomes IPv4. False, and `into` untouched, for any other family.
  */
-export function decodeSockaddr (bytes: Uint8Array, family: number, into: Endpoint): boolean {
+export function decodeSockaddr (sockaddr: DataView, family: number, into: Endpoint): boolean {
   if (family === AF_INET) {
     into.family = 'IPv4'
     into.w0 = into.w1 = into.w2 = 0
-    into.w3 = word(bytes, 4)
+    into.w3 = sockaddr.getInt32(4)
   } else if (family === AF_INET6) {
-    decodeIPv6(bytes, 8, into)
+    into.family = 'IPv6'
+    into.w0 = sockaddr.getInt32(8)
+    into.w1 = sockaddr.getInt32(12)
+    into.w2 = sockaddr.getInt32(16)
+    into.w3 = sockaddr.getInt32(20)
     unmap(into)
   } else {
     return false
   }
-  into.port = (bytes[2] as number) << 8 | (bytes[3] as number)
+  into.port = sockaddr.getUint16(2)
   return true
 }

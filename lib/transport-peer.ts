@@ -130,7 +130,7 @@ export class TransportPeers {
   disagrees (fd: number, claim: Endpoint): boolean {
     const diag = this.#open()
     if (diag === undefined || !this.#identify(fd)) return false
-    decodeSockaddr(this.#peer, this.#family, this.#endpoint)
+    decodeSockaddr(new DataView(this.#peer.buffer), this.#family, this.#endpoint)
     if (sameEndpoint(this.#endpoint, claim)) return false
     return !this.#isTrue(diag, this.#readCookie())
   }

@@ -2,7 +2,7 @@ import type { VirtualServer } from '../types'
 import { formatAddress } from './address'
 import type { Libc } from './libc'
 import { AF_INET, AF_INET6, createEndpoint, decodeIPv6, word } from './sockaddr'
-import { createOptname } from './sources/optname'
+import { Optname } from './sources/optname'
 
 // vtoa's public optnames; the first knows IPv4 alone, the second both families. Their answers are
 // { u32 VPC id; be32 address; be16 port } and { u32 VPC id; 16 bytes of address; u16 family; be16 port }.
@@ -15,8 +15,8 @@ const NO_VPC = [0, 0xffffff]
 export type VirtualServerReader = (fd: number) => VirtualServer | undefined
 
 export function createVirtualServerReader (libc: Libc): VirtualServerReader {
-  const hybrid = createOptname(libc, HYBRID_VTOA_SO_GET_VS)
-  const plain = createOptname(libc, VTOA_SO_GET_VS)
+  const hybrid = new Optname(libc, HYBRID_VTOA_SO_GET_VS)
+  const plain = new Optname(libc, VTOA_SO_GET_VS)
   const endpoint = createEndpoint()
 
   return (fd) => {

@@ -3,6 +3,8 @@ import fc from 'fast-check'
 import { formatIPv4, formatIPv6 } from '../lib/address'
 import { AF_INET, AF_INET6, copyEndpoint, createEndpoint, decodeSockaddr, type Endpoint, sameEndpoint, SOCKADDR_STORAGE } from '../lib/sockaddr'
 
+const view = (answer: Uint8Array) => new DataView(answer.buffer)
+
 const bytes = (...values: number[]) => {
   const all = new Uint8Array(SOCKADDR_STORAGE)
   all.set(values)
@@ -13,21 +15,21 @@ const text = (e: Endpoint) => e.family === 'IPv4' ? formatIPv4(e.w3) : formatIPv
 
 t.test('sockaddr_in', async (t) => {
   const into = createEndpoint()
-  t.ok(decodeSockaddr(bytes(2, 0, 0x1f, 0x90, 203, 0, 113, 7), AF_INET, into))
+  t.ok(decodeSockaddr(view(bytes(2, 0, 0x1f, 0x90, 203, 0, 113, 7)), AF_INET, into))
   t.same([into.family, text(into), into.port], ['IPv4', '203.0.113.7', 8080])
 })
 
 t.test('sockaddr_in6, its flow label and scope are no part of the address', async (t) => {
   const into = createEndpoint()
   const answer = bytes(10, 0, 0xff, 0xff, 1, 2, 3, 4, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 9, 9, 9, 9)
-  t.ok(decodeSockaddr(answer, AF_INET6, into))
+  t.ok(decodeSockaddr(view(answer), AF_INET6, into))
   t.same([into.family, text(into), into.port], ['IPv6', '2001:db8::1', 65535])
 })
 
 t.test('an IPv4-mapped IPv6 address is IPv4', async (t) => {
   const into = createEndpoint()
   const answer = bytes(10, 0, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 203, 0, 113, 7)
-  t.ok(decodeSockaddr(answer, AF_INET6, into))
+  t.ok(decodeSockaddr(view(answer), AF_INET6, into))
   t.same([into.family, text(into), into.port], ['IPv4', '203.0.113.7', 80])
 })
 
@@ -40,9 +42,8 @@ t.test('what only looks like one stays IPv6', async (t) => {
     [[0, 0, 0], '::cb00:7107']
   ] as const) {
     const answer = bytes(10)
-    const view = new DataView(answer.buffer);
-    [...words, 0xcb007107].forEach((word, n) => { view.setUint32(8 + 4 * n, word) })
-    decodeSockaddr(answer, AF_INET6, into)
+    for (const [n, word] of [...words, 0xcb007107].entries()) view(answer).setUint32(8 + 4 * n, word)
+    decodeSockaddr(view(answer), AF_INET6, into)
     t.same([into.family, text(into)], ['IPv6', expected])
   }
 })
@@ -65,17 +66,17 @@ t.test('any other family leaves the endpoint alone', async (t) => {
   t.doesNotThrow(() => fc.assert(fc.property(
     fc.integer({ min: 0, max: 0xffff }).filter((family) => family !== AF_INET && family !== AF_INET6),
     fc.uint8Array({ minLength: SOCKADDR_STORAGE, maxLength: SOCKADDR_STORAGE }),
-    (family, answer) => decodeSockaddr(answer, family, into) === false)))
+    (family, answer) => decodeSockaddr(view(answer), family, into) === false)))
   t.same(into, before)
 })
 
 t.test('any bytes at all give the address that stands in them', async (t) => {
   const into = createEndpoint()
   t.doesNotThrow(() => fc.assert(fc.property(fc.uint8Array({ minLength: SOCKADDR_STORAGE, maxLength: SOCKADDR_STORAGE }), (answer) => {
-    const view = new DataView(answer.buffer)
-    decodeSockaddr(answer, AF_INET, into)
-    const v4 = into.family === 'IPv4' && into.port === view.getUint16(2) && text(into) === answer.subarray(4, 8).join('.')
-    decodeSockaddr(answer, AF_INET6, into)
-    return v4 && into.port === view.getUint16(2) && into.w3 === view.getInt32(20)
+    const given = view(answer)
+    decodeSockaddr(given, AF_INET, into)
+    const v4 = into.family === 'IPv4' && into.port === given.getUint16(2) && text(into) === answer.subarray(4, 8).join('.')
+    decodeSockaddr(given, AF_INET6, into)
+    return v4 && into.port === given.getUint16(2) && into.w3 === given.getInt32(20)
   })))
 })

@@ -2,9 +2,9 @@ import t from 'tap'
 import { constants } from 'node:os'
 import type { Libc } from '../lib/libc'
 import { createEndpoint, SOCKADDR_STORAGE } from '../lib/sockaddr'
-import { createGetpeername } from '../lib/sources/getpeername'
-import { createNat64 } from '../lib/sources/nat64'
-import { createVtoa } from '../lib/sources/vtoa'
+import { Getpeername } from '../lib/sources/getpeername'
+import { Nat64 } from '../lib/sources/nat64'
+import { Vtoa } from '../lib/sources/vtoa'
 import { createVirtualServerReader } from '../lib/virtual-server'
 
 /** Answers with what `next` says: a sockaddr, or an errno. */
@@ -22,6 +22,7 @@ function fakeLibc (next: () => Uint8Array | number): Libc & { asked: number } {
   const libc = {
     asked: 0,
     answer,
+    sockaddr: new DataView(answer.buffer),
     family: () => family[0] as number,
     getsockopt: call,
     getpeername: call,
@@ -42,21 +43,21 @@ const { ENOPROTOOPT, ESRCH } = constants.errno as Record<string, number> as { EN
 const errnos = ['EBADF', 'EFAULT', 'EINVAL', 'ENOPROTOOPT', 'ENOTSOCK', 'ENOBUFS', 'ENOTCONN', 'ESRCH', 'EPERM',
   'EACCES', 'EOPNOTSUPP', 'ENOMEM', 'EDOM'] as const
 
-for (const create of [createVtoa, createGetpeername]) {
-  t.test(`${create.name}: every errno is a reason, by its name`, async (t) => {
+for (const Source of [Vtoa, Getpeername]) {
+  t.test(`${Source.name}: every errno is a reason, by its name`, async (t) => {
     for (const name of errnos) {
       const into = createEndpoint()
-      const source = create(fakeLibc(() => constants.errno[name]))
+      const source = new Source(fakeLibc(() => constants.errno[name]))
       t.equal(source.read(5, into), name)
       t.same(into, createEndpoint(), 'and the endpoint stays as it was')
     }
   })
 
-  t.test(`${create.name}: success with an absurd or no family is a reason`, async (t) => {
+  t.test(`${Source.name}: success with an absurd or no family is a reason`, async (t) => {
     const answers = [Uint8Array.of(77, 0, 1, 1, 1, 1, 1, 1), Uint8Array.of(), Uint8Array.of(1, 0), Uint8Array.of(2, 2, 0, 80)]
     for (const answer of answers) {
       const into = createEndpoint()
-      t.equal(create(fakeLibc(() => answer)).read(5, into), 'bad-family')
+      t.equal(new Source(fakeLibc(() => answer)).read(5, into), 'bad-family')
       t.same(into, createEndpoint())
     }
   })
@@ -66,7 +67,7 @@ t.test('1348 is skipped while the kernel does not know it, and asked again withi
   let module = false
   const timers: Array<() => void> = []
   const libc = fakeLibc(() => module ? sockaddr : ENOPROTOOPT)
-  const source = createVtoa(libc, (callback, milliseconds) => {
+  const source = new Vtoa(libc, (callback, milliseconds) => {
     t.ok(milliseconds < 2000)
     timers.push(callback)
   })
@@ -95,7 +96,7 @@ t.test('by itself 1348 is asked again when a timer says so, which keeps no proce
     }
   })
   const libc = fakeLibc(() => ENOPROTOOPT)
-  const source = createVtoa(libc)
+  const source = new Vtoa(libc)
   for (let n = 0; n < 3; n++) t.equal(source.read(5, createEndpoint()), 'ENOPROTOOPT')
   t.same(timers.map(({ milliseconds, alive }) => ({ milliseconds, alive })), [{ milliseconds: 1000, alive: false }])
   timers[0]?.callback()
@@ -105,26 +106,26 @@ t.test('by itself 1348 is asked again when a timer says so, which keeps no proce
 
 t.test('each source by its name', async (t) => {
   const libc = fakeLibc(() => 0)
-  t.same([createVtoa, createNat64, createGetpeername].map((create) => create(libc).name), ['vtoa', 'nat64', 'getpeername'])
+  t.same([Vtoa, Nat64, Getpeername].map((Source) => new Source(libc).name), ['vtoa', 'nat64', 'getpeername'])
 })
 
 t.test('1348 is asked for every connection while a module answers, also where it has nothing', async (t) => {
   const libc = fakeLibc(() => ESRCH)
-  const source = createVtoa(libc)
+  const source = new Vtoa(libc)
   for (let n = 0; n < 5; n++) t.equal(source.read(5, createEndpoint()), 'ESRCH')
   t.equal(libc.asked, 5)
 })
 
 t.test("nat64: DPVS's answer is an address and a port, no sockaddr", async (t) => {
   const into = createEndpoint()
-  const answering = (address: string, ...rest: number[]) => createNat64(fakeLibc(() => Buffer.concat([Buffer.from(address, 'hex'), Buffer.of(...rest)])))
+  const answering = (address: string, ...rest: number[]) => new Nat64(fakeLibc(() => Buffer.concat([Buffer.from(address, 'hex'), Buffer.of(...rest)])))
   t.equal(answering('20010db8000000010000000200000007', 0xc8, 0x22, 255, 255).read(5, into), undefined)
   t.same(into, { family: 'IPv6', w0: 0x20010db8, w1: 1, w2: 2, w3: 7, port: 51234 })
   t.equal(answering('00000000000000000000ffffcb007107', 0, 80, 255, 255).read(5, into), undefined)
   t.same(into, { family: 'IPv4', w0: 0, w1: 0, w2: 0, w3: 0xcb007107 | 0, port: 80 })
-  for (const name of ['EINVAL', 'EFAULT', 'ENOPROTOOPT'] as const) t.equal(createNat64(fakeLibc(() => constants.errno[name])).read(5, into), name)
-  t.match(createNat64(fakeLibc(() => ENOPROTOOPT)).missing(), /DPVS/)
-  t.equal(createNat64(fakeLibc(() => constants.errno.EINVAL)).missing(), undefined)
+  for (const name of ['EINVAL', 'EFAULT', 'ENOPROTOOPT'] as const) t.equal(new Nat64(fakeLibc(() => constants.errno[name])).read(5, into), name)
+  t.match(new Nat64(fakeLibc(() => ENOPROTOOPT)).missing(), /DPVS/)
+  t.equal(new Nat64(fakeLibc(() => constants.errno.EINVAL)).missing(), undefined)
 })
 
 t.test('a virtual server of an absurd family is none', async (t) => {
@@ -167,7 +168,7 @@ t.test('the virtual server, as each of the two optnames gives it', async (t) => 
 })
 
 t.test('vtoa is missing only where the kernel does not know 1348', async (t) => {
-  t.match(createVtoa(fakeLibc(() => ENOPROTOOPT)).missing(), /vtoa/)
-  t.equal(createVtoa(fakeLibc(() => ESRCH)).missing(), undefined)
-  t.equal(createGetpeername(fakeLibc(() => ESRCH)).missing(), undefined)
+  t.match(new Vtoa(fakeLibc(() => ENOPROTOOPT)).missing(), /vtoa/)
+  t.equal(new Vtoa(fakeLibc(() => ESRCH)).missing(), undefined)
+  t.equal(new Getpeername(fakeLibc(() => ESRCH)).missing(), undefined)
 })

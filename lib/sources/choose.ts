@@ -3,20 +3,20 @@ import { FST_REAL_IP_NATIVE_UNAVAILABLE } from '../errors'
 import type { Libc } from '../libc'
 import { kernelSources, type Options } from '../options'
 import type { TransportPeers } from '../transport-peer'
-import { createGetpeername } from './getpeername'
-import { createNat64 } from './nat64'
-import { createSavedSyn } from './saved-syn'
+import { Getpeername } from './getpeername'
+import { Nat64 } from './nat64'
+import { SavedSyn } from './saved-syn'
 import type { Source } from './source'
-import { createVtoa } from './vtoa'
+import { Vtoa } from './vtoa'
 
 type Choice = Pick<Options, 'sources' | 'toa' | 'require'>
 
 function createSource (name: KernelSource, libc: Libc, { syn }: Pick<TransportPeers, 'syn'>, { toa }: Choice): Source {
   switch (name) {
-    case 'vtoa': return createVtoa(libc)
-    case 'nat64': return createNat64(libc)
-    case 'getpeername': return createGetpeername(libc)
-    case 'saved-syn': return createSavedSyn(syn, toa?.formats ?? [])
+    case 'vtoa': return new Vtoa(libc)
+    case 'nat64': return new Nat64(libc)
+    case 'getpeername': return new Getpeername(libc)
+    case 'saved-syn': return new SavedSyn(syn, toa?.formats ?? [])
   }
 }
 
@@ -63,5 +63,5 @@ export function chooseWitnesses (
   sources: ReadonlyArray<Source>, { syn }: Pick<TransportPeers, 'syn'>, { toa }: Choice
 ): ReadonlyArray<Source> {
   if (toa === undefined || toa.silentOnSyn !== undefined) return []
-  return sources.some(({ name }) => name === 'saved-syn') ? sources : [createSavedSyn(syn, toa.formats)]
+  return sources.some(({ name }) => name === 'saved-syn') ? sources : [new SavedSyn(syn, toa.formats)]
 }

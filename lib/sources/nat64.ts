@@ -1,6 +1,6 @@
 import type { Libc } from '../libc'
-import { decodeIPv6, unmap } from '../sockaddr'
-import { createOptname, type Later } from './optname'
+import { decodeIPv6, type Endpoint, unmap } from '../sockaddr'
+import { type Later, Optname } from './optname'
 import type { Source } from './source'
 
 // DPVS's toa module: TOA_SO_GET_LOOKUP. Its answer is no sockaddr: struct in6_addr, then the port in network order, then
@@ -11,19 +11,27 @@ const TOA_SO_GET_LOOKUP = 4096
  * `getsockopt(fd, IPPROTO_IP, 4096)`, answered by DPVS's toa module for IPv6 clients of an IPv4 server. `EINVAL`: no
  * TOA on this connection; `EFAULT`: TOA, but not of NAT64, so that getpeername has it; `ENOPROTOOPT`: no such module.
  */
-export function createNat64 (libc: Libc, later?: Later): Source {
-  const optname = createOptname(libc, TOA_SO_GET_LOOKUP, later)
-  return {
-    name: 'nat64',
-    read (fd, into) {
-      const reason = optname.ask(fd)
-      if (reason !== undefined) return reason
-      const { answer } = libc
-      decodeIPv6(answer, 0, into)
-      unmap(into)
-      into.port = (answer[16] as number) << 8 | (answer[17] as number)
-      return undefined
-    },
-    missing: () => optname.isKnown() ? undefined : 'the toa module of DPVS is not loaded (getsockopt 4096 answers ENOPROTOOPT)'
+export class Nat64 implements Source {
+  readonly name = 'nat64'
+  readonly #libc: Libc
+  readonly #optname: Optname
+
+  constructor (libc: Libc, later?: Later) {
+    this.#libc = libc
+    this.#optname = new Optname(libc, TOA_SO_GET_LOOKUP, later)
+  }
+
+  read (fd: number, into: Endpoint): string | undefined {
+    const reason = this.#optname.ask(fd)
+    if (reason !== undefined) return reason
+    const { answer } = this.#libc
+    decodeIPv6(answer, 0, into)
+    unmap(into)
+    into.port = (answer[16] as number) << 8 | (answer[17] as number)
+    return undefined
+  }
+
+  missing (): string | undefined {
+    return this.#optname.isKnown() ? undefined : 'the toa module of DPVS is not loaded (getsockopt 4096 answers ENOPROTOOPT)'
   }
 }

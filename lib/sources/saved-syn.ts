@@ -1,5 +1,6 @@
 import type { ToaFormat } from '../../types'
 import { hasPayload, tcpOptionsEnd } from '../saved-syn'
+import type { Endpoint } from '../sockaddr'
 import { findToa } from '../tcp-options'
 import type { Source } from './source'
 
@@ -13,14 +14,23 @@ export interface Syn {
 }
 
 /** TOA from the SYN that the kernel saved (tcp(7) TCP_SAVED_SYN, Linux 4.3), without any module. */
-export function createSavedSyn (syn: Syn, formats: ReadonlyArray<ToaFormat>): Source {
-  return {
-    name: 'saved-syn',
-    read (_fd, into) {
-      const { bytes, length, tcp } = syn
-      if (tcp < 0) return 'no-saved-syn'
-      return findToa(bytes, tcp + 20, tcpOptionsEnd(bytes, length, tcp), hasPayload(bytes, tcp), formats, into)
-    },
-    missing: () => undefined
+export class SavedSyn implements Source {
+  readonly name = 'saved-syn'
+  readonly #syn: Syn
+  readonly #formats: ReadonlyArray<ToaFormat>
+
+  constructor (syn: Syn, formats: ReadonlyArray<ToaFormat>) {
+    this.#syn = syn
+    this.#formats = formats
+  }
+
+  read (_fd: number, into: Endpoint): string | undefined {
+    const { bytes, length, tcp } = this.#syn
+    if (tcp < 0) return 'no-saved-syn'
+    return findToa(bytes, tcp + 20, tcpOptionsEnd(bytes, length, tcp), hasPayload(bytes, tcp), this.#formats, into)
+  }
+
+  missing (): undefined {
+    return undefined
   }
 }

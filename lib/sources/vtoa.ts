@@ -1,18 +1,30 @@
 import type { Libc } from '../libc'
-import { decodeSockaddr } from '../sockaddr'
-import { createOptname, type Later } from './optname'
+import { decodeSockaddr, type Endpoint } from '../sockaddr'
+import { type Later, Optname } from './optname'
 import type { Source } from './source'
 
 // The vtoa document gives the number alone; the name is ours.
 const TOA_GET_CLIENT = 1348
 
 /** `getsockopt(fd, IPPROTO_IP, 1348)`, answered by the vtoa kernel module. */
-export function createVtoa (libc: Libc, later?: Later): Source {
-  const optname = createOptname(libc, TOA_GET_CLIENT, later)
-  return {
-    name: 'vtoa',
-    read: (fd, into) =>
-      optname.ask(fd) ?? (decodeSockaddr(libc.answer, libc.family(), into) ? undefined : 'bad-family'),
-    missing: () => optname.isKnown() ? undefined : 'the vtoa module is not loaded (getsockopt 1348 answers ENOPROTOOPT)'
+export class Vtoa implements Source {
+  readonly name = 'vtoa'
+  readonly #libc: Libc
+  readonly #optname: Optname
+
+  constructor (libc: Libc, later?: Later) {
+    this.#libc = libc
+    this.#optname = new Optname(libc, TOA_GET_CLIENT, later)
+  }
+
+  read (fd: number, into: Endpoint): string | undefined {
+    const reason = this.#optname.ask(fd)
+    if (reason !== undefined) return reason
+    const libc = this.#libc
+    return decodeSockaddr(libc.sockaddr, libc.family(), into) ? undefined : 'bad-family'
+  }
+
+  missing (): string | undefined {
+    return this.#optname.isKnown() ? undefined : 'the vtoa module is not loaded (getsockopt 1348 answers ENOPROTOOPT)'
   }
 }

@@ -64,8 +64,8 @@ const sockaddr: Target = {
   inputs: fc.tuple(fc.constantFrom([2, 0], [10, 0]), fc.uint8Array({ minLength: 2, maxLength: 6 }), fc.boolean(), fc.uint8Array({ minLength: 20, maxLength: 120 }))
     .map(([family, head, isMapped, rest]) => bytes(...family, ...head, ...isMapped ? mapped : [], ...rest)),
   tokens: [bytes(...mapped), bytes(10, 0), bytes(2, 0)],
-  check (input, guard) {
-    // The kernel's answers always have 128 bytes, behind which nothing may be read.
+  check (input) {
+    // The kernel's answers always have 128 bytes. A view throws where something behind its end is read.
     const answer = new Uint8Array(128)
     answer.set(input.subarray(0, 128))
     const packet = bufferOf(answer)
@@ -75,7 +75,7 @@ const sockaddr: Target = {
     const expected = family === 2 || family === 10
       ? `${textOf(unmapped({ family: family === 2 ? 'IPv4' : 'IPv6', value: BigInt(`0x${hex}`) }))} ${packet.readUInt16BE(2)}`
       : 'untouched'
-    for (const given of [guard(answer.subarray(0, end)), answer]) {
+    for (const given of [new DataView(answer.buffer, 0, end), new DataView(answer.buffer)]) {
       Object.assign(into, untouched)
       const decoded = decodeSockaddr(given, family, into)
       mustBe(decoded ? shown(into) : shown(into) === shown(untouched) ? 'untouched' : shown(into), expected)

@@ -41,13 +41,13 @@ const text = () => `${formatAddress(endpoint)} ${endpoint.port}`
 
 function decodeSockaddrs (): string {
   const ipv4 = Uint8Array.of(0, 0, 0xc8, 0x07, 203, 0, 113, 7)
-  decodeSockaddr(ipv4, AF_INET, endpoint)
+  decodeSockaddr(new DataView(ipv4.buffer), AF_INET, endpoint)
   strictEqual(text(), '203.0.113.7 51207')
   const ipv6 = new Uint8Array(28)
   ipv6.set([0xc8, 0x07], 2)
   ipv6.set([0x20, 0x01, 0x0d, 0xb8], 8)
   ipv6[23] = 7
-  decodeSockaddr(ipv6, AF_INET6, endpoint)
+  decodeSockaddr(new DataView(ipv6.buffer), AF_INET6, endpoint)
   strictEqual(text(), '2001:db8::7 51207')
   return 'IPv4 and IPv6 are decoded'
 }
@@ -74,7 +74,7 @@ async function callKernel (): Promise<Record<string, string>> {
   const fd = fdOf(accepted)
   try {
     strictEqual(libc.getpeername(fd), 0)
-    decodeSockaddr(libc.answer, libc.family(), endpoint)
+    decodeSockaddr(libc.sockaddr, libc.family(), endpoint)
     strictEqual(text(), `198.51.100.60 ${client.localPort}`)
     strictEqual(errnoName(libc.getpeername(-1)), 'EBADF')
     strictEqual(libc.getsockopt(fd, SOL_SOCKET, SO_TYPE), 0)
