@@ -227,6 +227,29 @@ t.test('app.routing() behind another server falls to the peer', async (t) => {
   t.match(seen, { address: CLIENT, port, source: 'peer', reason: 'unobserved', attempts: [] })
 })
 
+t.test('app.routing() behind another server: a request keeps what it began with, also when its socket is gone', async (t) => {
+  const server = Fastify()
+  await server.register(realIp, { admit: () => true })
+  const told = new Promise((resolve) => {
+    server.get('/', async (request) => {
+      request.raw.socket.destroy()
+      await once(request.raw.socket, 'close')
+      resolve([request.realIp, request.realAddress.reason])
+    })
+  })
+  await server.ready()
+  const front = http.createServer((req, res) => server.routing(req, res)).listen(0, '127.0.0.1')
+  await once(front, 'listening')
+  t.teardown(() => {
+    front.close()
+    return server.close()
+  })
+  const client = await plain.connect((front.address() as AddressInfo).port, { localAddress: CLIENT })
+  client.socket.on('error', () => {})
+  client.get('/').catch(() => {})
+  t.same(await told, [CLIENT, 'unobserved'])
+})
+
 t.test('an emitted duplex has no address', async (t) => {
   const server = await app()
   await server.ready()

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import net, { type AddressInfo } from 'node:net'
+import os from 'node:os'
 import t from 'tap'
 import type { FastifyRealIpOptions } from 'fastify-real-ip'
 import { fdOf } from '../../lib/connection'
@@ -10,7 +11,8 @@ import { checkOptions } from '../../lib/options'
 import { createResolve } from '../../lib/resolve'
 import type { Endpoint } from '../../lib/sockaddr'
 import { chooseSources } from '../../lib/sources/choose'
-import { TransportPeers } from '../../lib/transport-peer'
+import type { Source } from '../../lib/sources/source'
+import { type Settle, TransportPeers } from '../../lib/transport-peer'
 import { Warnings } from '../../lib/warnings'
 import { logOf } from './log'
 
@@ -72,6 +74,68 @@ t.test('of many claims of vtoa one is compared to what getpeername says', async 
   t.match(guard.answer(guard.examine({}, 3)), { address: '203.0.113.7', source: 'vtoa' })
   t.equal(compared, 2)
   t.same(codes, ['FST_REAL_IP_DISAGREE'])
+})
+
+const BALANCER = { family: 'IPv4', port: 4000, w0: 0, w1: 0, w2: 0, w3: 0xc0000201 | 0 } as const
+const CLIENT = { ...BALANCER, port: 80, w3: 0xcb007107 | 0 }
+const OTHER = { ...CLIENT, port: 81 }
+
+/** A kernel in which the balancer sent all SYNs, and vtoa says that they are the client's. */
+const behindBalancer: Kernel = {
+  peers: {
+    armed: true,
+    readSavedSyn (_fd: number, into: Endpoint) { return Boolean(Object.assign(into, BALANCER)) },
+    disagrees: () => false
+  } as unknown as TransportPeers,
+  resolve (_fd, into) {
+    Object.assign(into, CLIENT)
+    return new Course(['vtoa'])
+  },
+  witnesses: [],
+  readVirtualServer: undefined
+}
+
+t.test('what a witness said of one connection is nothing to the next', async (t) => {
+  let silent = false
+  const witness: Source = {
+    name: 'saved-syn',
+    read: (_fd, into) => silent ? 'no-toa' : Object.assign(into, OTHER) && undefined,
+    missing: () => undefined
+  }
+  const { logger } = logOf()
+  const guard = new Guard(checkOptions({ trustedPeers: ['192.0.2.1'] }), { ...behindBalancer, witnesses: [witness] }, logger, new Warnings(logger), false)
+  t.match(said(guard, {}, 3), { address: '192.0.2.1', reason: 'ambiguous' })
+  silent = true
+  t.match(said(guard, {}, 3), { address: '203.0.113.7', reason: undefined })
+})
+
+t.test('descriptor 0 is asked like any other', async (t) => {
+  const asked: number[] = []
+  const peers = {
+    armed: false,
+    readSavedSyn: () => false,
+    disagrees: () => false,
+    ask (fd: number, settle: Settle) {
+      asked.push(fd)
+      settle(undefined, 0)
+    }
+  } as unknown as TransportPeers
+  const readVirtualServer = (fd: number) => {
+    asked.push(fd)
+    return undefined
+  }
+  const { logger } = logOf()
+  const options = checkOptions({ trustedPeers: [], virtualServer: true })
+  new Guard(options, { ...behindBalancer, peers, readVirtualServer }, logger, new Warnings(logger), false).examine({}, 0)
+  t.same(asked, [0, 0])
+})
+
+t.test('where the addresses of this host cannot be had, no peer is taken for it', async (t) => {
+  const { logger, codes } = logOf()
+  const guard = new Guard(checkOptions({ trustedPeers: [] }), behindBalancer, logger, new Warnings(logger), false)
+  t.intercept(os, 'networkInterfaces', { value: () => { throw new Error('EMFILE') } })
+  t.match(said(guard, {}, 3), { address: '192.0.2.1', trust: 'untrusted' })
+  t.same(codes, [])
 })
 
 t.test('what a function of the user throws is logged, with the error', async (t) => {
