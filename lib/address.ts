@@ -28,43 +28,45 @@ const padded = hex.map((digits) => digits.padStart(2, '0'))
 const following = hex.map((digits) => ':' + digits)
 
 // RFC 5952 §4.2: '::' stands for the longest run of zero groups, the first of equals, never for a single one. For each
-// set of zero groups, the first as bit 0: where that run begins, in the upper four bits, and where it has ended. 8 and 8
-// where there is none.
+// set of zero groups, the first of them as bit 0: where that run begins, in the upper four bits, and where it has ended;
+// 8 and 9 where there is none.
 const runs = Uint8Array.from({ length: 256 }, (_, zeros) => {
   let start = 8
-  let end = 8
+  let length = 1
   let run = 0
   for (let i = 0; i < 8; i++) {
     run = (zeros >>> i & 1) === 1 ? run + 1 : 0
-    if (run > 1 && (start === 8 || run > end - start)) {
+    if (run > length) {
       start = i - run + 1
-      end = i + 1
+      length = run
     }
   }
-  return start << 4 | end
+  return start << 4 | start + length
 })
 
 /** RFC 5952 text of an IPv6 address. */
 export function formatIPv6 (w0: number, w1: number, w2: number, w3: number): string {
-  const zeros = zerosOf(w0) | zerosOf(w1) << 2 | zerosOf(w2) << 4 | zerosOf(w3) << 6
-  const run = runs[zeros] as number
+  const run = runs[zerosOf(w0) | zerosOf(w1) << 2 | zerosOf(w2) << 4 | zerosOf(w3) << 6] as number
   const start = run >>> 4
-  if (start === 8) return formatGroups(w0, w1, w2, w3, 0, 8)
-  return formatGroups(w0, w1, w2, w3, 0, start) + '::' + formatGroups(w0, w1, w2, w3, run & 15, 8)
+  const end = run & 15
+  let text = start === 0 ? ':' : hexOf(w0 >>> 16)
+  for (let i = start === 0 ? end : 1; i < 8; i++) {
+    if (i === start) {
+      text += ':'
+      i = end - 1
+      continue
+    }
+    const word = i < 4 ? (i < 2 ? w0 : w1) : (i < 6 ? w2 : w3)
+    const group = (i & 1) === 1 ? word & 0xffff : word >>> 16
+    text += group < 256 ? following[group] as string : (following[group >>> 8] as string) + (padded[group & 0xff] as string)
+  }
+  return end === 8 ? text + ':' : text
 }
 
 const zerosOf = (word: number): number => (word >>> 16 === 0 ? 1 : 0) | ((word & 0xffff) === 0 ? 2 : 0)
 
-function formatGroups (w0: number, w1: number, w2: number, w3: number, from: number, to: number): string {
-  let text = ''
-  for (let i = from; i < to; i++) {
-    const word = i < 4 ? (i < 2 ? w0 : w1) : (i < 6 ? w2 : w3)
-    const group = i & 1 ? word & 0xffff : word >>> 16
-    const digits = i === from ? hex : following
-    text += group < 256 ? digits[group] as string : (digits[group >>> 8] as string) + (padded[group & 0xff] as string)
-  }
-  return text
-}
+const hexOf = (group: number): string =>
+  group < 256 ? hex[group] as string : (hex[group >>> 8] as string) + (padded[group & 0xff] as string)
 
 export function formatAddress (address: Address): string {
   return address.family === 'IPv4'
