@@ -4,7 +4,7 @@ import realIp from 'fastify-real-ip'
 import type { RealAddress } from 'fastify-real-ip'
 import { CLIENT, kinds, listen } from './kinds'
 
-type Told = RealAddress & { realIp: string | undefined }
+type Told = RealAddress & { realIp: string | undefined, lookedUp: Array<string | undefined> }
 
 const kernel = process.platform === 'linux' ? 'getpeername' : 'peer'
 
@@ -14,7 +14,8 @@ for (const kind of kinds) {
     await app.register(realIp)
     const told = new Map<string, (answer: Told) => void>()
     const tell = (place: string) => async (request: FastifyRequest) => {
-      told.get(place)?.({ ...request.realAddress, realIp: request.realIp })
+      const lookedUp = [request, request.raw].map((object) => app.realIp.lookup(object).address)
+      told.get(place)?.({ ...request.realAddress, realIp: request.realIp, lookedUp })
     }
     const heard = (place: string) => new Promise<Told>((resolve) => { told.set(place, resolve) })
     app.addHook('onResponse', tell('onResponse'))
@@ -45,7 +46,7 @@ for (const kind of kinds) {
       client.get('/hang').catch(() => {})
       await handling
       client.socket.resetAndDestroy()
-      const expected = { realIp: CLIENT, address: CLIENT, port: client.localPort, source: kernel }
+      const expected = { realIp: CLIENT, address: CLIENT, port: client.localPort, source: kernel, lookedUp: [CLIENT, CLIENT] }
       t.match(await aborted, expected)
       t.match(await closed, expected)
     })

@@ -66,7 +66,7 @@ t.test('a cluster worker whose primary listens: listen() fails, and nothing stay
       const port = await freePort()
       const [[, outcome]] = await workers(t, 1, { plugin, listen: { ...loopback, port }, callback }) as [[Worker, Outcome]]
       t.match(outcome, { code: 'FST_REAL_IP_NO_TRANSPORT_PEER', listening: false }, callback ? 'a callback' : 'a promise')
-      t.match(outcome.message, /reusePort: true.*22\.12.*exclusive: true/)
+      t.match(outcome.message, /cluster worker.*reusePort: true.*22\.12.*exclusive: true/)
       t.ok(await isFree(port))
     }
   }

@@ -283,6 +283,38 @@ t.test('a connection of which neither a SYN nor a source tells', onLinux, async 
   }
 })
 
+t.test('a connection that is handed over twice stands as it was seen first', onLinux, async (t) => {
+  const app = await create(t, { trustedPeers: [CLIENT] })
+  const port = await listen(app)
+  app.server.once('connection', app.server.listeners('connection')[0] as (socket: net.Socket) => void)
+  const client = await kinds[0]!.connect(port, { localAddress: CLIENT })
+  t.match(await client.get('/'), { address: CLIENT, trust: 'trusted', source: 'transport-peer' })
+  await client.close()
+  t.equal(app.realIp.stats().connections, 1)
+})
+
+t.test('who asks before it is known who sent the SYN is told again once it is', onLinux, async (t) => {
+  const { ask, readSavedSyn } = TransportPeers.prototype
+  t.teardown(() => Object.assign(TransportPeers.prototype, { ask, readSavedSyn }))
+  let found = () => {}
+  TransportPeers.prototype.readSavedSyn = () => false
+  TransportPeers.prototype.ask = function (fd, settle) { found = () => { ask.call(this, fd, settle) } }
+  const app = Fastify()
+  t.teardown(() => app.close())
+  const early: RealAddress[] = []
+  app.addHook('onRequest', (request, _reply, next) => {
+    early.push(request.realAddress)
+    setImmediate(found)
+    next()
+  })
+  await app.register(realIp, { trustedPeers: [CLIENT] })
+  app.get('/', (request) => request.realAddress)
+  const client = await kinds[0]!.connect(await listen(app), { localAddress: CLIENT })
+  t.match(await client.get('/'), { address: CLIENT, trust: 'trusted' })
+  await client.close()
+  t.match(early, [{ address: undefined, trust: 'unverified' }])
+})
+
 t.test('what no server of the plugin has handed over has no address', onLinux, async (t) => {
   const app = await create(t, { trustedPeers: ['0.0.0.0/0'] })
   await app.ready()

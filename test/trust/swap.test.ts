@@ -55,6 +55,19 @@ t.test('a list can be swapped only where one was given, and only for one that is
   t.same(await ask(), ['trusted'])
 })
 
+t.test('lookup() of a request gives what that began with', onLinux, async (t) => {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(realIp, { trustedPeers: ['127.0.0.40'] })
+  app.get('/', (request) => {
+    app.realIp.setTrustedPeers([])
+    return [request, request.raw.socket].map((object) => app.realIp.lookup(object).trust)
+  })
+  const client = await http!.connect(await listen(app), { localAddress: '127.0.0.40' })
+  t.same(await client.get('/'), ['trusted', 'untrusted'])
+  await client.close()
+})
+
 t.test('a predicate that swaps the list while it is asked', onLinux, async (t) => {
   const app = Fastify()
   await app.register(realIp, {
