@@ -51,11 +51,12 @@ Rows with ÷ compare two of the same run: below 1 the plugin costs less. What tw
 request can be less than a tenth of a microsecond of some sixty, and drown in these intervals: \`resolve\` has that part alone.`,
   resolve: `In a hot loop, one request after the other of one connection: where servers of \`keep-alive\` differ, without most of what they have
 in common. The headers are parsed already, which is in favour of those who read them.`,
-  read: `Node's own is measured twice here too. What Node.js does for its first \`remoteAddress\` is one system call and the
-making of its answer; the plugin's
-own part is one through koffi, an object, and its being remembered. "The least that a WeakMap takes" is those with a WeakMap, without
-sources, reasons or counters: no plugin that keeps its answers in one can cost less. 1348 takes the kernel longer than
-getpeername even where it fails, and where it answers here an eBPF program does, which stands in for vtoa in both calls.`,
+  read: `Node's own is measured twice here too. What Node.js does for its first \`remoteAddress\` is one system call and the making
+of its answer; the plugin's own part is one through koffi, an object, and its being remembered. "The least that a WeakMap
+takes" is those with a WeakMap, without sources, reasons or counters; the plugin remembers in a private field of the socket,
+which nobody else sees either, and which goes with it. 1348 takes the kernel longer than getpeername even where it fails, and
+where it answers here an eBPF program does, which stands in for vtoa in both calls: its part is what that call takes longer
+with it than without.`,
   policy: `A policy needs who sent the SYN, which is one more system call. "Alone" is that call, so what the target leaves for
 all else is the difference.`,
   open: `Each new connection carries one request. What \`plain\` takes more is Node.js and Fastify themselves, most of it garbage
