@@ -93,13 +93,11 @@ export const isLoopback = ({ family, w0, w1, w2, w3 }: Address): boolean =>
 
 /** Whether a client can have the address at all. Private ranges are legitimate. */
 export function isPlausible (claim: Address, peer: Address | undefined): boolean {
+  if (isLoopback(claim)) return peer !== undefined && isLoopback(peer)
   if (claim.family === 'IPv4') {
     const first = claim.w3 >>> 24
-    if (first === 127) return peer !== undefined && isLoopback(peer)
     return first !== 0 && (first < 224 || first >= 240) && claim.w3 !== -1
   }
-  // ::/96
-  if (claim.w0 === 0 && claim.w1 === 0 && claim.w2 === 0) return claim.w3 === 1 && peer !== undefined && isLoopback(peer)
-  // Multicast, ff00::/8
-  return claim.w0 >>> 24 !== 0xff
+  // ::/96, and multicast, ff00::/8
+  return (claim.w0 !== 0 || claim.w1 !== 0 || claim.w2 !== 0) && claim.w0 >>> 24 !== 0xff
 }
