@@ -4,7 +4,7 @@ import { IPv4 } from './network'
 import type { Row } from './report'
 import type { Cores, Figure } from './run'
 import { EVEN_TERMS, measureCosts, type Contestant, type Costs } from './slices'
-import { estimate, median, ratios, shuffled } from './statistics'
+import { estimate, means, median, ratios, shuffled } from './statistics'
 import { plugins } from './variants'
 
 const FEW = 100
@@ -19,6 +19,7 @@ const work = { question: 'connections', warmUp: 10_000, slice: 60, rounds: 5 }
 
 // Plain Fastify runs twice: the ratio of one to the other is the control, and their mean is what the plugin is compared to.
 const names = ['plain', 'control', ...plugins]
+const BOTH = 'both'
 
 /** Server CPU of a new connection, with a request on it, while many others are open ÷ while few are. */
 export const open: Figure = {
@@ -58,12 +59,10 @@ export const open: Figure = {
   }
 }
 
-const BOTH = 'both'
-
 function withBoth (costs: Costs): Costs {
-  const meanWith = (count: number) =>
-    (costs[`plain, ${count}`] as number[]).map((plain, i) => (plain + ((costs[`control, ${count}`] as number[])[i] as number)) / 2)
-  return { ...costs, [`${BOTH}, ${FEW}`]: meanWith(FEW), [`${BOTH}, ${MANY}`]: meanWith(MANY) }
+  const both = [FEW, MANY].map((count) =>
+    [`${BOTH}, ${count}`, means(costs[`plain, ${count}`] as number[], costs[`control, ${count}`] as number[])])
+  return { ...costs, ...Object.fromEntries(both) }
 }
 
 function runSession (cores: Cores | undefined): Promise<Costs> {

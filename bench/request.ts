@@ -5,7 +5,7 @@ import type { Row } from './report'
 import type { Cores, Figure, Run } from './run'
 import type { Protocol } from './server'
 import { EVEN_TERMS, measureCosts, type Contestant, type Costs } from './slices'
-import { estimate, median, ratios, shuffled } from './statistics'
+import { estimate, means, median, ratios, shuffled } from './statistics'
 import { otherResolvers, plugins, resolvers, sources, withModule } from './variants'
 
 interface Workload {
@@ -106,7 +106,7 @@ async function measure (workload: Workload, { pairs, cores, progress }: Run, mod
 // Plain Fastify runs twice: the ratio of one to the other is the control, and their mean is what all are compared to.
 const BOTH = 'both'
 const withBoth = (costs: Costs): Costs =>
-  ({ ...costs, [BOTH]: of('plain', costs).map((plain, i) => (plain + (of('control', costs)[i] as number)) / 2) })
+  ({ ...costs, [BOTH]: means(of('plain', costs), of('control', costs)) })
 
 const judged = (names: readonly string[]) => names.filter((name) => name !== 'plain' && name !== 'control')
 const of = (name: string, costs: Costs) => costs[name] as number[]

@@ -49,7 +49,7 @@ const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
   read: () => 600,
   policy: () => 480,
   syscall: () => 40,
-  open: () => 600,
+  open: () => 800,
   idle: () => 160,
   startup: () => 320,
   ranges: () => 20,

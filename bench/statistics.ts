@@ -39,6 +39,11 @@ export function ratios (over: readonly number[], under: readonly number[]): numb
   return over.map((value, i) => value / (under[i] as number))
 }
 
+/** Pair by pair. */
+export function means (a: readonly number[], b: readonly number[]): number[] {
+  return a.map((value, i) => (value + (b[i] as number)) / 2)
+}
+
 /** In an order that differs from call to call. */
 export function shuffled<T> (items: readonly T[]): T[] {
   const order = [...items]

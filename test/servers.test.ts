@@ -1,4 +1,4 @@
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { fork } from 'node:child_process'
 import cluster from 'node:cluster'
 import { once } from 'node:events'
@@ -8,7 +8,7 @@ import path from 'node:path'
 import { duplexPair } from './duplex-pair'
 import { Worker } from 'node:worker_threads'
 import websocket from '@fastify/websocket'
-import Fastify from 'fastify'
+import Fastify, { type FastifyInstance } from 'fastify'
 import realIp from 'fastify-real-ip'
 import type { RealAddress } from 'fastify-real-ip'
 import WebSocket from 'ws'
@@ -214,8 +214,8 @@ t.test('pipelined requests', async (t) => {
   t.equal(all.split(`\n{"address":"${CLIENT}"`).length - 1, 6)
 })
 
-t.test('app.routing() behind another server falls to the peer', async (t) => {
-  const server = await app()
+/** The port of another server, which hands its requests to the application. */
+async function portBehind (t: Test, server: FastifyInstance): Promise<number> {
   await server.ready()
   const front = http.createServer((req, res) => server.routing(req, res)).listen(0, '127.0.0.1')
   await once(front, 'listening')
@@ -223,7 +223,13 @@ t.test('app.routing() behind another server falls to the peer', async (t) => {
     front.close()
     return server.close()
   })
-  const [seen, port] = await seenBy((front.address() as AddressInfo).port)
+  return (front.address() as AddressInfo).port
+}
+
+t.test('app.routing() behind another server falls to the peer', async (t) => {
+  const server = await app()
+  const behind = await portBehind(t, server)
+  const [seen, port] = await seenBy(behind)
   t.match(seen, { address: CLIENT, port, source: 'peer', reason: 'unobserved', attempts: [] })
 })
 
@@ -237,14 +243,8 @@ t.test('app.routing() behind another server: a request keeps what it began with,
       resolve([request.realIp, request.realAddress.reason])
     })
   })
-  await server.ready()
-  const front = http.createServer((req, res) => server.routing(req, res)).listen(0, '127.0.0.1')
-  await once(front, 'listening')
-  t.teardown(() => {
-    front.close()
-    return server.close()
-  })
-  const client = await plain.connect((front.address() as AddressInfo).port, { localAddress: CLIENT })
+  const behind = await portBehind(t, server)
+  const client = await plain.connect(behind, { localAddress: CLIENT })
   client.socket.on('error', () => {})
   client.get('/').catch(() => {})
   t.same(await told, [CLIENT, 'unobserved'])
