@@ -71,11 +71,14 @@ function runSession (cores: Cores | undefined): Promise<Costs> {
     const contestants: Contestant[] = []
     const held: Array<{ readonly server: Child, readonly count: number }> = []
     const add = async (name: string, count: number) => {
-      const server = await fresh('server', [name, IPv4.host], { core: cores?.server, node: EVEN_TERMS })
+      const server = await fresh('server', [name, IPv4.host], { core: cores?.server, node: [...EVEN_TERMS, '--expose-gc'] })
       const target = { ...IPv4, port: await server.ask<number>('port') }
       // A process of its own each, for the limit of open files is one of processes.
       const holder = await fresh('client', [], { core: cores?.client })
       await holder.ask('idle', { ...target, count })
+      // A full collection of so many takes as long as all requests of a pair. One now, and there is none while they are
+      // measured; else it is chance whose pair has it.
+      await server.ask('memory')
       held.push({ server, count })
       contestants.push({ name: `${name}, ${count}`, server, client, target })
     }

@@ -28,7 +28,10 @@ export class Course {
 
   /** The course once `source` has said that it has nothing. */
   after (reason: string): Course {
-    if (reason === this.#reason) return this.#last as Course
+    return reason === this.#reason ? this.#last as Course : this.#other(reason)
+  }
+
+  #other (reason: string): Course {
     let next = this.#next.get(reason)
     if (next === undefined) {
       const attempt = Object.freeze({ source: this.source as KernelSource, reason })

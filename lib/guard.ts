@@ -90,23 +90,18 @@ export class Guard {
     const claim = this.#claim
     const course = kernel.resolve(fd, claim, undefined)
     const { source } = course
-    if (source === undefined) return this.#settle(socket, fd, readPeer(socket, 'no-answer', course.attempts))
+    if (source === undefined || !this.#takesAll || !isPlausible(claim, undefined)) return this.#settleCourse(kernel, socket, fd, course)
     const found = claimOf(claim, course)
-    const takes = this.#takesAll && isPlausible(claim, undefined)
     if (source === 'vtoa') this.#sample(kernel, fd, claim)
-    return takes ? found : this.#settle(socket, fd, found)
+    return found
   }
 
   #check (kernel: Kernel, socket: object, fd: number): Evidence {
     const sender = this.#readSender(kernel, fd) ? this.#sender : undefined
     const claim = this.#claim
     const course = kernel.resolve(fd, claim, sender)
+    if (sender === undefined) return this.#settleCourse(kernel, socket, fd, course)
     const { source } = course
-    if (sender === undefined) {
-      const found = source === undefined ? readPeer(socket, 'no-answer', course.attempts) : claimOf(claim, course)
-      if (source === 'vtoa') this.#sample(kernel, fd, claim)
-      return this.#settle(socket, fd, found)
-    }
     if (source === undefined) copyEndpoint(sender, claim)
     const evidence = new Checked(claimOf(claim, course), 'absent')
     if (kernel.witnesses.length > 0) evidence.ambiguous = this.#contradicts(kernel, fd, sender, source)
@@ -125,6 +120,14 @@ export class Guard {
     // A destroyed socket has no descriptor left.
     if (socket.destroyed === true) return readPeer(socket, 'closed')
     return readPeer(socket, this.#kernel === undefined ? 'native-unavailable' : 'no-fd')
+  }
+
+  /** Goes on with what the sources said where it is not known who sent the SYN; the claim is in #claim. */
+  #settleCourse (kernel: Kernel, socket: object, fd: number, course: Course): Evidence {
+    const { source } = course
+    const found = source === undefined ? readPeer(socket, 'no-answer', course.attempts) : claimOf(this.#claim, course)
+    if (source === 'vtoa') this.#sample(kernel, fd, this.#claim)
+    return this.#settle(socket, fd, found)
   }
 
   /** Goes on with a connection of which it is not known who sent its SYN. */
@@ -211,23 +214,25 @@ export class Guard {
 
   /** Counts a new connection and tells those who listen, once it is known who sent it: that may take until later. */
   announce (socket: object, evidence: Evidence): void {
-    let { course } = evidence
-    let ruling: Ruling | undefined
-    if (evidence instanceof Checked) {
-      if (evidence.pending) return
-      ruling = this.judge(evidence)
-      // Then the answer is not told by course and ruling alone.
-      if (evidence.ambiguous || evidence.peer === undefined) course = undefined
-    }
-    let outcome = this.#outcome
+    if (!(evidence instanceof Checked)) this.#count(evidence, evidence.course, undefined)
+    else if (evidence.pending) return
+    else this.#countChecked(evidence)
+    if (connectionChannel.hasSubscribers) this.#publish(socket, evidence)
+  }
+
+  #countChecked (evidence: Checked): void {
+    // Then the answer is not told by course and ruling alone.
+    const course = evidence.ambiguous || evidence.peer === undefined ? undefined : evidence.course
+    this.#count(evidence, course, this.judge(evidence))
+  }
+
+  #count (evidence: Evidence, course: Course | undefined, ruling: Ruling | undefined): void {
     if (course === undefined || course !== this.#course || ruling !== this.#ruling) {
-      outcome = this.#outcomeOf(evidence, ruling)
+      this.#outcome = this.#outcomeOf(evidence, ruling)
       this.#course = course
       this.#ruling = ruling
-      this.#outcome = outcome
     }
-    outcome.connections++
-    if (connectionChannel.hasSubscribers) this.#publish(socket, evidence)
+    this.#outcome.connections++
   }
 
   #publish (socket: object, evidence: Evidence): void {
@@ -320,8 +325,12 @@ export class Guard {
   }
 
   #sample ({ peers }: Kernel, fd: number, claim: Endpoint): void {
+    if (this.#claims++ % SAMPLED === 0) this.#compare(peers, fd, claim)
+  }
+
+  #compare (peers: TransportPeers, fd: number, claim: Endpoint): void {
     this.#noteRewritten()
-    if (this.#claims++ % SAMPLED === 0 && peers.disagrees(fd, claim)) this.#warnings.warn('DISAGREE')
+    if (peers.disagrees(fd, claim)) this.#warnings.warn('DISAGREE')
   }
 
   readonly #logError = (message: string, error?: unknown): void => {

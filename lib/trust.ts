@@ -93,11 +93,21 @@ export const isLoopback = ({ family, w0, w1, w2, w3 }: Address): boolean =>
 
 /** Whether a client can have the address at all. Private ranges are legitimate. */
 export function isPlausible (claim: Address, peer: Address | undefined): boolean {
-  if (isLoopback(claim)) return peer !== undefined && isLoopback(peer)
   if (claim.family === 'IPv4') {
     const first = claim.w3 >>> 24
-    return first !== 0 && (first < 224 || first >= 240) && claim.w3 !== -1
+    if (first !== 0 && first !== 127 && first < 224) return true
+  } else {
+    const first = claim.w0 >>> 24
+    if (first !== 0 && first !== 0xff) return true
   }
-  // ::/96, and multicast, ff00::/8
-  return (claim.w0 !== 0 || claim.w1 !== 0 || claim.w2 !== 0) && claim.w0 >>> 24 !== 0xff
+  return isPlausibleThere(claim, peer)
+}
+
+/** The same where the ranges are that nobody has: apart, for V8 inlines what is short. */
+function isPlausibleThere (claim: Address, peer: Address | undefined): boolean {
+  if (isLoopback(claim)) return peer !== undefined && isLoopback(peer)
+  // Multicast and broadcast.
+  if (claim.family === 'IPv4') return claim.w3 >>> 24 >= 240 && claim.w3 !== -1
+  // Multicast, ff00::/8, and ::/96.
+  return claim.w0 >>> 24 === 0 && (claim.w0 !== 0 || claim.w1 !== 0 || claim.w2 !== 0)
 }
