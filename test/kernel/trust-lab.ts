@@ -20,23 +20,41 @@ export function refuseDiag (t: Test): void {
   t.teardown(() => { libc.openDiag = openDiag })
 }
 
-/** Counts what sock_diag(7) is asked. */
-export function countDiags (t: Test): () => number {
+/** Calls `sent` whenever sock_diag(7) is asked something, for the rest of a test. */
+function onDiag (t: Test, sent: () => void): void {
   const libc = loadLibc() as Libc
   const { openDiag } = libc
-  let asked = 0
   libc.openDiag = () => {
     const diag = openDiag() as Diag
     return {
       ...diag,
       send (length) {
-        asked++
+        sent()
         return diag.send(length)
       }
     }
   }
   t.teardown(() => { libc.openDiag = openDiag })
+}
+
+/** Counts what sock_diag(7) is asked. */
+export function countDiags (t: Test): () => number {
+  let asked = 0
+  onDiag(t, () => { asked++ })
   return () => asked
+}
+
+/**
+ * Whose transport peer is looked for waits for it, but the first one, until a connection comes after the function that
+ * this returns was called. To the clock that keeps dumps apart, the first one's took ten seconds.
+ */
+export function holdDumps (t: Test): () => void {
+  const { now } = performance
+  let later = 0
+  let asked = 0
+  onDiag(t, () => { if (++asked === 2) later += 10_000 })
+  t.intercept(performance, 'now', { value: () => now.call(performance) + later })
+  return () => { later += 1_000_000 }
 }
 
 export function open (t: Test): Player {

@@ -13,7 +13,7 @@ import { testInNamespace } from '../player/test-in-namespace'
 import { logOf } from '../trust/log'
 import { inLab } from './in-lab'
 import { handshakeOf, type Protocol, visit, type Visitor } from './trust-visit'
-import { open, refuseDiag, sysctl } from './trust-lab'
+import { holdDumps, open, refuseDiag, sysctl } from './trust-lab'
 
 // Connections that live on while the list is swapped, or that wait for their transport peer to be found.
 
@@ -191,13 +191,17 @@ testInNamespace(__filename, () => {
 
     for (const protocol of protocols) {
       await t.test(`${protocol}: every request waits, and goes on in its own context`, async (t) => {
+        const release = holdDumps(t)
         const storage = new AsyncLocalStorage<number>()
         let waited = 0
         let requests = 0
+        let last = () => {}
+        const allAsked = new Promise<void>((resolve) => { last = resolve })
         const app = kinds.find(({ name }) => name === protocol)!.create({ forceCloseConnections: true })
         app.addHook('onRequest', (request, _reply, done) => {
           requests++
           if (app.realIp.lookup(request).trust === 'unverified') waited++
+          if (requests === 20) last()
           storage.run(requests, done)
         })
         app.addHook('onRequest', (request, _reply, done) => {
@@ -209,12 +213,16 @@ testInNamespace(__filename, () => {
         t.teardown(() => app.close())
         const port = await listen(app, { host: '0.0.0.0' })
         const visitors = await crowd(player, port, protocol, 20)
-        const answers = await Promise.all(visitors.map((visitor) => visitor.get()))
+        const asked = visitors.map((visitor) => visitor.get())
+        await allAsked
+        t.equal(waited, 19, 'all but the first')
+        release()
+        const settler = await visit(player, { protocol, port, source: balancer, claim })
+        const answers = await Promise.all(asked)
         answers.forEach((answer, n) => t.match(answer, {
           address: `203.0.113.${n}`, port: 1 + n, trust: 'trusted', transportPeer: { address: balancer, port: visitors[n]!.sourcePort }, sameContext: true
         }))
-        t.ok(waited > 0, `${waited} of 20 had to wait`)
-        visitors.forEach((visitor) => visitor.close())
+        for (const visitor of [...visitors, settler]) visitor.close()
       })
 
       await t.test(`${protocol}: no handler runs before admit has decided`, async (t) => {
