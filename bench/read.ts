@@ -48,13 +48,14 @@ function toRows (name: string, source: string, target: number | undefined, measu
   if (problem !== undefined || typeof measured === 'string') {
     return [withText, withoutText].map((name) => ({ name, notShown: problem as string }))
   }
-  const of = (thing: 'read' | 'readWithText' | 'least') => estimate(measured.map((times) => [times[thing] / remoteAddress(times)]))
+  const of = (thing: 'read' | 'readWithText' | 'least' | 'call') => estimate(measured.map((times) => [times[thing] / remoteAddress(times)]))
   const control = estimate(measured.map((times) => [times.control / times.remoteAddress]))
   const absolute = { remoteAddressMicroseconds: median(measured.map(remoteAddress)) }
   return [
     { name: withText, value: of('readWithText'), control, ...(target !== undefined && { target }), absolute },
     { name: withoutText, value: of('read'), control, absolute },
     // What the target is up against.
+    ...(source === 'vtoa' ? [{ name: `${name}, the system call alone`, value: of('call'), control }] : []),
     ...(name.startsWith('IPv4')
       ? [{ name: `${name}, with text, the least that a WeakMap takes`, value: of('least'), control }]
       : [])
