@@ -26,12 +26,12 @@ double loop_getpeername(int fd, int n) {
   return now() - start;
 }
 
-double loop_getsockopt(int fd, int n) {
+double loop_getsockopt(int fd, int optname, int n) {
   double start = now();
   for (int i = 0; i < n; i++) {
     memset(&answer, 0, sizeof(answer));
     optlen = sizeof(answer);
-    reason = getsockopt(fd, IPPROTO_IP, 1348, &answer, &optlen) == 0 ? 0 : errno;
+    reason = getsockopt(fd, IPPROTO_IP, optname, &answer, &optlen) == 0 ? 0 : errno;
   }
   return now() - start;
 }

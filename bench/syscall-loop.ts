@@ -8,7 +8,8 @@ import { forthAndBack, median, ratios } from './statistics'
 
 // The same system call on the same socket, through lib/libc and in C: node syscall-loop.js LIBRARY
 
-export type Call = 'getpeername' | 'getsockopt'
+/** A getsockopt(2) is named by its optname. */
+export type Call = 'getpeername' | '1348' | '1349'
 
 export interface Slices {
   readonly ratio: number
@@ -31,9 +32,17 @@ async function main (library: string): Promise<void> {
   if (typeof libc === 'string') throw new Error(libc)
   const koffi = require('koffi') as typeof Koffi
   const loops = koffi.load(library)
+  const getpeername: Loop = loops.func('double loop_getpeername(int, int)')
+  const getsockopt: (fd: number, optname: number, calls: number) => number = loops.func('double loop_getsockopt(int, int, int)')
   const inC: Record<Call, Loop> = {
-    getpeername: loops.func('double loop_getpeername(int, int)'),
-    getsockopt: loops.func('double loop_getsockopt(int, int)')
+    getpeername,
+    1348: (fd, calls) => getsockopt(fd, 1348, calls),
+    1349: (fd, calls) => getsockopt(fd, 1349, calls)
+  }
+  const getsockoptThroughLibc = (optname: number): Loop => (fd, calls) => {
+    const start = performance.now()
+    for (let i = 0; i < calls; i++) reason = libc.getsockopt(fd, 0, optname)
+    return (performance.now() - start) * 1e6
   }
   const throughLibc: Record<Call, Loop> = {
     getpeername (fd, calls) {
@@ -41,11 +50,8 @@ async function main (library: string): Promise<void> {
       for (let i = 0; i < calls; i++) reason = libc.getpeername(fd)
       return (performance.now() - start) * 1e6
     },
-    getsockopt (fd, calls) {
-      const start = performance.now()
-      for (let i = 0; i < calls; i++) reason = libc.getsockopt(fd, 0, 1348)
-      return (performance.now() - start) * 1e6
-    }
+    1348: getsockoptThroughLibc(1348),
+    1349: getsockoptThroughLibc(1349)
   }
 
   const server = createServer().listen(0, '127.0.0.1')
