@@ -67,7 +67,7 @@ const workloads: readonly Workload[] = [
     withModule: Object.keys(withModule)
   },
   { name: 'tls', title: 'a TLS handshake per request', protocol: 'https', question: 'handshakes', warmUp: 800, slice: 15, rounds: 2, pairsInSession: 20, names },
-  { name: 'http2', title: 'HTTP/2 with 100 streams', protocol: 'h2c', question: 'streams', warmUp: 18_000, slice: 200, rounds: 3, pairsInSession: 5, names }
+  { name: 'http2', title: 'HTTP/2 with 100 streams', protocol: 'h2c', question: 'streams', warmUp: 18_000, slice: 200, rounds: 3, pairsInSession: 2, names }
 ]
 
 /** Of one workload, as fresh processes measured it: side by side on the kernel as it is, and with the module. */
