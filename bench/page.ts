@@ -47,6 +47,8 @@ The servers run with
 \`--min-semi-space-size=16\`: else V8 gives some of them a young generation a fraction the size of the others'; and with
 \`--no-memory-reducer\`: else it collects where a server of any kind idles for 8 seconds before its first request, and some
 of them then pay for each \`process.nextTick()\` for good, a fifth of a request.
+A server that has an \`onRequest\` hook can take less than one without, whatever the hook does: its own row shows what of a
+plugin's figure that is.
 Rows with ÷ compare two of the same run: below 1 the plugin costs less. What two servers do differently for a kept connection's
 request can be less than a tenth of a microsecond of some sixty, and drown in these intervals: \`resolve\` has that part alone.`,
   resolve: `In a hot loop, one request after the other of one connection: where servers of \`keep-alive\` differ, without most of what they have

@@ -4,7 +4,7 @@ import type { Cores, Figure } from './run'
 import { estimate, forthAndBack, median, ratios, shuffled } from './statistics'
 import { otherResolvers, plugins } from './variants'
 
-const SESSIONS = 12
+const SESSIONS = 40
 const WARM_UP = 30
 const SLICES = 60
 

@@ -45,7 +45,7 @@ const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
   'one-shot-sources': (pairs) => 2 * pairs,
   tls: (pairs) => 3 * pairs,
   http2: (pairs) => 6 * pairs,
-  resolve: () => 180,
+  resolve: () => 300,
   read: () => 600,
   policy: () => 480,
   syscall: () => 40,
