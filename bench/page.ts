@@ -50,7 +50,7 @@ of them then pay for each \`process.nextTick()\` for good, a fifth of a request.
 A server that has an \`onRequest\` hook can take less than one without, whatever the hook does: its own row shows what of a
 plugin's figure that is.
 Rows with ÷ compare two of the same run: below 1 the plugin costs less. What two servers do differently for a kept connection's
-request can be less than a tenth of a microsecond of some sixty, and drown in these intervals: \`resolve\` has that part alone.`,
+request can be less than a tenth of a microsecond, and drown in these intervals: \`resolve\` has that part alone.`,
   resolve: `In a hot loop, one request after the other of one connection: where servers of \`keep-alive\` differ, without most of what they have
 in common. The headers are parsed already, which is in favour of those who read them.`,
   read: `Node's own is measured twice here too. What Node.js does for its first \`remoteAddress\` is one system call and the making
