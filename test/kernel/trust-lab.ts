@@ -45,8 +45,8 @@ export function countDiags (t: Test): () => number {
 }
 
 /**
- * Whose transport peer is looked for waits for it, but the first one, until a connection comes after the function that
- * this returns was called. To the clock that keeps dumps apart, the first one's took ten seconds.
+ * Of the connections whose transport peer is looked for only the first one has it at once: its dump took ten seconds, says
+ * the clock that keeps dumps apart. The others wait until one comes after the returned function was called.
  */
 export function holdDumps (t: Test): () => void {
   const { now } = performance
