@@ -58,7 +58,7 @@ of its answer; the plugin's own part is one through koffi, an object, and its be
 takes" is those with a WeakMap, without sources, reasons or counters; the plugin remembers in a private field of the socket,
 which nobody else sees either, and which goes with it. 1348 takes the kernel longer than getpeername even where it fails, and
 where it answers here an eBPF program does, which stands in for vtoa in both calls: its part is what that call takes longer
-with it than without, and \`syscall\` shows how much of it the kernel takes for any such program.`,
+with it than without, and \`syscall\` shows how much of it goes before the program answers anything.`,
   policy: `A policy needs who sent the SYN, which is one more system call. "Alone" is that call, so what the target leaves for
 all else is the difference.`,
   open: `Each new connection carries one request. What \`plain\` takes more is Node.js and Fastify themselves, most of it garbage
@@ -67,7 +67,8 @@ collection; the target is about what the plugin makes of that.`,
 heap. RSS is what the process grew by since it listened, as a ratio: it is too coarse for single bytes.`,
   startup: 'A fresh process each time; what Node.js takes to start is not in it. The request is sent by the process itself.',
   syscall: `The C loop is the physical limit: the same call on the same socket, in the same process. 1348 is answered by an eBPF program
-that stands in for vtoa: what 1349 takes longer beside it than 1348 without it is the price of any such program.`
+that stands in for vtoa: what 1349 takes longer beside it than 1348 without it, the kernel and the program take before it
+answers anything.`
 }
 
 function writeTable (title: string, rows: readonly Row[]): string {

@@ -22,7 +22,7 @@ const plugin = (options: FastifyRealIpOptions = {}): Variant =>
 /** Plain Fastify, and once more: what a ratio of the same thing to itself comes to. */
 const baselines: Readonly<Record<string, Variant>> = { plain, control: plain }
 
-/** What a hook changes by itself: V8 makes other code of a server that has none. Plugins have one. */
+/** What a hook changes by itself: a server that has none can take more. Plugins have one. */
 const emptyHook: Readonly<Record<string, Variant>> = {
   'plain, with an onRequest hook that does nothing': {
     ...plain,
