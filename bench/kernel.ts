@@ -1,4 +1,4 @@
-import type * as Lab from '../test/kernel/lab'
+import type * as Lab from '../test/lab/lab'
 
 /** Where processes have to be for 1348 to answer them; anywhere on a kernel as it is. */
 export interface Kernel {
@@ -24,7 +24,7 @@ export function withStamp<T> (derive: 'v4' | 'v6', measure: (kernel: Kernel) => 
 }
 
 async function withLab<T> (measure: (lab: Lab.Lab) => Promise<T>): Promise<T | string> {
-  const { labUnavailable, openLab } = require('../test/kernel/lab') as typeof Lab
+  const { labUnavailable, openLab } = require('../test/lab/lab') as typeof Lab
   const unavailable = labUnavailable()
   if (unavailable !== undefined) return unavailable
   const lab = await openLab()

@@ -1,12 +1,12 @@
 import type { AddressInfo, Socket } from 'node:net'
 import fastify from 'fastify'
 import fastifyRealIp = require('fastify-real-ip')
-import { fdOf } from '../lib/connection'
-import { loadLibc } from '../lib/libc'
-import { createEndpoint } from '../lib/sockaddr'
+import { fdOf } from '../lib/node/sockets'
+import { loadLibc } from '../lib/kernel/libc'
+import { createEndpoint } from '../lib/kernel/sockaddr'
 import { SavedSyn } from '../lib/sources/saved-syn'
-import { toaPresets } from '../lib/toa'
-import { TransportPeers } from '../lib/transport-peer'
+import { toaPresets } from '../lib/options/toa'
+import { TransportPeers } from '../lib/kernel/peer-search'
 import { answer } from './child'
 import { takeTurns } from './turns'
 

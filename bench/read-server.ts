@@ -1,10 +1,10 @@
 import type { AddressInfo, Socket } from 'node:net'
 import fastify, { type FastifyInstance } from 'fastify'
 import fastifyRealIp = require('fastify-real-ip')
-import { formatIPv4 } from '../lib/address'
-import { fdOf } from '../lib/connection'
-import { loadLibc } from '../lib/libc'
-import { word } from '../lib/sockaddr'
+import { formatIPv4 } from '../lib/address/address'
+import { fdOf } from '../lib/node/sockets'
+import { loadLibc } from '../lib/kernel/libc'
+import { word } from '../lib/kernel/sockaddr'
 import { answer } from './child'
 import { takeTurns } from './turns'
 

@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import { createServer, type AddressInfo, type Socket } from 'node:net'
 import type * as Koffi from 'koffi' with { 'resolution-mode': 'import' }
-import { fdOf } from '../lib/connection'
-import { loadLibc } from '../lib/libc'
+import { fdOf } from '../lib/node/sockets'
+import { loadLibc } from '../lib/kernel/libc'
 import { answer } from './child'
 import { forthAndBack, median, ratios } from './statistics'
 

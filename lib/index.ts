@@ -3,10 +3,10 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { FastifyRealIpOptions } from '../types'
 import { FST_REAL_IP_ALREADY_REGISTERED } from './errors'
-import { bindLogger, withRealIp } from './log'
-import { checkOptions } from './options'
-import { realIpKey } from './rate-limit'
-import { register, type Registration } from './registration'
+import { bindLogger, withRealIp } from './http/log'
+import { checkOptions } from './options/options'
+import { realIpKey } from './http/rate-limit'
+import { register, type Registration } from './plugin'
 
 // One for each server, whatever the number of scopes, or of copies of this package, that register the plugin: a
 // connection is read once, and its saved SYN can be.

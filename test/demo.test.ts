@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { json } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
-import { labUnavailable } from './kernel/lab'
+import { labUnavailable } from './lab/lab'
 import { hasIPv6, namespaceUnavailable } from './player/namespace'
 
 const demo = join(__dirname, '../examples/demo.js')

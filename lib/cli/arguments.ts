@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util'
 import type { FastifyRealIpOptions, ToaFormat } from '../../types'
-import { checkOptions, type Options } from '../options'
+import { checkOptions, type Options } from '../options/options'
 
 export type Arguments = 'help' | 'version' | DoctorArguments | WatchArguments
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 
-import { loadLibc, openCapture } from '../libc'
+import { loadLibc, openCapture } from '../kernel/libc'
 import { type Arguments, help, readArguments, UsageError } from './arguments'
 import { diagnose, drawReport } from './doctor'
 import { readMachine } from './machine'

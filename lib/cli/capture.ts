@@ -1,8 +1,8 @@
 import { endianness } from 'node:os'
-import { formatAddress } from '../address'
-import { type Capture, errnoName, type openCapture } from '../libc'
-import { decodeSavedSyn, tcpHeaderAt } from '../saved-syn'
-import { createEndpoint } from '../sockaddr'
+import { formatAddress } from '../address/address'
+import { type Capture, errnoName, type openCapture } from '../kernel/libc'
+import { decodeSavedSyn, tcpHeaderAt } from '../kernel/tcp-header'
+import { createEndpoint } from '../kernel/sockaddr'
 import { readSegmentOptions, type SegmentOption } from './segment-options'
 
 // <linux/bpf_common.h>

@@ -1,7 +1,7 @@
-import { formatAddress } from '../address'
-import { createEndpoint, decodeIPv6, unmap, word } from '../sockaddr'
-import { tcpHeaderAt, tcpOptionsEnd } from '../saved-syn'
-import { isExperiment } from '../tcp-options'
+import { formatAddress } from '../address/address'
+import { createEndpoint, decodeIPv6, unmap, word } from '../kernel/sockaddr'
+import { tcpHeaderAt, tcpOptionsEnd } from '../kernel/tcp-header'
+import { isExperiment } from '../sources/toa-option'
 
 /** A TCP option of a segment, with what it would mean if a balancer wrote it. */
 export interface SegmentOption {

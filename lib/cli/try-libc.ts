@@ -1,6 +1,6 @@
 // Run by the doctor in a process of its own: nothing else survives a native library that aborts.
 
-import { loadLibc } from '../libc'
+import { loadLibc } from '../kernel/libc'
 
 const libc = loadLibc()
 if (typeof libc === 'string') {

@@ -1,5 +1,5 @@
-import { errnoName, type Libc } from '../libc'
-import { decodeSockaddr, type Endpoint } from '../sockaddr'
+import { errnoName, type Libc } from '../kernel/libc'
+import { decodeSockaddr, type Endpoint } from '../kernel/sockaddr'
 import type { Source } from './source'
 
 /** getpeername(2): the transport peer, or what a TOA module has put in its place. */

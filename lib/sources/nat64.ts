@@ -1,6 +1,6 @@
-import type { Libc } from '../libc'
-import { decodeIPv6, type Endpoint, unmap } from '../sockaddr'
-import { type Later, Optname } from './optname'
+import type { Libc } from '../kernel/libc'
+import { decodeIPv6, type Endpoint, unmap } from '../kernel/sockaddr'
+import { type Later, Optname } from '../kernel/optname'
 import type { Source } from './source'
 
 // DPVS's toa module: TOA_SO_GET_LOOKUP. Its answer is no sockaddr: struct in6_addr, then the port in network order, then

@@ -1,7 +1,7 @@
 import type { ToaFormat } from '../../types'
-import { hasPayload, tcpOptionsEnd } from '../saved-syn'
-import type { Endpoint } from '../sockaddr'
-import { findToa } from '../tcp-options'
+import { hasPayload, tcpOptionsEnd } from '../kernel/tcp-header'
+import type { Endpoint } from '../kernel/sockaddr'
+import { findToa } from './toa-option'
 import type { Source } from './source'
 
 /** The SYN of the connection at hand: the trust check reads it before any source is asked, and it can be read once. */

@@ -1,5 +1,5 @@
 import type { KernelSource } from '../../types'
-import type { Endpoint } from '../sockaddr'
+import type { Endpoint } from '../kernel/sockaddr'
 
 /** One way to learn the client's address from the kernel. A class each, so that V8 can tell them apart and inlines them. */
 export interface Source {

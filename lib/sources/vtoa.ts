@@ -1,6 +1,6 @@
-import type { Libc } from '../libc'
-import { decodeSockaddr, type Endpoint } from '../sockaddr'
-import { type Later, Optname } from './optname'
+import type { Libc } from '../kernel/libc'
+import { decodeSockaddr, type Endpoint } from '../kernel/sockaddr'
+import { type Later, Optname } from '../kernel/optname'
 import type { Source } from './source'
 
 // The vtoa document gives the number alone; the name is ours.

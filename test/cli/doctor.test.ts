@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { diagnose, drawReport, type Finding, type Report } from '../../lib/cli/doctor'
 import type { Kernel, Machine } from '../../lib/cli/machine'
-import { inLab } from '../kernel/in-lab'
+import { inLab } from '../lab/in-lab'
 import { run, type Printed } from './cli'
 
 const without = 'ENOPROTOOPT'

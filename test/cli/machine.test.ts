@@ -3,7 +3,7 @@ import type { AddressInfo, Server, Socket } from 'node:net'
 import { constants } from 'node:os'
 import t from 'tap'
 import { type Kernel, readMachine } from '../../lib/cli/machine'
-import { type Libc, loadLibc } from '../../lib/libc'
+import { type Libc, loadLibc } from '../../lib/kernel/libc'
 
 if (process.platform !== 'linux') {
   t.plan(0, 'the doctor asks Linux')

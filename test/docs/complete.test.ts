@@ -43,7 +43,7 @@ t.test('every reason has its entry in troubleshooting.md, with cause and cure', 
 t.test('so has what the sources say', async (t) => {
   const rows = tableRows(section(troubleshooting, 'What the sources said'))
   const said = new Set(declared.attempts)
-  for (const path of ['lib/tcp-options.ts', 'lib/resolve.ts', ...readdirSync(join(project, 'lib/sources')).map((name) => `lib/sources/${name}`)]) {
+  for (const path of ['lib/sources/toa-option.ts', 'lib/sources/resolve.ts', ...readdirSync(join(project, 'lib/sources')).map((name) => `lib/sources/${name}`)]) {
     const code = readFileSync(join(project, path), 'utf8')
     for (const [, word] of code.matchAll(/(?:return|reason =|[?:]) '([a-z]+(?:-[a-z]+)+|ambiguous)'/g)) said.add(word as string)
   }

@@ -137,7 +137,7 @@ ${tellMutation(recorded('test/mutation/results.json'))}
 Each has a test that shows the server answering on: koffi that throws at load, every errno of the system calls, no
 descriptor left, clients gone before they are accepted, floods of spoofed SYNs, netlink refused, clocks that jump,
 \`close()\` under load, two copies of the package in one process, an \`admit\` that throws, a full disk under the log. They are in
-test/faults, test/package/degraded.test.ts, test/trust/copies.test.ts, test/trust/admit.test.ts and test/kernel/trust-flood.test.ts.
+test/faults, test/package/degraded.test.ts, test/copies.test.ts, test/trust/admit.test.ts and test/lab/trust-flood.test.ts.
 
 ## Reach
 

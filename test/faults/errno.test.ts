@@ -2,7 +2,7 @@ import { constants } from 'node:os'
 import Fastify from 'fastify'
 import t from 'tap'
 import realIp, { type FastifyRealIpOptions, type KernelSource } from 'fastify-real-ip'
-import { loadLibc, type Libc } from '../../lib/libc'
+import { loadLibc, type Libc } from '../../lib/kernel/libc'
 import { kinds, listen } from '../kinds'
 
 // No real socket can be made to fail with each errno of getsockopt(2) and getpeername(2), so that the calls are replaced.

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import t, { type Test } from 'tap'
 import type { FastifyRealIpOptions } from 'fastify-real-ip'
-import { sysctl } from '../kernel/trust-lab'
+import { sysctl } from '../lab/trust-lab'
 import { kinds } from '../kinds'
 import { serverAddresses } from '../player/namespace'
 import { testInNamespace } from '../player/test-in-namespace'

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
-import { toaPresets } from '../../lib/toa'
-import { plainRange } from '../trust/plain-ranges'
+import { toaPresets } from '../../lib/options/toa'
+import { plainRange } from '../address/plain-ranges'
 
 // Options of any shape, and a second implementation of what the README and types/index.d.ts say of them.
 

@@ -20,8 +20,8 @@ const compiled = (test: string) => `dist/test/${test}.test.js`
 // Most of their time goes into processes of their own.
 const cold = /^(kernel|package|cli\/(doctor|watch))/
 // What its mutants leave subscribed stays in the process.
-const unsettling = new Set(['lib/servers.ts'])
-const labIsUp = (test: string, output: string) => test.startsWith('kernel/') || output.includes('# Subtest: beside the stand-in')
+const unsettling = new Set(['lib/node/servers.ts'])
+const labIsUp = (test: string, output: string) => test.startsWith('lab/') || output.includes('# Subtest: beside the stand-in')
 
 // A mutant that a few thousand random cases do not find counts as a survivor.
 const cases = process.env.FASTIFY_REAL_IP_CASES ?? '2000'

@@ -9,10 +9,10 @@ import { json } from 'node:stream/consumers'
 import { isMainThread, parentPort, Worker } from 'node:worker_threads'
 import Fastify, { type FastifyInstance } from 'fastify'
 import realIp, { type FastifyRealIpOptions, type RealAddress } from 'fastify-real-ip'
-import { formatAddress } from '../../lib/address'
-import { errnoName, loadLibc, type Libc } from '../../lib/libc'
-import { decodeSavedSyn } from '../../lib/saved-syn'
-import { AF_INET, AF_INET6, createEndpoint, decodeSockaddr } from '../../lib/sockaddr'
+import { formatAddress } from '../../lib/address/address'
+import { errnoName, loadLibc, type Libc } from '../../lib/kernel/libc'
+import { decodeSavedSyn } from '../../lib/kernel/tcp-header'
+import { AF_INET, AF_INET6, createEndpoint, decodeSockaddr } from '../../lib/kernel/sockaddr'
 
 // <linux/in.h>, <asm-generic/socket.h>, <linux/tcp.h>
 const IPPROTO_IP = 0

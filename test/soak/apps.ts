@@ -1,4 +1,4 @@
-import type { Protocol } from '../kernel/speak'
+import type { Protocol } from '../lab/speak'
 
 /** One server of the soak. */
 export interface App {

@@ -1,5 +1,5 @@
 import type { Child } from '../../bench/child'
-import type { Lab } from '../kernel/lab'
+import type { Lab } from '../lab/lab'
 import { type Expectations, type Module, modules } from './expect'
 import { createRandom } from './random'
 

@@ -1,5 +1,5 @@
 import fc from 'fast-check'
-import type { Address } from '../../lib/address'
+import type { Address } from '../../lib/address/address'
 
 // Second implementations, as plain as can be, for what lib/ does with words of 32 bits.
 

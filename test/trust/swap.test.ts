@@ -7,7 +7,7 @@ import realIp, { type FastifyRealIpOptions } from 'fastify-real-ip'
 import { kinds, listen } from '../kinds'
 
 // Without a module nobody claims anything: here a connection is no longer allowed when its peer comes to be trusted, and
-// 'missing' rejects. test/kernel/trust-live.test.ts has the other ways.
+// 'missing' rejects. test/lab/trust-live.test.ts has the other ways.
 
 const onLinux = { skip: process.platform !== 'linux' && 'not Linux' }
 const options: FastifyRealIpOptions = { trustedPeers: [], missing: 'reject' }

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { applySettings, columnOf, isLoopback, isPlausible, rulingOf, table } from '../../lib/trust'
+import { applySettings, columnOf, isLoopback, isPlausible, rulingOf, table } from '../../lib/trust/table'
 import { addressOf, anyAddress, numRuns, type Plain, textOf, unmapped, within } from './plain'
 
 t.setTimeout(0)

@@ -1,10 +1,10 @@
 import t from 'tap'
-import { formatAddress, parseAddress } from '../../lib/address'
-import { Checked, claimOf, Course, fallback } from '../../lib/evidence'
-import { createEndpoint } from '../../lib/sockaddr'
-import { peerAddress } from '../../lib/transport-peer'
-import { applySettings, type ClaimColumn, type Ruling, rulingOf } from '../../lib/trust'
-import { answerOf, reasonOf, sourceOf, textOf } from '../../lib/verdict'
+import { formatAddress, parseAddress } from '../../lib/address/address'
+import { Checked, claimOf, Course, fallback } from '../../lib/trust/evidence'
+import { createEndpoint } from '../../lib/kernel/sockaddr'
+import { peerAddress } from '../../lib/kernel/peer-search'
+import { applySettings, type ClaimColumn, type Ruling, rulingOf } from '../../lib/trust/table'
+import { answerOf, reasonOf, sourceOf, textOf } from '../../lib/trust/verdict'
 
 const address = (text: string) => parseAddress(text)!
 const endpoint = (text: string) => ({ ...createEndpoint(), ...address(text), port: 51234 })

@@ -1,13 +1,13 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import realIp, { type FastifyRealIpOptions } from 'fastify-real-ip'
-import { loadLibc, type Libc } from '../../lib/libc'
-import { TransportPeers } from '../../lib/transport-peer'
+import { loadLibc, type Libc } from '../../lib/kernel/libc'
+import { TransportPeers } from '../../lib/kernel/peer-search'
 import { Warnings } from '../../lib/warnings'
 import { kinds, listen } from '../kinds'
 import { logOf } from './log'
 
-// Warnings that take a module to come up: test/kernel/trust-live.test.ts.
+// Warnings that take a module to come up: test/lab/trust-live.test.ts.
 
 const onLinux = { skip: process.platform !== 'linux' && 'not Linux' }
 const [http] = kinds

@@ -1,0 +1,145 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { LogNames, RealAddress, WithRealIpOptions } from '../../types'
+import { checkLogNames } from '../options/options'
+
+type Fields = Record<string, unknown>
+type Serializer = (request: FastifyRequest) => unknown
+
+interface Naming {
+  /** The field of the address alone. */
+  readonly address: string
+  /** Writes all that a request's line says of its address. */
+  write (to: Fields, address: RealAddress): Fields
+}
+
+// What is undefined would not be written, but costs the time to find that out.
+const namings: Readonly<Record<LogNames, Naming>> = {
+  plain: {
+    address: 'realIp',
+    write (to, { address, port, source, trust, reason, transportPeer }) {
+      if (address !== undefined) to.realIp = address
+      if (port !== undefined) to.realPort = port
+      to.source = source
+      to.trust = trust
+      if (reason !== undefined) to.reason = reason
+      if (transportPeer !== undefined) to.transportPeer = transportPeer
+      return to
+    }
+  },
+  // https://opentelemetry.io/docs/specs/semconv/registry/attributes/, 'client' and 'network'
+  opentelemetry: {
+    address: 'client.address',
+    write (to, { address, port, source, trust, reason, transportPeer }) {
+      if (address !== undefined) to['client.address'] = address
+      if (port !== undefined) to['client.port'] = port
+      to.source = source
+      to.trust = trust
+      if (reason !== undefined) to.reason = reason
+      if (transportPeer !== undefined) {
+        to['network.peer.address'] = transportPeer.address
+        if (transportPeer.port !== undefined) to['network.peer.port'] = transportPeer.port
+      }
+      return to
+    }
+  }
+}
+
+export function withRealIp (
+  serializer?: Serializer | WithRealIpOptions, options: WithRealIpOptions = {}
+): (request: FastifyRequest) => unknown {
+  if (serializer !== undefined && typeof serializer !== 'function') return withRealIp(undefined, serializer)
+  const { write } = namings[checkLogNames(options, "withRealIp()'s options")]
+  if (serializer === undefined) {
+    return (request) => {
+      const { realAddress } = request
+      // The user's own objects of another kind come here too.
+      return realAddress === undefined ? withRemoteAddress(request) : write(describe(request), realAddress)
+    }
+  }
+  return (request) => {
+    const fields = serializer(request)
+    const { realAddress } = request
+    return typeof fields === 'object' && fields !== null && realAddress !== undefined
+      ? write({ ...fields }, realAddress)
+      : fields
+  }
+}
+
+// Fastify does not export its own serializer of requests: this is what it writes.
+
+function describe (request: FastifyRequest): Fields {
+  const fields: Fields = { method: request.method, url: request.url, host: request.host }
+  const version = request.headers?.['accept-version']
+  if (version !== undefined) fields.version = version
+  return fields
+}
+
+function withRemoteAddress (request: FastifyRequest): Fields {
+  return { ...describe(request), remoteAddress: request.ip, remotePort: request.socket?.remotePort }
+}
+
+type Factory = FastifyInstance['childLoggerFactory']
+const kBound = Symbol('fastify-real-ip.bound')
+type Raw = FastifyRequest['raw'] & { [kBound]?: true }
+const binding = new WeakSet<Factory>()
+
+/**
+ * Binds the address to the logger of each request of a scope. `addressOf` gives undefined while it is not known.
+ *
+ * Fastify asks the child logger factory that a route found when it was declared. The loggers of routes and handlers that
+ * were declared before, or are given another factory behind this plugin's back, are replaced in onRequest: their line
+ * "incoming request" is then already written.
+ */
+export function bindLogger (app: FastifyInstance, names: LogNames, addressOf: (raw: Raw) => string | undefined): void {
+  const name = namings[names].address
+
+  function bound (factory: Factory): Factory {
+    if (binding.has(factory)) return factory
+    let keeps: boolean | undefined
+    const withAddress: Factory = function (logger, bindings, options, raw: Raw) {
+      const address = addressOf(raw)
+      if (address === undefined) return factory.call(this, logger, bindings, options, raw)
+      // Far cheaper than a child of the child, which makes pino's instance the prototype of another.
+      bindings[name] = address
+      const child = factory.call(this, logger, bindings, options, raw)
+      raw[kBound] = true
+      keeps ??= keepsBinding(child, name)
+      return keeps ? child : child.child({ [name]: address }, {})
+    }
+    binding.add(withAddress)
+    return withAddress
+  }
+
+  app.setChildLoggerFactory(bound(app.childLoggerFactory))
+  app.addHook('onRoute', function (route) {
+    route.childLoggerFactory = bound(route.childLoggerFactory ?? this.childLoggerFactory)
+  })
+  app.addHook('onRequest', (request: FastifyRequest, reply: FastifyReply, next: () => void) => {
+    const address = (request.raw as Raw)[kBound] === true ? undefined : addressOf(request.raw)
+    if (address !== undefined) request.log = reply.log = request.log.child({ [name]: address })
+    next()
+  })
+  renewDefault404(app)
+}
+
+/** Whether a factory's loggers have what it was given to bind. Only pino's tell. */
+function keepsBinding (logger: object, name: string): boolean {
+  try {
+    const { bindings } = logger as { bindings?: () => Fields }
+    return typeof bindings !== 'function' || name in bindings.call(logger)
+  } catch {
+    return true
+  }
+}
+
+/** Fastify's way to have what a plugin sets count for the default 404 handler, which is older than any plugin. */
+function renewDefault404 (app: FastifyInstance): void {
+  // In another scope the handler would become that scope's.
+  if (app.pluginName.split(' -> ')[0] !== 'fastify') return
+  const { setNotFoundHandler } = app as unknown as { setNotFoundHandler: () => void }
+  try {
+    setNotFoundHandler.call(app)
+  } catch {
+    // The user has set another.
+  }
+}

@@ -1,0 +1,84 @@
+import { type Address, sameAddress } from '../address/address'
+
+// struct sockaddr_in and sockaddr_in6 as Linux lays them out, <linux/in.h> and <linux/in6.h>.
+export const AF_INET = 2
+export const AF_INET6 = 10
+
+/** sizeof(struct sockaddr_storage), in bytes: room for any answer. */
+export const SOCKADDR_STORAGE = 128
+
+/**
+ * An address and port as numbers: what a source writes and the resolver copies, so that reading a connection
+ * allocates no text. One is reused for all connections: copy out of it at once.
+ */
+export interface Endpoint extends Address {
+  family: 'IPv4' | 'IPv6'
+  port: number
+  w0: number
+  w1: number
+  w2: number
+  w3: number
+}
+
+export function createEndpoint (): Endpoint {
+  return { family: 'IPv4', port: 0, w0: 0, w1: 0, w2: 0, w3: 0 }
+}
+
+export function copyEndpoint (from: Readonly<Endpoint>, into: Endpoint): void {
+  into.family = from.family
+  into.port = from.port
+  into.w0 = from.w0
+  into.w1 = from.w1
+  into.w2 = from.w2
+  into.w3 = from.w3
+}
+
+export function sameEndpoint (a: Readonly<Endpoint>, b: Readonly<Endpoint>): boolean {
+  return a.port === b.port && sameAddress(a, b)
+}
+
+/** The 32-bit number that stands in network byte order at `at`, as a signed integer. */
+export function word (bytes: Uint8Array, at: number): number {
+  return (bytes[at] as number) << 24 | (bytes[at + 1] as number) << 16 | (bytes[at + 2] as number) << 8 |
+    (bytes[at + 3] as number)
+}
+
+/** Copies the 16 bytes of an IPv6 address. */
+export function decodeIPv6 (bytes: Uint8Array, at: number, into: Endpoint): void {
+  into.family = 'IPv6'
+  into.w0 = word(bytes, at)
+  into.w1 = word(bytes, at + 4)
+  into.w2 = word(bytes, at + 8)
+  into.w3 = word(bytes, at + 12)
+}
+
+/** Makes an IPv4-mapped IPv6 address, ::ffff:a.b.c.d, the IPv4 address that the kernel means by it. */
+export function unmap (endpoint: Endpoint): void {
+  if (endpoint.w0 === 0 && endpoint.w1 === 0 && endpoint.w2 === 0xffff) {
+    endpoint.family = 'IPv4'
+    endpoint.w2 = 0
+  }
+}
+
+/**
+ * Decodes a sockaddr by its `sa_family` alone: the module family leaves `optlen` as it was passed.
+ * IPv4-mapped IPv6 becomes IPv4. False, and `into` untouched, for any other family.
+ */
+export function decodeSockaddr (sockaddr: DataView, family: number, into: Endpoint): boolean {
+  if (family === AF_INET) {
+    into.family = 'IPv4'
+    into.w0 = into.w1 = into.w2 = 0
+    into.w3 = sockaddr.getInt32(4)
+  } else if (family === AF_INET6) {
+    into.family = 'IPv6'
+    into.w0 = sockaddr.getInt32(8)
+    into.w1 = sockaddr.getInt32(12)
+    into.w2 = sockaddr.getInt32(16)
+    into.w3 = sockaddr.getInt32(20)
+    unmap(into)
+  } else {
+    return false
+  }
+  into.port = sockaddr.getUint16(2)
+  return true
+}

@@ -1,0 +1,48 @@
+import type { VirtualServer } from '../../types'
+import { formatAddress } from '../address/address'
+import type { Libc } from './libc'
+import { AF_INET, AF_INET6, createEndpoint, decodeIPv6, word } from './sockaddr'
+import { Optname } from './optname'
+
+// vtoa's public optnames; the first knows IPv4 alone, the second both families. Their answers are
+// { u32 VPC id; be32 address; be16 port } and { u32 VPC id; 16 bytes of address; u16 family; be16 port }.
+const VTOA_SO_GET_VS = 1345
+const HYBRID_VTOA_SO_GET_VS = 1347
+// What the module gives as the VPC id of a connection that came through none, or whose id it did not keep.
+const NO_VPC = [0, 0xffffff]
+
+/** Reads the virtual server that a connection was made to; undefined where vtoa has none. */
+export type VirtualServerReader = (fd: number) => VirtualServer | undefined
+
+export function createVirtualServerReader (libc: Libc): VirtualServerReader {
+  const hybrid = new Optname(libc, HYBRID_VTOA_SO_GET_VS)
+  const plain = new Optname(libc, VTOA_SO_GET_VS)
+  const endpoint = createEndpoint()
+
+  return (fd) => {
+    const { answer } = libc
+    const view = new DataView(answer.buffer, answer.byteOffset)
+    endpoint.w0 = endpoint.w1 = endpoint.w2 = 0
+    endpoint.family = 'IPv4'
+    let port: number
+    if (hybrid.ask(fd) === undefined) {
+      const family = new Uint16Array(answer.buffer, answer.byteOffset + 20, 1)[0]
+      if (family === AF_INET6) decodeIPv6(answer, 4, endpoint)
+      else if (family === AF_INET) endpoint.w3 = word(answer, 4)
+      else return undefined
+      port = view.getUint16(22)
+    } else if (plain.ask(fd) === undefined) {
+      endpoint.w3 = word(answer, 4)
+      port = view.getUint16(8)
+    } else {
+      return undefined
+    }
+    const vpcId = new Uint32Array(answer.buffer, answer.byteOffset, 1)[0] as number
+    return Object.freeze({
+      vpcId: NO_VPC.includes(vpcId) ? undefined : vpcId,
+      address: formatAddress(endpoint),
+      family: endpoint.family,
+      port: port === 0 ? undefined : port
+    })
+  }
+}

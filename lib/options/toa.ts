@@ -1,0 +1,21 @@
+import type { ToaFormat } from '../../types'
+
+/** What is known of a family of balancers. */
+export interface ToaPreset {
+  readonly formats: ReadonlyArray<ToaFormat>
+  /** Why the SYN's options are not the balancer's; undefined where it writes its own. */
+  readonly silentOnSyn?: string
+}
+
+const first = (kind: number, length: number, family: 'IPv4' | 'IPv6'): ToaFormat =>
+  ({ kind, length, family, position: 'first' })
+
+export const toaPresets: Readonly<Record<'alibaba' | 'ucloud' | 'tencent' | 'dpvs', ToaPreset>> = {
+  alibaba: { formats: [first(254, 8, 'IPv4'), first(253, 20, 'IPv6')] },
+  ucloud: { formats: [first(200, 8, 'IPv4')] },
+  tencent: { formats: [first(200, 8, 'IPv4')] },
+  dpvs: {
+    formats: [first(254, 8, 'IPv4'), first(254, 20, 'IPv6')],
+    silentOnSyn: 'DPVS writes no TOA on the SYN since 1.9.6, and forwards what a client forged there'
+  }
+}

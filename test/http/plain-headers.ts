@@ -1,0 +1,143 @@
+import fc from 'fast-check'
+import { isIP } from 'node:net'
+import { hopsOf, walk } from '../../lib/http/forwarded'
+import { compileRanges } from '../../lib/address/ranges'
+import type { RealAddress } from 'fastify-real-ip'
+import { parsePlain, textOf, unmapped, within } from '../trust/plain'
+
+// Forwarding headers of any shape, and second implementations of what is read from them.
+
+export type Header = 'x-forwarded-for' | 'forwarded'
+
+export const base = (address: string | undefined): RealAddress => Object.freeze({
+  address,
+  port: 1,
+  family: address === undefined ? undefined : isIP(address) === 6 ? 'IPv6' : 'IPv4',
+  source: 'transport-peer',
+  trust: 'untrusted',
+  transportPeer: undefined,
+  attempts: []
+})
+
+const raw = (header: string, lines: readonly string[]) => ['Host', 'x', ...lines.flatMap((line) => [header, line]), 'X-Other', '198.51.100.9']
+
+export function walked (start: string | undefined, header: Header, lines: readonly string[]): RealAddress {
+  return walk(base(start), proxies, hopsOf[header](raw(header, lines)))
+}
+
+// Few addresses, of which some are trusted.
+export const trust = ['10.0.0.0/8', 'fd00::/8', '192.0.2.1', '2001:db8::1']
+const proxies = compileRanges(trust, 'forwarded.trust')
+const networks = [['10.0.0.0', 8], ['fd00::', 8], ['192.0.2.1', 32], ['2001:db8::1', 128]]
+  .map(([text, prefix]) => [parsePlain(text as string)!, prefix as number] as const)
+export const canonical = fc.constantFrom(
+  '10.0.0.1', '10.255.255.255', '11.0.0.0', '192.0.2.1', '192.0.2.2', '203.0.113.7', '0.0.0.0', '255.255.255.255',
+  'fd00::1', 'fdff::', 'fe00::', '2001:db8::1', '2001:db8::2', '::', '1::'
+)
+
+/** The address and port of an entry: '' where there is none. */
+function plainNode (text: string): string {
+  const bracketed = /^\[([0-9a-f:.]+)\](?::(\d{1,5}))?$/i.exec(text)
+  const dotted = /^([\d.]+)(?::(\d{1,5}))?$/.exec(text)
+  const bare = /^([0-9a-f:.]+)$/i.exec(text)
+  const [, node = '', port] = bracketed ?? dotted ?? bare ?? []
+  if (bracketed !== null && !node.includes(':')) return ''
+  const address = plainAddress(node)
+  return address === undefined || Number(port ?? 0) > 65535 ? '' : `${address} ${Number(port ?? 0) || ''}`
+}
+
+export function plainAddress (text: string): string | undefined {
+  const plain = parsePlain(text)
+  return plain && textOf(unmapped(plain))
+}
+
+export function plainXForwardedFor (lines: readonly string[]): string[] {
+  return lines.join(',').split(',').map((entry) => entry.trim()).filter((entry) => entry !== '').map(plainNode)
+}
+
+/** By one character after the other, as RFC 7239 has it; a line that is not so is one entry without an address. */
+export function plainForwarded (lines: readonly string[]): string[] {
+  return lines.flatMap((line) => {
+    const entries: string[] = []
+    let rest = line
+    const take = (pattern: RegExp) => {
+      const [found] = pattern.exec(rest) ?? []
+      if (found !== undefined) rest = rest.slice(found.length)
+      return found
+    }
+    const tchar = /^[A-Za-z0-9!#$%&'*+.^_`|~-]+/
+    while (rest !== '') {
+      take(/^[ \t]*/)
+      if (rest === '') break
+      if (take(/^,/)) continue
+      let node: string | undefined
+      for (;;) {
+        take(/^[ \t]*/)
+        const name = take(tchar)
+        if (name === undefined || take(/^=/) === undefined) return ['']
+        let value = take(tchar)
+        if (value === undefined) {
+          if (take(/^"/) === undefined) return ['']
+          value = ''
+          for (;;) {
+            const escaped = take(/^\\./)
+            const plain = escaped?.slice(1) ?? take(/^[^"\\]/)
+            if (plain === undefined) break
+            value += plain
+          }
+          if (take(/^"/) === undefined) return ['']
+        }
+        if (name.toLowerCase() === 'for') {
+          if (node !== undefined) return ['']
+          node = value
+        }
+        take(/^[ \t]*/)
+        if (take(/^;/) === undefined) break
+      }
+      entries.push(plainNode(node ?? ''))
+      if (rest !== '' && take(/^,/) === undefined) return ['']
+    }
+    return entries
+  })
+}
+
+export function plainWalk (start: string, entries: readonly string[]): [address: string, port: string, reason: string | undefined, source: string] {
+  const isTrusted = (text: string) => networks.some(([network, prefix]) => within(parsePlain(text)!, network, prefix))
+  let [address, port, reason, source]: [string, string, string | undefined, string] = [plainAddress(start)!, '1', undefined, 'transport-peer']
+  for (const entry of entries.toReversed()) {
+    if (!isTrusted(address)) break
+    if (entry === '') {
+      reason = 'forwarded-malformed'
+      break
+    }
+    [address = '', port = ''] = entry.split(' ')
+    source = 'forwarded'
+  }
+  return [address, port, reason, source]
+}
+
+const port = fc.constantFrom('', ':0', ':1', ':80', ':65535', ':65536', ':100000', ':', ':x', ':-1', ':0080', ':000080', ': 80', ':80:80')
+const address = fc.oneof(canonical, fc.constantFrom(
+  '::ffff:10.0.0.1', '::ffff:203.0.113.7', '2001:DB8:0:0:0:0:0:2', '64:ff9b::192.0.2.1', 'fe80::1%eth0', 'unknown', '_hidden', '_SEVKISEK',
+  '<script>', '010.0.0.1', '1.2.3', '1.2.3.4.5', '256.0.0.1', '', '%', '1.2.3.4%1', '::1::', '12345::', '"', "'", '\\'
+))
+const node = fc.tuple(address, port, fc.constantFrom('', '', '[', '[]')).map(([address, port, brackets]) =>
+  brackets === '[]' ? `[${address}]${port}` : brackets + address + port)
+const quoted = node.map((text) => `"${text}"`)
+const pair = fc.tuple(
+  fc.constantFrom('for', 'For', 'FOR', 'by', 'proto', 'host', 'x y', '', 'forr'),
+  fc.constantFrom('=', '=', '=', '=', '==', ' = ', ''),
+  fc.oneof(node, quoted, quoted, fc.constantFrom('http', '"a,b;c"', '"\\""', '"open', '"\\'))
+).map((parts) => parts.join(''))
+const wrongSeparator = fc.constantFrom(';', '; ', ' ;', ';;', ',', ', ', ',,', ' ')
+const element = fc.array(fc.tuple(pair, fc.constantFrom(';', '; ')), { minLength: 1, maxLength: 3 })
+  .map((pairs) => pairs.map(([pair, separator], i) => (i > 0 ? separator : '') + pair).join(''))
+export const headers = {
+  'x-forwarded-for': fc.array(fc.tuple(node, fc.constantFrom(',', ', ', ',,', ' ', ';', '\t,')), { maxLength: 6 }).map((parts) => parts.flat().join('')),
+  forwarded: fc.oneof(
+    fc.array(element, { maxLength: 4 }).map((elements) => elements.join(', ')),
+    fc.array(fc.tuple(pair, wrongSeparator), { maxLength: 5 }).map((parts) => parts.flat().join('')),
+    fc.array(canonical.map((text) => isIP(text) === 6 ? `for="[${text}]:80"` : `for=${text};proto=http`), { maxLength: 4 }).map((elements) => elements.join(','))
+  )
+}
+export const noise = fc.string({ unit: fc.constantFrom(...'0123456789abcdef.:,;="\\[]% \tforFOR<>_'), maxLength: 60 })

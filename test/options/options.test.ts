@@ -1,0 +1,151 @@
+import t from 'tap'
+import Fastify from 'fastify'
+import realIp from 'fastify-real-ip'
+import { checkOptions } from '../../lib/options/options'
+
+const wrong: Array<[options: any, says: RegExp]> = [
+  [{ source: ['vtoa'] }, /no option 'source'; the options are 'sources', 'require', 'toa', /],
+  [{ sources: 'vtoa' }, /'sources' must be 'auto' or a list of at least one of 'vtoa', 'nat64', 'getpeername', 'saved-syn', not "vtoa"/],
+  [{ sources: [] }, /'sources' must be 'auto' or a list of at least one/],
+  [{ sources: null }, /'sources' must be 'auto' or a list .* not null/],
+  [{ sources: ['toa'] }, /'sources' takes 'vtoa', 'nat64', 'getpeername', 'saved-syn', not "toa"$/],
+  [{ sources: ['vtoa', 'peer'] }, /not "peer"; 'peer' is always the last resort/],
+  [{ sources: [Symbol('x')] }, /not Symbol\(x\)/],
+  [{ sources: [10n] }, /not bigint/],
+  [{ sources: ['vtoa', 'vtoa'] }, /names a source twice/],
+  [{ require: 'yes' }, /'require' must be true or false, not "yes"/],
+  [{ require: null }, /'require' must be true or false, not null/],
+  [{ trustedPeers: undefined }, /'trustedPeers' is undefined: a setting that got lost must not open the door\. Write a list, \[\] to trust nobody, or 'any'/],
+  [{ trustedPeers: null }, /'trustedPeers' is null/],
+  [{ trustedPeers: '10.0.0.0/8, fd00::/8,' }, /'trustedPeers' must be a list: write \["10\.0\.0\.0\/8","fd00::\/8"\]/],
+  [{ trustedPeers: 7 }, /'trustedPeers' must be a list of addresses and ranges, 'any', or a function, not 7/],
+  [{ trustedPeers: ['10.0.0.1/8'] }, /'trustedPeers' has "10\.0\.0\.1\/8": it has bits behind its prefix/],
+  [{ trustedPeers: ['fd00::1/8'] }, /bits behind its prefix/],
+  [{ trustedPeers: ['fe80::1%eth0'] }, /has no zone/],
+  [{ trustedPeers: ['::ffff:10.0.0.0/95'] }, /shorter than \/96/],
+  [{ trustedPeers: ['10.0.0.0/33'] }, /prefix length must be a number from 0 to 32/],
+  [{ trustedPeers: ['10.0.0.0/'] }, /prefix length/],
+  [{ trustedPeers: ['10.0.0.0/8x'] }, /prefix length/],
+  [{ trustedPeers: ['::/129'] }, /from 0 to 128/],
+  [{ trustedPeers: ['balancer.example'] }, /this is no IP address/],
+  [{ trustedPeers: ['toString'] }, /this is no IP address/],
+  [{ trustedPeers: [undefined] }, /has undefined: write an address/],
+  [{ trustedPeers: [1n] }, /has 1n: write an address/],
+  [{ untrusted: 'reject' }, /'untrusted' needs 'trustedPeers'/],
+  [{ forwarded: { trust: [] } }, /'forwarded' needs 'trustedPeers'/],
+  [{ trustedPeers: [], untrusted: 'drop' }, /'untrusted' takes 'ignore', 'reject', not "drop"/],
+  [{ trustedPeers: [], invalid: 'believe' }, /'invalid' takes 'ignore', 'reject', not "believe"/],
+  [{ trustedPeers: [], unverified: true }, /'unverified' takes 'ignore', 'reject', 'believe', not true/],
+  [{ trustedPeers: [], forwarded: 1 }, /'forwarded' must be an object like/],
+  [{ trustedPeers: [], forwarded: null }, /'forwarded' must be an object like/],
+  [{ trustedPeers: [], forwarded: { trust: 'loopback' } }, /'forwarded.trust' must be a list/],
+  [{ trustedPeers: [], forwarded: { trust: ['x'] } }, /'forwarded.trust' has "x"/],
+  [{ trustedPeers: [], forwarded: { trust: [], header: 'x-real-ip' } }, /'forwarded.header' takes 'x-forwarded-for', 'forwarded'/],
+  [{ trustedPeers: [], forwarded: { trust: [], hops: 1 } }, /'forwarded' has no 'hops'/],
+  [{ sources: ['saved-syn'] }, /'saved-syn' needs 'toa', what the balancer writes on the SYN: 'alibaba', 'ucloud', 'tencent', or formats like \[\{ kind: 254/],
+  [{ sources: ['saved-syn'], trustedPeers: [], toa: 'dpvs' }, /'saved-syn' cannot be used with this 'toa': DPVS writes no TOA on the SYN since 1.9.6/],
+  [{ sources: ['saved-syn'], toa: 'alibaba' }, /'toa' needs 'trustedPeers'/],
+  [{ sources: ['saved-syn'], toa: 'alibaba', trustedPeers: 'any' }, /'toa' needs a list of 'trustedPeers'/],
+  [{ sources: ['saved-syn'], toa: 'alibaba', trustedPeers: () => true }, /'toa' needs a list of 'trustedPeers'/],
+  [{ trustedPeers: [], toa: 'lvs' }, /'toa' takes 'alibaba', 'ucloud', 'tencent', 'dpvs', or a list of formats .* not "lvs"/],
+  [{ trustedPeers: [], toa: [] }, /'toa' takes/],
+  [{ trustedPeers: [], toa: ['alibaba'] }, /'toa' has "alibaba": /],
+  [{ trustedPeers: [], toa: [null] }, /'toa' has null: 'kind' must be the option's number, 2 to 254/],
+  [{ trustedPeers: [], toa: [{ kind: 255, length: 8, family: 'IPv4', position: 'first' }] }, /'kind' must be/],
+  [{ trustedPeers: [], toa: [{ kind: 254, length: 7, family: 'IPv4', position: 'first' }] }, /'length' must be .* 8 to 40/],
+  [{ trustedPeers: [], toa: [{ kind: 254, length: 8, family: 'IPv6', position: 'first' }] }, /'length' must be .* 20 to 40/],
+  [{ trustedPeers: [], toa: [{ kind: 254, length: 8, family: 4, position: 'first' }] }, /'family' takes/],
+  [{ trustedPeers: [], toa: [{ kind: 254, length: 8, family: 'IPv4', position: 'front' }] }, /'position' takes/],
+  [{ trustedPeers: [], toa: [{ kind: 254, length: 8, family: 'IPv4', position: 'first', port: 1 }] }, /a format has no 'port'/],
+  [{ virtualServer: 1 }, /'virtualServer' must be true or false, not 1/],
+  [{ admit: 'yes' }, /'admit' must be a function/],
+  [{ bindLogger: null }, /'bindLogger' must be true, false, or an object like .* not null/]
+]
+
+for (const [options, says] of wrong) {
+  t.test(`register refuses ${says.source}`, async (t) => {
+    const app = Fastify()
+    t.teardown(() => app.close())
+    await t.rejects(async () => app.register(realIp, options), {
+      code: 'FST_REAL_IP_INVALID_OPTION', name: 'FastifyError', message: says
+    })
+  })
+}
+
+t.test('an invalid option is a TypeError', async (t) => {
+  try {
+    checkOptions({ sources: [] })
+    t.fail('it was accepted')
+  } catch (error) {
+    t.ok(error instanceof TypeError)
+  }
+})
+
+t.test('what is left out or undefined takes its default', async (t) => {
+  const defaults = {
+    sources: ['vtoa', 'getpeername'],
+    require: false,
+    toa: undefined,
+    virtualServer: false,
+    trustedPeers: undefined,
+    settings: { untrusted: 'ignore', missing: 'ignore', invalid: 'reject', unverified: 'ignore' },
+    forwarded: undefined,
+    admit: undefined,
+    bindLogger: undefined
+  }
+  t.same(checkOptions({}), defaults)
+  t.same(checkOptions({ sources: undefined, require: undefined } as any), defaults)
+  t.ok(Object.isFrozen(checkOptions({})) && Object.isFrozen(checkOptions({}).sources))
+})
+
+t.test('what is given is taken', async (t) => {
+  const formats = [
+    { kind: 254, length: 8, family: 'IPv4', position: 'first' }, { kind: 2, length: 40, family: 'IPv4', position: 'last' },
+    { kind: 253, length: 20, family: 'IPv6', position: 'last' }
+  ] as const
+  const admit = () => true
+  const given = {
+    sources: ['saved-syn', 'nat64'], require: true, virtualServer: true, trustedPeers: ['loopback'], unverified: 'believe', untrusted: 'reject', admit
+  } as const
+  const { settings, ...options } = checkOptions({
+    ...given, sources: [...given.sources], trustedPeers: [...given.trustedPeers], toa: [...formats], forwarded: { trust: ['10.0.0.1'] }, bindLogger: true
+  })
+  t.same(options, {
+    sources: given.sources,
+    require: true,
+    virtualServer: true,
+    trustedPeers: ['loopback'],
+    toa: { formats },
+    forwarded: { trust: ['10.0.0.1'], header: 'x-forwarded-for' },
+    admit,
+    bindLogger: 'plain'
+  })
+  t.same(settings, { untrusted: 'reject', missing: 'ignore', invalid: 'reject', unverified: 'believe' })
+  t.equal(checkOptions({ sources: 'auto' }).sources, 'auto')
+  t.equal(checkOptions({ require: false }).require, false)
+  t.same(checkOptions({ trustedPeers: [], forwarded: { trust: [], header: 'forwarded' } }).forwarded, { trust: [], header: 'forwarded' })
+  t.equal(checkOptions({ bindLogger: { names: 'opentelemetry' } }).bindLogger, 'opentelemetry')
+})
+
+t.test("the presets of 'toa'", async (t) => {
+  const formatsOf = (toa: 'alibaba' | 'ucloud' | 'tencent' | 'dpvs') =>
+    checkOptions({ trustedPeers: [], toa }).toa?.formats.map(({ kind, length, family, position }) => [kind, length, family, position].join('/'))
+  t.same(formatsOf('alibaba'), ['254/8/IPv4/first', '253/20/IPv6/first'])
+  t.same(formatsOf('ucloud'), ['200/8/IPv4/first'])
+  t.same(formatsOf('tencent'), ['200/8/IPv4/first'])
+  t.same(formatsOf('dpvs'), ['254/8/IPv4/first', '254/20/IPv6/first'])
+})
+
+t.test("the list of sources is copied: changing the user's own later changes nothing", async (t) => {
+  const sources: any[] = ['getpeername']
+  const options = checkOptions({ sources })
+  sources.push('vtoa')
+  t.same(options.sources, ['getpeername'])
+})
+
+t.test("Fastify's own options of register() are no unknown options", async (t) => {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(realIp, { prefix: '/x', logLevel: 'warn', logSerializers: {}, encapsulate: true } as object)
+  t.ok(app.hasDecorator('realIp'))
+})
