@@ -32,7 +32,7 @@ interface Libbpf {
 }
 
 // the same from test/ and from dist/test/
-const SOURCES = join(dirname(require.resolve('fastify-real-ip/package.json')), 'test', 'kernel')
+const SOURCES = join(dirname(require.resolve('fastify-real-ip/package.json')), 'test', 'lab')
 const BPF_PROG_TYPE_CGROUP_SOCKOPT = 25
 const HEADERS = '/usr/include'
 const TARGETS: Record<string, { arch: string, headers: string }> = {
