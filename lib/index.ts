@@ -2,48 +2,66 @@ import { isDeepStrictEqual } from 'node:util'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { FastifyRealIpOptions } from '../types'
-import { FST_REAL_IP_ALREADY_REGISTERED } from './errors'
+import { FST_REAL_IP_ALREADY_REGISTERED, FST_REAL_IP_NAME_TAKEN } from './errors'
 import { bindLogger, withRealIp } from './http/log'
-import { checkOptions } from './options/options'
 import { realIpKey } from './http/rate-limit'
-import { register, type Registration } from './plugin'
+import { checkOptions } from './options/options'
+import { register, type Registration, Station } from './plugin'
+import { Warnings } from './warnings'
 
-// One for each server, whatever the number of scopes, or of copies of this package, that register the plugin: a
-// connection is read once, and its saved SYN can be.
+// One for each server, whatever the number of scopes, applications, or copies of this package: a connection is read
+// once, and its saved SYN can be.
 const registry = Symbol.for('fastify-real-ip.registrations')
-const shared = globalThis as { [registry]?: WeakMap<object, Registration> }
-const registrations = shared[registry] ??= new WeakMap()
+const shared = globalThis as { [registry]?: WeakMap<object, Station> }
+const stations = shared[registry] ??= new WeakMap()
 
 function fastifyRealIp (app: FastifyInstance, given: FastifyRealIpOptions, done: (error?: Error) => void): void {
   try {
-    const options = checkOptions(given)
-    const { server } = app
-    let registration = registrations.get(server)
-    if (registration === undefined) {
-      registration = register(app, options, () => { registrations.delete(server) })
-      registrations.set(server, registration)
-    } else if (!isDeepStrictEqual(registration.options, options)) {
-      throw new FST_REAL_IP_ALREADY_REGISTERED()
-    }
-    decorate(app, registration)
+    const warnings = new Warnings(app.log)
+    const options = checkOptions(given, (name) => { warnings.strangeOption(name) })
+    decorate(app, findOrRegister(app, options))
     done()
   } catch (error) {
     done(error as Error)
   }
 }
 
-function decorate (app: FastifyInstance, { options, realIp, guardRequests, answerRequest, realIpOf, addressOf }: Registration): void {
+/** Other options within one application are an error; another application on the same server takes it over. */
+function findOrRegister (app: FastifyInstance, options: Registration['options']): Registration {
+  const { server } = app
+  const station = stations.get(server) ?? new Station()
+  for (const registration of station.registrations) {
+    if (registration.application !== app.initialConfig) continue
+    if (!isDeepStrictEqual(registration.options, options)) throw new FST_REAL_IP_ALREADY_REGISTERED()
+    return registration
+  }
+  checkNames(app)
+  const registration = register(app, options, station, () => { stations.delete(server) })
+  stations.set(server, station)
+  return registration
+}
+
+/** Throws where somebody else has a name, before anything is done. */
+function checkNames (app: FastifyInstance): void {
+  if (app.hasDecorator('realIp')) throw new FST_REAL_IP_NAME_TAKEN('app.realIp')
+  for (const name of ['realIp', 'realAddress']) {
+    if (app.hasRequestDecorator(name)) throw new FST_REAL_IP_NAME_TAKEN(`request.${name}`)
+  }
+}
+
+function decorate (app: FastifyInstance, { options, realIp, requests }: Registration): void {
   // A parent scope has registered the plugin, and this one inherits what it decorated.
-  if (app.hasDecorator('realIp')) return
-  guardRequests(app)
+  if (app.hasDecorator('realIp') && app.realIp === realIp) return
+  checkNames(app)
+  requests.guard(app)
   app.decorate('realIp', realIp)
   app.decorateRequest('realIp', {
-    getter (this: FastifyRequest) { return realIpOf(this) }
+    getter (this: FastifyRequest) { return requests.address(this) }
   })
   app.decorateRequest('realAddress', {
-    getter (this: FastifyRequest) { return answerRequest(this) }
+    getter (this: FastifyRequest) { return requests.answer(this) }
   })
-  if (options.bindLogger !== undefined) bindLogger(app, options.bindLogger, addressOf)
+  if (options.bindLogger !== undefined) bindLogger(app, options.bindLogger, (raw) => requests.addressOfRaw(raw))
 }
 
 const plugin = fp(fastifyRealIp, { fastify: '5.x', name: 'fastify-real-ip' })

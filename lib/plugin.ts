@@ -1,177 +1,167 @@
 import type { Server } from 'node:net'
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import type { RealAddress, RealIp } from '../types'
-import { listeningFdOf } from './node/sockets'
-import { FST_REAL_IP_INVALID_OPTION, FST_REAL_IP_NATIVE_UNAVAILABLE, FST_REAL_IP_NO_TRANSPORT_PEER } from './errors'
-import { Checked, type Evidence } from './trust/evidence'
-import { Guard } from './trust/guard'
-import { loadLibc } from './kernel/libc'
-import { Observer } from './http/observer'
-import type { Options } from './options/options'
+import type { FastifyInstance } from 'fastify'
+import type { RealIp } from '../types'
 import { compileRanges } from './address/ranges'
-import { createResolve } from './sources/resolve'
+import { FST_REAL_IP_INVALID_OPTION, FST_REAL_IP_NATIVE_UNAVAILABLE, FST_REAL_IP_NO_TRANSPORT_PEER } from './errors'
+import { Arrivals } from './http/arrivals'
+import { Observer } from './http/observer'
+import { type Owner, Owners } from './http/owners'
+import { Requests } from './http/requests'
+import { type Libc, loadLibc } from './kernel/libc'
+import { Remembered } from './node/remembered'
 import { followServers, tellsOfServers } from './node/servers'
-import { chooseSources, chooseWitnesses } from './sources/choose'
-import { TransportPeers } from './kernel/peer-search'
-import type { Ruling } from './trust/table'
-import { textOf } from './trust/verdict'
-import { createVirtualServerReader } from './kernel/virtual-server'
+import { isUnixListener, listeningFdOf, socketOfSession } from './node/sockets'
+import type { Options } from './options/options'
+import { openKernel, Senders } from './sources/choose'
+import type { Evidence } from './trust/checked'
+import { Guard } from './trust/guard'
+import { Judge } from './trust/judge'
+import { Suspicions } from './trust/suspicions'
+import { Tally } from './trust/tally'
 import { Warnings } from './warnings'
 
-/** What a server has of this plugin. Other copies of the package in the process use it too: names and meanings stay. */
+/** What an application has of this plugin. Other copies of the package use it too: names and meanings stay. */
 export interface Registration {
+  /** Tells the applications on one server apart: all scopes of one have the same. */
+  readonly application: object
   readonly options: Options
-  guardRequests (scope: FastifyInstance): void
-  answerRequest (request: FastifyRequest): RealAddress
-  /** The address of that answer. */
-  realIpOf (request: FastifyRequest): string | undefined
-  /** The address of a raw request's client; undefined also while it is not known who sent it. */
-  addressOf (raw: FastifyRequest['raw']): string | undefined
+  readonly requests: Requests
   readonly realIp: RealIp
 }
 
-// A request keeps what it began with, also when the list is swapped: what the policy made of its connection, and the
-// answer once that is asked for.
-const kRuling = Symbol('fastify-real-ip.ruling')
-const kAnswer = Symbol('fastify-real-ip.answer')
-type Request = FastifyRequest & { [kRuling]?: Ruling, [kAnswer]?: RealAddress }
+/** What a server has of this plugin. */
+export class Station {
+  readonly owners = new Owners()
+  readonly remembered = new Remembered<Evidence>()
+  readonly arrivals = new Arrivals(this.owners, this.remembered)
+  readonly registrations = new Set<Registration>()
+  /** Stops following the server; undefined while it is not followed. */
+  unfollow: (() => void) | undefined
+}
 
-/** Throws where the options cannot be met; then nothing is left behind. */
-export function register (app: FastifyInstance, options: Options, onClose: () => void): Registration {
+/** Throws where the options cannot be met; then nothing is left behind. `onEmpty` is called when the last has closed. */
+export function register (app: FastifyInstance, options: Options, station: Station, onEmpty: () => void): Registration {
+  const { owners, remembered, arrivals, registrations } = station
   const libc = loadLibc()
-  const native = typeof libc === 'string' ? undefined : libc
+  const warnings = new Warnings(app.log)
   if (typeof libc === 'string') {
     if (options.require) throw new FST_REAL_IP_NATIVE_UNAVAILABLE(libc)
     app.log.warn(`fastify-real-ip: ${libc}; request.realIp is the socket's own remote address, the balancer's if there is one`)
   }
-  const warnings = new Warnings(app.log)
-  const peers = native && new TransportPeers(native)
-  const sources = native && peers && chooseSources(native, peers, options, (message) => { app.log.info(message) })
-  const guard = new Guard(options, native && peers && sources && {
-    peers,
-    resolve: createResolve(sources),
-    witnesses: chooseWitnesses(sources, peers, options),
-    readVirtualServer: options.virtualServer ? createVirtualServerReader(native) : undefined
-    // Fastify gives requests this property with 'trustProxy' alone.
-  }, app.log, warnings, app.hasRequestDecorator('ips'))
-  const observer = new Observer(guard, options.forwarded)
+  const senders = typeof libc === 'string' ? undefined : owners.shareSenders(() => new Senders(libc))
+  const owner = createOwner(app, options, senders, warnings)
 
-  function prepare (server: Server): Error | undefined {
-    if (!guard.hasPolicy) return undefined
-    const why = peers === undefined ? libc as string : armListener(peers, server)
-    // 'any' believes every peer, and can do without knowing it.
-    return why === undefined || options.trustedPeers === 'any' ? undefined : new FST_REAL_IP_NO_TRANSPORT_PEER(why)
-  }
-
+  const prepare = (server: Server) => arm(server, owner, senders, libc)
   const error = app.server.listening ? prepare(app.server) : undefined
   if (error !== undefined) throw error
-  if (guard.hasPolicy && options.trustedPeers !== 'any' && !tellsOfServers(process.versions.node)) {
+  if (owner.judge.hasPolicy && options.trustedPeers !== 'any' && !tellsOfServers(process.versions.node)) {
     throw new FST_REAL_IP_NO_TRANSPORT_PEER(`Node.js ${process.versions.node} does not tell which servers begin to listen. Use 20.16, 22.3 or later`)
   }
-  const unfollow = followServers(app.server, observer.listeners, prepare)
-  app.addHook('onClose', (_instance, done) => {
-    unfollow()
-    peers?.close()
-    onClose()
+  if (typeof libc !== 'string') warnOfOptions(options, warnings)
+
+  function decideFromNowOn (): void {
+    owners.put(owner)
+    arrivals.open()
+  }
+
+  const observer = new Observer(owner, remembered)
+  const requests = new Requests(observer, owner.judge)
+  const registration: Registration = {
+    application: app.initialConfig,
+    options,
+    requests,
+    realIp: createRealIp(owner, observer, requests)
+  }
+  registrations.add(registration)
+  // The first decides at once; one that takes over a running server does so when it is ready to serve.
+  if (owners.isEmpty) decideFromNowOn()
+  station.unfollow ??= followServers(app.server, {
+    accept: (socket, server, handOver) => arrivals.accept(socket, server, handOver),
+    session: (session) => { remembered.inherit(session, socketOfSession(session)) },
+    stream: (stream) => { remembered.inherit(stream, stream.session) },
+    prepare: (server) => arm(server, owners.current, senders, libc),
+    unprepared: (server) => whyUnprepared(server, owners.current)
+  }, senders !== undefined)
+
+  app.addHook('onListen', (done) => {
+    decideFromNowOn()
     done()
   })
-
-  const guardsRequests = guard.hasPolicy || options.admit !== undefined
-
-  function answerRequest (request: Request): RealAddress {
-    const kept = request[kAnswer]
-    if (kept !== undefined) return kept
-    const evidence = observer.ofRequest(request.raw)
-    if (evidence === undefined) return observer.lookup(request.raw)
-    const ruling = request[kRuling]
-    const answer = observer.answer(request.raw, evidence, ruling)
-    // Where no request waits until it is known who sent it, some ask before.
-    if (ruling !== undefined || (evidence instanceof Checked && !guardsRequests)) request[kAnswer] = answer
-    return answer
-  }
-
-  function begin (request: Request, reply: FastifyReply, evidence: Evidence | undefined, next: () => void): void {
-    if (evidence === undefined) {
-      request[kAnswer] = observer.lookup(request.raw)
-    } else if (evidence instanceof Checked) {
-      const ruling = guard.allows(evidence)
-      if (ruling === undefined) {
-        reply.hijack()
-        return observer.close(request.raw)
-      }
-      request[kRuling] = ruling
+  app.addHook('preClose', (done) => {
+    if (owners.isOnly(owner)) arrivals.close()
+    done()
+  })
+  app.addHook('onClose', (_instance, done) => {
+    registrations.delete(registration)
+    if (owners.remove(owner)) {
+      station.unfollow?.()
+      senders?.search.close()
+      onEmpty()
     }
-    next()
-  }
-
-  /** Lets no request of a scope begin before it is decided what becomes of its connection. */
-  function guardRequests (scope: FastifyInstance): void {
-    if (!guardsRequests) return
-    scope.addHook('onRequest', (request: Request, reply: FastifyReply, next: () => void) => {
-      const evidence = observer.ofRequest(request.raw)
-      if (evidence instanceof Checked && evidence.pending) {
-        guard.whenKnown(evidence, () => { begin(request, reply, evidence, next) })
-      } else {
-        begin(request, reply, evidence, next)
-      }
-    })
-  }
-
-  function answerBegun (connection: object): RealAddress | undefined {
-    const request = connection as Request
-    return request[kRuling] === undefined && request[kAnswer] === undefined ? undefined : answerRequest(request)
-  }
-
-  if (native !== undefined) warnOfPolicy(options, warnings)
-  return {
-    options,
-    guardRequests,
-    answerRequest,
-    realIpOf (request: Request) {
-      const evidence = observer.ofRequest(request.raw)
-      // What no policy judged is the same for all requests.
-      const address = evidence?.address
-      if (address !== undefined) return address
-      const ruling = request[kRuling]
-      if (evidence instanceof Checked && ruling !== undefined && options.forwarded === undefined) return textOf(evidence, ruling)
-      return answerRequest(request).address
-    },
-    addressOf (raw) {
-      const evidence = observer.ofRequest(raw)
-      if (evidence === undefined) return observer.lookup(raw).address
-      if (!(evidence instanceof Checked)) return evidence.address
-      return evidence.pending ? undefined : observer.answer(raw, evidence).address
-    },
-    realIp: {
-      lookup: (connection) => observer.lookup(connection, answerBegun),
-      setTrustedPeers (trustedPeers) {
-        if (!guard.hasPolicy) {
-          throw new FST_REAL_IP_INVALID_OPTION(
-            "'trustedPeers' can be swapped only where it was given: register the plugin with it, [] for nobody")
-        }
-        guard.setTrustedPeers(trustedPeers)
-      },
-      stats: () => guard.counters.read()
-    }
-  }
+    done()
+  })
+  return registration
 }
 
-/** Why a listening server's connections cannot be told by their true sender; undefined where they can. */
-function armListener (peers: TransportPeers, server: Server): string | undefined {
-  if (typeof server.address() === 'string') return undefined
+function createOwner (app: FastifyInstance, options: Options, senders: Senders | undefined, warnings: Warnings): Owner {
+  const kernel = senders && openKernel(senders, options, (message) => { warnings.info(message) })
+  const judge = new Judge(options, warnings.error)
+  const proxies = options.forwarded && compileRanges(options.forwarded.trust.addresses, 'forwarded.trust')
+  // Fastify gives requests this property with 'trustProxy' alone.
+  const suspicions = new Suspicions(warnings, app.hasRequestDecorator('ips'), (peer) => proxies?.includes(peer) === true)
+  return { options, judge, suspicions, warnings, guard: new Guard(kernel, judge, suspicions), tally: new Tally() }
+}
+
+/** Makes a server that begins to listen keep the SYN of each connection. The error where a policy needs it in vain. */
+function arm (server: Server, { options, judge, warnings }: Owner, senders: Senders | undefined, libc: Libc | string): Error | undefined {
+  if (!judge.hasPolicy || isUnixListener(server)) return undefined
+  const why = senders === undefined ? libc as string : armListener(senders, server)
+  if (why === undefined) {
+    if (senders?.search.refused() !== undefined) warnings.warn('NO_SOCK_DIAG')
+    return undefined
+  }
+  // 'any' believes every peer, and can do without knowing it.
+  return options.trustedPeers === 'any' ? undefined : new FST_REAL_IP_NO_TRANSPORT_PEER(why)
+}
+
+/** Why the transport peers of a listening server's connections cannot be known; undefined where they can. */
+function armListener (senders: Senders, server: Server): string | undefined {
   const fd = listeningFdOf(server)
   if (fd < 0) {
     return 'this process has no listening socket of its own (a cluster worker, whose primary accepts). ' +
       'Give each worker one with listen({ reusePort: true }), Node.js 22.12 or later, or one worker with listen({ exclusive: true })'
   }
-  const errno = peers.arm(fd)
+  const errno = senders.arm(fd)
   return errno && `the listening socket refuses TCP_SAVE_SYN (${errno}). Listen on a plain TCP socket, not MPTCP, on Linux 4.3 or later`
 }
 
-function warnOfPolicy ({ trustedPeers, forwarded }: Options, warnings: Warnings): void {
+/** A server that began to listen unseen: made by a `serverFactory` that is not Node's own, say. */
+function whyUnprepared (server: Server, { options, judge }: Owner): Error | undefined {
+  if (!judge.hasPolicy || options.trustedPeers === 'any' || isUnixListener(server)) return undefined
+  return new FST_REAL_IP_NO_TRANSPORT_PEER('this server began to listen unseen. Let serverFactory return a server of node:http, ' +
+    'node:https or node:http2, and run it on Node.js')
+}
+
+function createRealIp ({ judge, tally }: Owner, observer: Observer, requests: Requests): RealIp {
+  return {
+    lookup: (connection) => observer.lookup(connection, (request) => requests.kept(request)),
+    setTrustedPeers (trustedPeers) {
+      if (!judge.hasPolicy) {
+        throw new FST_REAL_IP_INVALID_OPTION(
+          "'trustedPeers' can be swapped only where it was given: register the plugin with it, [] for nobody")
+      }
+      judge.setTrustedPeers(trustedPeers)
+    },
+    stats: () => tally.read()
+  }
+}
+
+function warnOfOptions ({ trustedPeers, forwarded }: Options, warnings: Warnings): void {
   if (trustedPeers === undefined) warnings.warn('FORGEABLE')
-  if (Array.isArray(trustedPeers) && forwarded !== undefined &&
-    compileRanges(trustedPeers, 'trustedPeers').overlaps(compileRanges(forwarded.trust, 'forwarded.trust'))) {
+  if (!Array.isArray(trustedPeers)) return
+  if (trustedPeers.some((entry) => entry.endsWith('/0'))) warnings.warn('EVERYBODY')
+  if (forwarded !== undefined &&
+    compileRanges(trustedPeers, 'trustedPeers').overlaps(compileRanges(forwarded.trust.addresses, 'forwarded.trust'))) {
     warnings.warn('OVERLAP')
   }
 }

@@ -1,40 +1,92 @@
 import type { FastifyBaseLogger } from 'fastify'
+import { createWarning } from 'process-warning'
 
 /** The dangers that are named once each. docs/troubleshooting.md has the cure of each. */
 const messages = {
   FORGEABLE: "no 'trustedPeers' is set: whoever reaches this port can forge the address. List the balancers, or write " +
     "trustedPeers: 'any' if only they can reach it",
+  EVERYBODY: "'trustedPeers' has a range of all addresses: everybody is believed. List the balancers, or write 'any' if only they " +
+    'can reach this port',
   TRUST_PROXY: "a kernel module rewrites the socket's remote address, which Fastify's 'trustProxy' tests: a forged " +
     "address can become a trusted proxy. Use 'forwarded' of this plugin instead of 'trustProxy'",
   DISAGREE: 'getpeername gives an address that is neither the one from vtoa nor the transport peer: another program ' +
     'rewrites it, an eBPF program for instance',
   SIDECAR: 'a connection that is not from a trusted peer comes from this host itself: a side-car or a proxy on this ' +
-    'host hides the balancer',
-  EMPTY_SYN: 'saved SYNs come back empty: SYN cookies, as in a SYN flood, or connections begun before this server listened. The ' +
-    'transport peer is looked up another way, which is slower',
-  OVERLAP: "'forwarded.trust' overlaps 'trustedPeers': an address can be a balancer or a proxy in front of it, not both"
+    'host hides the balancer. A health check or your own curl looks the same',
+  EMPTY_SYN: 'saved SYNs come back empty: SYN cookies, as in a SYN flood; connections begun before this server listened; or ' +
+    'another program reads them first. The transport peer is looked up another way, which is slower',
+  NO_SOCK_DIAG: 'the kernel refuses sock_diag (seccomp, or AF_NETLINK forbidden): connections without a saved SYN, as in a SYN ' +
+    "flood, will have no known sender, and 'unverified' decides about them",
+  NO_TOA: 'the first hundred connections of trusted peers carry no client address: the kernel module is missing, or the ' +
+    'balancer sends none. All clients share the address of their balancer',
+  UNOBSERVED: 'a request came on a connection that no server of this plugin accepted: nothing is known of its sender, and ' +
+    "'unverified' decides about it",
+  OVERLAP: "'forwarded.trust' overlaps 'trustedPeers': an address can be a balancer or a proxy in front of it, not both. Hosts " +
+    "that write TOA belong in 'trustedPeers', hosts that write the header in 'forwarded.trust'"
 } as const
 
 export type WarningCode = keyof typeof messages
 
-/** Logs each warning once. */
-export class Warnings {
-  readonly #log: Pick<FastifyBaseLogger, 'warn'>
-  readonly #given = new Set<WarningCode>()
+const ERROR_INTERVAL = 1000 // milliseconds
 
-  constructor (log: Pick<FastifyBaseLogger, 'warn'>) {
+type Log = Pick<FastifyBaseLogger, 'warn' | 'error' | 'info'> & { isLevelEnabled?: (level: string) => boolean }
+
+/** Logs each warning once; where the log is off, as a warning of the process. Errors are logged once a second. */
+export class Warnings {
+  readonly #log: Log
+  readonly #given = new Set<string>()
+  #errorAt = -Infinity
+
+  constructor (log: Log) {
     this.#log = log
   }
 
   warn (code: WarningCode): void {
-    if (this.#given.has(code)) return
-    this.#given.add(code)
-    safely(() => { this.#log.warn({ code: `FST_REAL_IP_${code}` }, `fastify-real-ip: ${messages[code]}`) })
+    this.#warn(code, messages[code])
+  }
+
+  /** An option that is nobody's. */
+  strangeOption (name: string): void {
+    this.#warn('UNKNOWN_OPTION', `'${name}' is no option of this plugin and does nothing`)
+  }
+
+  info (message: string): void {
+    safely(() => { this.#log.info(message) })
+  }
+
+  readonly error = (message: string, error?: unknown): void => {
+    const now = performance.now()
+    if (now - this.#errorAt < ERROR_INTERVAL) return
+    this.#errorAt = now
+    safely(() => { this.#log.error({ err: error }, `fastify-real-ip: ${message}`) })
+  }
+
+  #warn (what: string, message: string): void {
+    if (this.#given.has(what + message)) return
+    this.#given.add(what + message)
+    const code = `FST_REAL_IP_${what}`
+    safely(() => {
+      if (this.#log.isLevelEnabled === undefined || this.#log.isLevelEnabled('warn')) {
+        this.#log.warn({ code }, `fastify-real-ip: ${message}`)
+      }
+      if (this.#log.isLevelEnabled?.('warn') !== true) warnProcess(code, message)
+    })
   }
 }
 
+const ofProcess = new Map<string, () => void>()
+
+function warnProcess (code: string, message: string): void {
+  let warning = ofProcess.get(code)
+  if (warning === undefined) {
+    warning = createWarning({ name: 'FastifyRealIpWarning', code, message }) as unknown as () => void
+    ofProcess.set(code, warning)
+  }
+  warning()
+}
+
 /** Logs, where nobody could catch what a logger throws: a serializer of the user's, say. */
-export function safely (log: () => void): void {
+function safely (log: () => void): void {
   try {
     log()
   } catch {

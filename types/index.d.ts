@@ -53,6 +53,7 @@ declare namespace fastifyRealIp {
    * - `'unverified-peer'`: who sent the packets is not known.
    * - `'implausible'`: the claim is an address that no client can have (`0.0.0.0/8`, loopback, multicast, …).
    * - `'ambiguous'`: two TOAs on the SYN differ, or the SYN and a kernel module do.
+   * - `'proxy-local'`: a PROXY header names no client (a health check of the balancer); the peer's own address stands.
    * - `'forwarded-malformed'`: the forwarding header's next hop is no address; the last good one stands.
    *
    * Why no kernel source gave the answer:
@@ -70,6 +71,7 @@ declare namespace fastifyRealIp {
     | 'unverified-peer'
     | 'implausible'
     | 'ambiguous'
+    | 'proxy-local'
     | 'forwarded-malformed'
     | 'native-unavailable'
     | 'no-fd'

@@ -7,8 +7,7 @@ import { join } from 'node:path'
 import { fdOf, listeningFdOf } from '../node/sockets'
 import { errnoName, type Libc, loadLibc } from '../kernel/libc'
 import { createEndpoint } from '../kernel/sockaddr'
-import { chooseSources } from '../sources/choose'
-import { TransportPeers } from '../kernel/peer-search'
+import { chooseSources, Senders } from '../sources/choose'
 import { withoutName } from './arguments'
 
 /** What the doctor looks at. `undefined` in place of a text: it cannot be read. */
@@ -113,36 +112,36 @@ function tryKoffi (): Koffi {
 
 async function askKernel (libc: Libc | string): Promise<Kernel | string> {
   if (typeof libc === 'string') return libc
-  const peers = new TransportPeers(libc)
+  const senders = new Senders(libc)
   const server = createServer()
   const sockets: Socket[] = []
   try {
     const signal = AbortSignal.timeout(PATIENCE)
     await once(server.listen(0, '127.0.0.1'), 'listening')
-    const saveSyn = peers.arm(listeningFdOf(server))
+    const saveSyn = senders.arm(listeningFdOf(server))
     const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
     sockets.push(client)
     const [[socket]] = await Promise.all([once(server, 'connection', { signal }) as Promise<[Socket]>, once(client, 'connect')])
     sockets.push(socket)
-    return { saveSyn, ...await askConnection(libc, peers, fdOf(socket), client.localPort as number) }
+    return { saveSyn, ...await askConnection(senders, fdOf(socket), client.localPort as number) }
   } catch (error) {
     return `no loopback connection can be made (${nameOf(error)})`
   } finally {
     for (const socket of sockets) socket.destroy()
     server.close()
-    peers.close()
+    senders.search.close()
   }
 }
 
-async function askConnection (libc: Libc, peers: TransportPeers, fd: number, peerPort: number): Promise<Omit<Kernel, 'saveSyn'>> {
+async function askConnection ({ libc, syn, search }: Senders, fd: number, peerPort: number): Promise<Omit<Kernel, 'saveSyn'>> {
   const answers: Record<number, string> = {}
   for (const optname of optnames) answers[optname] = errnoName(libc.getsockopt(fd, IPPROTO_IP, optname))
-  const savedSyn = peers.readSavedSyn(fd, createEndpoint())
+  const savedSyn = syn.read(fd, createEndpoint())
   const diag = await new Promise<boolean>((resolve) => {
-    peers.ask(fd, (_peer, port) => { resolve(port === peerPort) })
+    search.ask(fd, (peer) => { resolve(peer?.port === peerPort) })
   })
   let auto = ''
-  chooseSources(libc, peers, { sources: 'auto', toa: undefined, require: false }, (message) => { auto = withoutName(message) })
+  chooseSources(libc, syn, { sources: 'auto', toa: undefined, require: false }, (message) => { auto = withoutName(message) })
   return { optnames: answers, savedSyn, diag, auto }
 }
 

@@ -1,20 +1,23 @@
 import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Server, Socket } from 'node:net'
 import type { FastifyBaseLogger } from 'fastify'
+import type { RealAddress } from '../../types'
 import { formatAddress } from '../address/address'
-import { fdOf, listeningFdOf } from '../node/sockets'
-import { Checked, type Evidence } from '../trust/evidence'
-import { Guard } from '../trust/guard'
+import { Arrivals } from '../http/arrivals'
+import { Owners } from '../http/owners'
 import type { Libc, openCapture } from '../kernel/libc'
-import { Observer } from '../http/observer'
-import { kernelSources } from '../options/options'
-import { createResolve } from '../sources/resolve'
-import { hasPayload, tcpHeaderAt } from '../kernel/tcp-header'
-import { followServers } from '../node/servers'
 import { createEndpoint, type Endpoint } from '../kernel/sockaddr'
-import { chooseSources, chooseWitnesses } from '../sources/choose'
-import { TransportPeers } from '../kernel/peer-search'
+import { decodeSender, hasPayload } from '../kernel/tcp-header'
+import { Remembered } from '../node/remembered'
+import { followServers } from '../node/servers'
+import { fdOf, listeningFdOf } from '../node/sockets'
+import { kernelSources } from '../options/options'
+import { chooseSources, openKernel, Senders } from '../sources/choose'
+import { Guard } from '../trust/guard'
+import { Judge } from '../trust/judge'
+import { Suspicions } from '../trust/suspicions'
+import { Tally } from '../trust/tally'
 import { Warnings } from '../warnings'
 import type { WatchArguments } from './arguments'
 import { Handshakes } from './capture'
@@ -39,82 +42,103 @@ export interface Surroundings {
 /** What is looked at before the plugin decides, for it may reset the connection. */
 type Look = Pick<Seen, 'transportPeer' | 'syn' | 'sources'>
 
+interface Arrived {
+  readonly fd: number
+  readonly connection: number
+  readonly time: string
+}
+
 /** Prints what the connections to a port bring. Throws an Error whose message is the sentence to print. */
 export async function watch (given: WatchArguments, { libc, openCapture, say, note, colours, signal }: Surroundings): Promise<void> {
   if (typeof libc === 'string') throw new Error(`watch cannot look into connections here: ${libc}.`)
   const { options, port, host, count, json } = given
-  const peers = new TransportPeers(libc)
+  const senders = new Senders(libc)
+  const { syn, search } = senders
   const handshakes = new Handshakes()
-  let arrived = 0
-  let look: Look
-
-  // The plugin's own parts, put together as it does, with a look at each connection between them.
+  const arrived = new WeakMap<object, Arrived>()
+  // By descriptor, while the connection is examined.
+  const looks = new Map<number, Look>()
+  let number = 0
   let chosen = ''
-  const sources = chooseSources(libc, peers, options, (message) => { chosen = message })
-  const tell = (_fields: object, message: string) => { note(message) }
-  const log = { warn: tell, error: tell } as unknown as FastifyBaseLogger
-  const resolve = createResolve(sources)
-  const guard = new Guard(options, {
-    peers,
-    resolve (fd, into, sender) {
-      look = lookAt(fd, sender)
-      return resolve(fd, into, sender)
-    },
-    witnesses: chooseWitnesses(sources, peers, options),
-    readVirtualServer: undefined
-  }, log, new Warnings(log), false)
-  const observer = new Observer(guard, undefined)
 
-  const fromSyn = sources.some(({ name }) => name === 'saved-syn')
-  const asked = chooseSources(libc, peers, {
-    ...options, sources: kernelSources.filter((name) => name !== 'saved-syn' || fromSyn)
-  }, note)
+  // The plugin's own parts, with a look at each connection before its sources are asked.
+  const access = openKernel(senders, { ...options, virtualServer: false }, (message) => { chosen = message })
+  const tell = (_fields: object, message: string) => { note(message) }
+  const warnings = new Warnings({ warn: tell, error: tell, info: note, isLevelEnabled: () => true } as unknown as FastifyBaseLogger)
+  const suspicions = new Suspicions(warnings, false, () => false)
+  const judge = new Judge(options, warnings.error)
+  const guard = new Guard({
+    ...access,
+    resolve (fd, into, sender) {
+      if (!looks.has(fd)) looks.set(fd, lookAt(fd))
+      return access.resolve(fd, into, sender)
+    }
+  }, judge, suspicions)
+
+  const fromSyn = options.toa !== undefined && options.toa.silentOnSyn === undefined
+  const asked = chooseSources(libc, syn, {
+    toa: options.toa, require: false, sources: kernelSources.filter((name) => name !== 'saved-syn' || fromSyn)
+  }, () => {})
   const endpoint = createEndpoint()
 
-  function lookAt (fd: number, sender: Endpoint | undefined): Look {
+  function lookAt (fd: number): Look {
     // Without a policy the plugin leaves the saved SYN alone.
-    const known = sender !== undefined || peers.readSavedSyn(fd, endpoint)
-    const { address, port } = plain(sender ?? endpoint)
-    const { bytes, length } = peers.syn
+    const known = judge.hasPolicy ? syn.tcp >= 0 : syn.read(fd, endpoint)
+    if (known) decodeSender(syn.bytes, syn.tcp, endpoint)
+    const transportPeer = known ? { ...plain(endpoint), by: 'saved-syn' as const } : null
     const answers = asked.map((source): Asked => {
       const reason = source.read(fd, endpoint)
       return { source: source.name, ...(reason === undefined ? plain(endpoint) : { reason }) }
     })
     return {
-      transportPeer: known ? { address, port, by: 'saved-syn' } : null,
-      syn: known ? { options: readSegmentOptions(bytes, length), payload: hasPayload(bytes, tcpHeaderAt(bytes, length)) } : null,
+      transportPeer,
+      syn: known ? { options: readSegmentOptions(syn.bytes, syn.length), payload: hasPayload(syn.bytes, syn.tcp) } : null,
       sources: fromSyn ? answers : [...answers, { source: 'saved-syn', reason: 'not-asked' }]
     }
   }
 
-  function onConnection (socket: object): void {
-    const connection = ++arrived
-    const time = new Date().toISOString()
-    observer.listeners.connection(socket)
-    const { transportPeer, syn, sources } = look
-    const evidence = observer.ofRequest({ socket }) as Evidence
+  /** Prints each connection when it is counted: decided about, and not yet handed over. */
+  class Printer extends Tally {
+    override publish (socket: object, answer: () => RealAddress): void {
+      const { fd, connection, time } = arrived.get(socket) as Arrived
+      const look = looks.get(fd)
+      looks.delete(fd)
+      // Gone before anybody could look.
+      if (look === undefined) return
+      const { address, port, family, source, trust, reason, transportPeer: found } = answer()
+      const reset = (socket as Socket).destroyed
 
-    function print (transportPeer: Seen['transportPeer']): void {
-      const { address, port, family, source, trust, reason } = guard.answer(evidence)
-      const ack = transportPeer && handshakes.take(transportPeer)
-      const facts = { transportPeer, syn, ack, sources }
-      const seen: Seen = {
-        connection,
-        time,
-        ...facts,
-        decision: { address, port, family, source, trust, ...(reason && { reason }), reset: evidence instanceof Checked && guard.allows(evidence) === undefined },
-        notes: noteOn(facts, handshakes.refused, options.toa === undefined)
+      function print (transportPeer: Seen['transportPeer']): void {
+        const ack = transportPeer && handshakes.take(transportPeer)
+        const facts = { ...(look as Look), transportPeer, ack }
+        const seen: Seen = {
+          connection,
+          time,
+          ...facts,
+          decision: { address, port, family, source, trust, ...(reason && { reason }), reset },
+          notes: noteOn(facts, handshakes.refused, options.toa === undefined)
+        }
+        say(json ? JSON.stringify(seen) : drawSeen(seen, colours))
       }
-      say(json ? JSON.stringify(seen) : drawSeen(seen, colours))
-    }
 
-    guard.whenKnown(evidence, () => {
-      const found = guard.answer(evidence).transportPeer
-      if (transportPeer !== null) print(transportPeer)
+      if (look.transportPeer !== null) print(look.transportPeer)
       else if (found !== undefined) print({ ...found, by: 'sock_diag' })
-      else peers.ask(fdOf(socket), (peer, port) => { print(peer === undefined ? null : { address: peer.text, port, by: 'sock_diag' }) })
-    })
-    if (connection === count) end()
+      else search.ask(fd, (peer) => { print(peer === undefined ? null : { ...plain(peer), by: 'sock_diag' }) })
+    }
+  }
+
+  const owners = new Owners()
+  owners.shareSenders(() => senders)
+  owners.put({ options, judge, guard, suspicions, warnings, tally: new Printer() })
+  const arrivals = new Arrivals(owners, new Remembered())
+
+  function accept (socket: object, server: Server, handOver: (socket: object) => void): boolean {
+    const fd = fdOf(socket)
+    looks.delete(fd)
+    arrived.set(socket, { fd, connection: ++number, time: new Date().toISOString() })
+    const goesOn = arrivals.accept(socket, server, handOver)
+    if (number === count) end()
+    return goesOn
   }
 
   const server = createServer((_request, response) => {
@@ -124,12 +148,13 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
     server.close()
     setTimeout(() => { server.closeAllConnections() }, GRACE).unref()
   }
-  const unfollow = followServers(server, { ...observer.listeners, connection: onConnection }, () => {
-    const errno = peers.arm(listeningFdOf(server))
+  function prepare (): Error | undefined {
+    const errno = senders.arm(listeningFdOf(server))
     if (errno !== undefined) return new Error(`the kernel refuses TCP_SAVE_SYN (${errno}), without which no SYN can be seen`)
     handshakes.open(openCapture, (server.address() as AddressInfo).port)
     return undefined
-  })
+  }
+  const unfollow = followServers(server, { accept, prepare, session () {}, stream () {}, unprepared: () => undefined }, true)
   signal.addEventListener('abort', end)
   try {
     const closed = new Promise((resolve) => { server.once('close', resolve) })
@@ -144,7 +169,7 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
     throw new Error(explainListen(error as NodeJS.ErrnoException, port, host))
   } finally {
     unfollow()
-    peers.close()
+    search.close()
     handshakes.close()
   }
 }

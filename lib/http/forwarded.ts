@@ -1,6 +1,6 @@
 import type { RealAddress } from '../../types'
 import { type Address, formatAddress, parseAddress } from '../address/address'
-import { answer } from '../trust/evidence'
+import { answer } from '../trust/claim'
 import type { Ranges } from '../address/ranges'
 
 /** One hop that a forwarding header names. */

@@ -1,113 +1,131 @@
-import { Duplex } from 'node:stream'
+import { Http2ServerRequest, Http2ServerResponse } from 'node:http2'
 import type { RealAddress } from '../../types'
-import { acceptedSocket, fdOf, readPeer, reset, socketOfSession } from '../node/sockets'
-import { Checked, type Evidence } from '../trust/evidence'
-import { hopsOf, walk } from './forwarded'
-import type { Guard } from '../trust/guard'
-import type { ForwardedOptions } from '../options/options'
-import { createPrivateMap } from '../node/private-map'
 import { compileRanges, type Ranges } from '../address/ranges'
-import type { ServerListeners } from '../node/servers'
+import type { Remembered } from '../node/remembered'
+import { acceptedSocket, reset } from '../node/sockets'
+import { Checked, type Evidence } from '../trust/checked'
+import { isLoopback } from '../trust/plausible'
 import type { Ruling } from '../trust/table'
+import { hopsOf, walk } from './forwarded'
+import type { Owner } from './owners'
 
 /** What leads from one object of a connection to another; all are optional, for anything may be asked about. */
-interface Related {
+export interface Related {
   readonly raw?: unknown
   readonly stream?: unknown
   readonly session?: unknown
   readonly socket?: unknown
   readonly rawHeaders?: ReadonlyArray<string>
+  readonly _lightMyRequest?: unknown
 }
 
 const isObject = (value: unknown): value is Related => typeof value === 'object' && value !== null
 
-/**
- * Reads each connection once, when its server hands it over, and remembers what was found for as long as somebody
- * still holds the connection.
- */
+// From a Fastify request over its raw request, stream and session to a socket.
+const HOPS = 5
+
+/** Answers questions about connections and requests, by what is remembered of them. */
 export class Observer {
-  // Keyed by accepted sockets, and on HTTP/2 by sessions and streams too: a dead session no longer leads to its
-  // socket, nor a dead stream to its session. Never by fd: the kernel gives it to the next connection.
-  readonly #evidence = createPrivateMap<Evidence>()
-  readonly #guard: Guard
-  readonly #forwarded: { readonly trust: Ranges, readonly header: ForwardedOptions['header'] } | undefined
+  readonly #owner: Owner
+  readonly #remembered: Remembered<Evidence>
+  readonly #forwarded: { readonly trust: Ranges, readonly unix: boolean, readonly header: keyof typeof hopsOf } | undefined
 
-  constructor (guard: Guard, forwarded: ForwardedOptions | undefined) {
-    this.#guard = guard
-    this.#forwarded = forwarded && { trust: compileRanges(forwarded.trust, 'forwarded.trust'), header: forwarded.header }
-  }
-
-  readonly listeners: ServerListeners = {
-    connection: (socket) => {
-      const key = acceptedSocket(socket) as object
-      // A saved SYN can be read once: what was found then stands.
-      if (this.#guard.hasPolicy && this.#evidence.get(key) !== undefined) return
-      const evidence = this.#guard.examine(socket, fdOf(socket))
-      this.#evidence.set(key, evidence)
-      this.#guard.announce(socket, evidence)
-    },
-    session: (session) => {
-      this.#inherit(session, socketOfSession(session))
-    },
-    stream: (stream) => {
-      this.#inherit(stream, stream.session)
+  constructor (owner: Owner, remembered: Remembered<Evidence>) {
+    const { forwarded } = owner.options
+    this.#owner = owner
+    this.#remembered = remembered
+    this.#forwarded = forwarded && {
+      trust: compileRanges(forwarded.trust.addresses, 'forwarded.trust'), unix: forwarded.trust.unix, header: forwarded.header
     }
   }
 
-  #inherit (key: object, from: object | undefined): void {
-    const evidence = from && this.#evidence.get(from)
-    if (evidence !== undefined) this.#evidence.set(key, evidence)
-  }
-
-  /** What was found for the connection of a raw request: the way of every request, so the shortest. */
+  /** What was found for the connection of a raw request. */
   ofRequest (raw: Related): Evidence | undefined {
-    const key: unknown = isObject(raw.stream) ? raw.stream : acceptedSocket(raw.socket)
-    return this.#evidence.get(key)
+    return this.#remembered.of(streamOf(raw) ?? acceptedSocket(raw.socket))
   }
 
-  /** The answer for a request, its forwarding header included, by the policy of the moment or what that once was. */
+  /** The same, also for a request whose connection no server of the plugin accepted: that is remembered too. */
+  examineRequest (raw: Related): Evidence {
+    const found = this.ofRequest(raw)
+    if (found !== undefined) return found
+    const isInjected = raw._lightMyRequest !== undefined
+    const { guard, judge, suspicions } = this.#owner
+    const evidence = guard.examineUnobserved(raw.socket, isInjected)
+    if (!isInjected && judge.hasPolicy) suspicions.unobserved()
+    const key = streamOf(raw) ?? acceptedSocket(raw.socket)
+    if (isObject(key)) this.#remembered.set(key, evidence)
+    return evidence
+  }
+
+  /** The answer for a request, its forwarding header included, by the current policy or a ruling of a former one. */
   answer (raw: Related, evidence: Evidence, ruling?: Ruling): RealAddress {
-    const base = this.#guard.answer(evidence, ruling)
+    const { judge } = this.#owner
+    const base = judge.answer(evidence, ruling)
     const forwarded = this.#forwarded
     if (forwarded === undefined || raw.rawHeaders === undefined || !(evidence instanceof Checked)) return base
-    if (!(ruling ?? this.#guard.judge(evidence)).forwards) return base
+    if (!(ruling ?? judge.rule(evidence)).forwards) return base
+    // The address that inject() has by default is no proxy's.
+    if (evidence.isInjected && evidence.peer !== undefined && isLoopback(evidence.peer)) return base
     return walk(base, forwarded.trust, hopsOf[forwarded.header](raw.rawHeaders))
   }
 
   /** The answer for any object of a connection. Never throws. `kept` gives the answer that a request has begun with. */
   lookup (connection: unknown, kept?: (request: object) => RealAddress | undefined): RealAddress {
-    let at = connection
-    let request: Related = {}
+    const seen: Seen = { request: {}, last: connection, isInjected: false }
     try {
-      // A Fastify request leads to the raw one, that to its stream or socket, a stream to its session, that to a socket.
-      for (let hops = 0; isObject(at) && hops < 5; hops++) {
-        const answer = kept?.(at)
-        if (answer !== undefined) return answer
-        if (at.rawHeaders !== undefined) request = at
-        const evidence = this.#evidence.get(acceptedSocket(at.valueOf()))
-        if (evidence !== undefined) return this.answer(request, evidence)
-        const next = at.raw ?? at.stream ?? at.session ?? at.socket
-        if (!isObject(next)) break
-        at = next
-      }
+      const answer = this.#find(connection, HOPS, seen, kept)
+      if (answer !== undefined) return answer
     } catch {
       // The proxy of a dead HTTP/2 session, which cannot even be asked what it is.
-      at = undefined
+      seen.last = undefined
     }
-    // inject() has a mock in the socket's place, which is no stream.
-    const injected = !(at instanceof Duplex)
-    const evidence = this.#guard.examineUnobserved(readPeer(at, injected ? 'injected' : 'unobserved'), injected)
+    const evidence = this.#owner.guard.examineUnobserved(seen.last, seen.isInjected)
     try {
-      return this.answer(request, evidence)
+      return this.answer(seen.request, evidence)
     } catch {
       // Headers that are none.
       return this.answer({}, evidence)
     }
   }
 
-  /** Closes the connection of a request: the HTTP/2 session too, which would outlive its socket's reset. */
+  #find (at: unknown, hops: number, seen: Seen, kept?: (request: object) => RealAddress | undefined): RealAddress | undefined {
+    if (!isObject(at)) return undefined
+    const answer = kept?.(at)
+    if (answer !== undefined) return answer
+    if (at.rawHeaders !== undefined) seen.request = at
+    if (at._lightMyRequest !== undefined) seen.isInjected = true
+    seen.last = at
+    const evidence = this.#remembered.of(acceptedSocket(at.valueOf()))
+    if (evidence !== undefined) return this.answer(seen.request, evidence)
+    if (hops === 0) return undefined
+    return this.#find(nextOf(at), hops - 1, seen, kept)
+  }
+
+  /** Ends the connection of a request that is not allowed: the HTTP/2 session too, which would outlive its socket. */
   close (raw: Related): void {
-    if (isObject(raw.stream) && isObject(raw.stream.session)) reset(raw.stream.session)
+    if (raw._lightMyRequest !== undefined) return reset(raw)
+    const session = streamOf(raw)?.session
+    if (isObject(session)) reset(session)
     else if (isObject(raw.socket)) reset(acceptedSocket(raw.socket) as object)
   }
 }
+
+/** The stream of an HTTP/2 request. Others give requests of HTTP/1 a `stream` too, or a `session`. */
+function streamOf (raw: Related): Related | undefined {
+  return raw.stream !== undefined && raw instanceof Http2ServerRequest ? raw.stream as Related : undefined
+}
+
+/** What leads on to the connection: from a Fastify request the raw one, from that its stream or socket, and so on. */
+function nextOf (at: Related): unknown {
+  if (at.raw !== undefined) return at.raw
+  if (at instanceof Http2ServerRequest || at instanceof Http2ServerResponse) return at.stream
+  const isStream = at.rawHeaders === undefined && isObject(at.session)
+  return isStream ? at.session : at.socket
+}
+
+interface Seen {
+  request: Related
+  last: unknown
+  isInjected: boolean
+}
+

@@ -1,25 +1,15 @@
 import { constants, endianness } from 'node:os'
 import type * as Koffi from 'koffi' with { 'resolution-mode': 'import' }
+import {
+  AF_INET, AF_NETLINK, AF_PACKET, ETH_P_ALL, IPPROTO_TCP, MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, NETLINK_SOCK_DIAG, SO_ATTACH_FILTER, SOCK_CLOEXEC,
+  SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SOL_SOCKET, TCP_SAVED_SYN
+} from './constants'
 import { SOCKADDR_STORAGE } from './sockaddr'
 
-// <linux/socket.h>, <linux/in.h>, <linux/netlink.h>
-const AF_INET = 2
-const AF_NETLINK = 16
-const AF_PACKET = 17
-const SOCK_STREAM = 1
-const SOCK_DGRAM = 2
-const SOCK_RAW = 3
-const SOCK_CLOEXEC = 0o2000000
-const MSG_DONTWAIT = 0x40
-const NETLINK_SOCK_DIAG = 4
-const IPPROTO_TCP = 6
-const TCP_SAVED_SYN = 28
-const SOL_SOCKET = 1
-const SO_ATTACH_FILTER = 26
-const ETH_P_ALL = 3
-
-// Room for the headers of a saved SYN: IPv6 extension headers can make them long. One that is longer still is not read.
-const SAVED_SYN = 2048
+// The headers of a SYN at most: IPv6 extension headers can fill its whole payload length, RFC 8200 §3.
+const SAVED_SYN = 40 + 65535
+// The longest PROXY header that is read.
+const PEEKED = 4096
 // As much of an answer as is ever decoded, in bytes: a sockaddr_in6 and more.
 const CLEARED = 32
 // What the kernel recommends for netlink dumps, <linux/netlink.h>.
@@ -51,6 +41,15 @@ export interface Libc {
   getpeername (fd: number): number
   /** getsockname(2), with a buffer of 128 bytes. */
   getsockname (fd: number): number
+  /** What peek() found last. */
+  readonly peeked: Uint8Array
+  /**
+   * recv(2) MSG_PEEK: the number of bytes that wait to be read from a connection, up to those that fit `peeked`, 0 at its
+   * end, or a negative errno; EAGAIN: nothing has come yet.
+   */
+  peek (fd: number): number
+  /** recv(2) MSG_TRUNC, tcp(7): drops so many of the bytes that wait. The number dropped, or a negative errno. */
+  drop (fd: number, length: number): number
   /** Opens a TCP socket, gives it to `probe` and closes it again; without a socket to be had, `probe` is not called. */
   withSocket (probe: (fd: number) => void): void
   /** A netlink socket for sock_diag(7): asks, and waits for nothing. */
@@ -116,6 +115,7 @@ function bind (koffi: typeof Koffi): Libc {
   const answer = new Uint8Array(memory, 0, SOCKADDR_STORAGE)
   const words = new Float64Array(memory, 0, CLEARED / 8)
   const [savedSynMemory, savedSynAddress] = allocate(SAVED_SYN)
+  const [peekedMemory, peekedAddress] = allocate(PEEKED)
   const family = new Uint16Array(memory, 0, 1)
   const integer = new Int32Array(memory, 0, 1)
   const optlen = new Uint32Array(memory, SOCKADDR_STORAGE, 1)
@@ -164,6 +164,15 @@ function bind (koffi: typeof Koffi): Libc {
       clear()
       optlen[0] = SOCKADDR_STORAGE
       return getsockname(fd, address, optlenAddress) === 0 ? 0 : koffi.errno()
+    },
+    peeked: new Uint8Array(peekedMemory),
+    peek (fd) {
+      const length: number = recv(fd, peekedAddress, PEEKED, MSG_PEEK | MSG_DONTWAIT)
+      return length < 0 ? -koffi.errno() : length
+    },
+    drop (fd, length) {
+      const dropped: number = recv(fd, 0, length, MSG_TRUNC | MSG_DONTWAIT)
+      return dropped < 0 ? -koffi.errno() : dropped
     },
     withSocket (probe) {
       const fd: number = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)

@@ -1,7 +1,6 @@
+import { IPPROTO_IP } from './constants'
 import { errnoName, type Libc } from './libc'
 
-// <linux/in.h>
-const IPPROTO_IP = 0
 // ENOPROTOOPT is the kernel's word that no module answers; asking costs as much as an answer would.
 const PROBE_INTERVAL = 1000
 

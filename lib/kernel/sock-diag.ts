@@ -1,16 +1,12 @@
 import { endianness } from 'node:os'
-import { AF_INET6, decodeIPv6, type Endpoint, unmap, word } from './sockaddr'
+import {
+  AF_INET6, IPPROTO_TCP, NLM_F_DUMP, NLM_F_MULTI, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, SOCK_DIAG_BY_FAMILY, TCP_CLOSE_WAIT, TCP_ESTABLISHED,
+  TCP_LISTEN
+} from './constants'
+import { decodeIPv4, decodeIPv6, type Endpoint, unmap } from './sockaddr'
 
-// <linux/netlink.h>, <linux/sock_diag.h>, <linux/inet_diag.h>, <net/tcp_states.h>
+// sizeof(struct nlmsghdr), sizeof(struct inet_diag_msg), and where its cookie is; <linux/netlink.h>, <linux/inet_diag.h>
 const NLMSG_HEADER = 16
-const NLMSG_ERROR = 2
-const NLMSG_DONE = 3
-const NLM_F_REQUEST = 1
-const NLM_F_MULTI = 2
-const NLM_F_DUMP = 0x300
-const SOCK_DIAG_BY_FAMILY = 20
-const IPPROTO_TCP = 6
-const TCP_LISTEN = 10
 const INET_DIAG_MSG = 72
 const COOKIE = 44
 
@@ -20,10 +16,11 @@ export const REQUEST = NLMSG_HEADER + 56
 // Netlink speaks the machine's own byte order.
 const little = endianness() === 'LE'
 
-/** Asks for all TCP sockets of `family` (AF_INET or AF_INET6) with this local port that are no listeners. */
+/** Asks for the live connections of `family` (AF_INET or AF_INET6) with this local port. */
 export function encodeDump (into: Uint8Array, family: number, localPort: number): void {
   const view = header(into, family, NLM_F_REQUEST | NLM_F_DUMP)
-  view.setUint32(NLMSG_HEADER + 4, ~(1 << TCP_LISTEN) >>> 0, little)
+  // Floods leave many more in TIME_WAIT and SYN_RECV than there are connections.
+  view.setUint32(NLMSG_HEADER + 4, 1 << TCP_ESTABLISHED | 1 << TCP_CLOSE_WAIT, little)
   view.setUint16(NLMSG_HEADER + 8, localPort)
 }
 
@@ -81,9 +78,7 @@ export function decodeAnswers (bytes: Uint8Array, length: number, into: Endpoint
         decodeIPv6(bytes, body + 24, into)
         unmap(into)
       } else {
-        into.family = 'IPv4'
-        into.w0 = into.w1 = into.w2 = 0
-        into.w3 = word(bytes, body + 24)
+        decodeIPv4(bytes, body + 24, into)
       }
       found(view.getBigUint64(body + COOKIE, little))
     }

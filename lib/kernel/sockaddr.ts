@@ -1,16 +1,12 @@
 import { type Address, sameAddress } from '../address/address'
-
-// struct sockaddr_in and sockaddr_in6 as Linux lays them out, <linux/in.h> and <linux/in6.h>.
-export const AF_INET = 2
-export const AF_INET6 = 10
+import { AF_INET, AF_INET6 } from './constants'
 
 /** sizeof(struct sockaddr_storage), in bytes: room for any answer. */
 export const SOCKADDR_STORAGE = 128
+/** sizeof(struct sockaddr_in6), in bytes. */
+export const SOCKADDR_IN6 = 28
 
-/**
- * An address and port as numbers: what a source writes and the resolver copies, so that reading a connection
- * allocates no text. One is reused for all connections: copy out of it at once.
- */
+/** An address and port as numbers. Most are reused from connection to connection: copy out of them at once. */
 export interface Endpoint extends Address {
   family: 'IPv4' | 'IPv6'
   port: number
@@ -43,7 +39,14 @@ export function word (bytes: Uint8Array, at: number): number {
     (bytes[at + 3] as number)
 }
 
-/** Copies the 16 bytes of an IPv6 address. */
+/** Decodes the 4 bytes of an IPv4 address. */
+export function decodeIPv4 (bytes: Uint8Array, at: number, into: Endpoint): void {
+  into.family = 'IPv4'
+  into.w0 = into.w1 = into.w2 = 0
+  into.w3 = word(bytes, at)
+}
+
+/** Decodes the 16 bytes of an IPv6 address. */
 export function decodeIPv6 (bytes: Uint8Array, at: number, into: Endpoint): void {
   into.family = 'IPv6'
   into.w0 = word(bytes, at)

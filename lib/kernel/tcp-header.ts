@@ -1,4 +1,4 @@
-import { decodeIPv6, type Endpoint, word } from './sockaddr'
+import { decodeIPv4, decodeIPv6, type Endpoint } from './sockaddr'
 
 // IANA protocol numbers; those that an IPv6 header chain can hold before TCP.
 const HOP_BY_HOP = 0
@@ -71,9 +71,7 @@ export function decodeSavedSyn (bytes: Uint8Array, length: number, into: Endpoin
 /** The same, where the TCP header is known to stand at `tcp`. */
 export function decodeSender (bytes: Uint8Array, tcp: number, into: Endpoint): void {
   if ((bytes[0] as number) >>> 4 === 4) {
-    into.family = 'IPv4'
-    into.w0 = into.w1 = into.w2 = 0
-    into.w3 = word(bytes, 12)
+    decodeIPv4(bytes, 12, into)
   } else {
     decodeIPv6(bytes, 8, into)
   }

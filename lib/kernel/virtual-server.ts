@@ -1,7 +1,8 @@
 import type { VirtualServer } from '../../types'
 import { formatAddress } from '../address/address'
 import type { Libc } from './libc'
-import { AF_INET, AF_INET6, createEndpoint, decodeIPv6, word } from './sockaddr'
+import { AF_INET, AF_INET6 } from './constants'
+import { createEndpoint, decodeIPv4, decodeIPv6 } from './sockaddr'
 import { Optname } from './optname'
 
 // vtoa's public optnames; the first knows IPv4 alone, the second both families. Their answers are
@@ -9,7 +10,8 @@ import { Optname } from './optname'
 const VTOA_SO_GET_VS = 1345
 const HYBRID_VTOA_SO_GET_VS = 1347
 // What the module gives as the VPC id of a connection that came through none, or whose id it did not keep.
-const NO_VPC = [0, 0xffffff]
+const VPC_NOT_KEPT = 0xffffff
+const NO_VPC = [0, VPC_NOT_KEPT]
 
 /** Reads the virtual server that a connection was made to; undefined where vtoa has none. */
 export type VirtualServerReader = (fd: number) => VirtualServer | undefined
@@ -22,22 +24,22 @@ export function createVirtualServerReader (libc: Libc): VirtualServerReader {
   return (fd) => {
     const { answer } = libc
     const view = new DataView(answer.buffer, answer.byteOffset)
-    endpoint.w0 = endpoint.w1 = endpoint.w2 = 0
-    endpoint.family = 'IPv4'
     let port: number
     if (hybrid.ask(fd) === undefined) {
       const family = new Uint16Array(answer.buffer, answer.byteOffset + 20, 1)[0]
       if (family === AF_INET6) decodeIPv6(answer, 4, endpoint)
-      else if (family === AF_INET) endpoint.w3 = word(answer, 4)
+      else if (family === AF_INET) decodeIPv4(answer, 4, endpoint)
       else return undefined
       port = view.getUint16(22)
     } else if (plain.ask(fd) === undefined) {
-      endpoint.w3 = word(answer, 4)
+      decodeIPv4(answer, 4, endpoint)
       port = view.getUint16(8)
     } else {
       return undefined
     }
     const vpcId = new Uint32Array(answer.buffer, answer.byteOffset, 1)[0] as number
+    // A vtoa built to keep 32 bytes of an option answers so for kind 249, which takes 40: it has kept none.
+    if (vpcId === VPC_NOT_KEPT && (endpoint.w0 | endpoint.w1 | endpoint.w2 | endpoint.w3) === 0) return undefined
     return Object.freeze({
       vpcId: NO_VPC.includes(vpcId) ? undefined : vpcId,
       address: formatAddress(endpoint),

@@ -1,11 +1,26 @@
 import { tracingChannel } from 'node:diagnostics_channel'
 import type { Server } from 'node:net'
 
-export interface ServerListeners {
-  connection: (socket: object) => void
-  session: (session: { readonly socket: object }) => void
-  stream: (stream: { readonly session?: object | undefined }) => void
+/** What is done with the events of the servers of one application. */
+export interface ServerEvents {
+  /**
+   * A new connection, before any listener sees it. True: the event goes on to the listeners. False: the connection was
+   * reset, or is held; `handOver` then emits the event later.
+   */
+  accept (socket: object, server: Server, handOver: (socket: object) => void): boolean
+  session (session: { readonly socket: object }): void
+  stream (stream: { readonly session?: object | undefined }): void
+  /**
+   * Called with each server that begins to listen, before it can accept anything. With an error the server is closed
+   * and `listen()` rejects.
+   */
+  prepare (server: Server): Error | undefined
+  /** The error of a server that listens without having been prepared, if that is one. */
+  unprepared (server: Server): Error | undefined
 }
+
+type Emit = (this: unknown, ...args: unknown[]) => boolean
+type RequestListener = (...args: unknown[]) => void
 
 /** Whether that version of Node.js publishes each server that begins to listen. */
 export function tellsOfServers (version: string): boolean {
@@ -13,60 +28,128 @@ export function tellsOfServers (version: string): boolean {
   return major === 20 ? minor >= 16 : major > 22 || (major === 22 && minor >= 3)
 }
 
-// Before it can accept anything.
+// Published before the server can accept anything.
 const listening = tracingChannel('net.server.listen')
-type RequestListener = (...args: unknown[]) => void
-// Weakly, for an application that is never closed.
-const followed = new WeakMap<RequestListener | Server, (server: Server) => void>()
-let followers = 0
+// Keys are weak, for an application that is never closed.
+const followers = new WeakMap<RequestListener | Server, (server: Server) => void>()
+let count = 0
 
 function onServerListening (message: object): void {
   const { server } = message as { server: Server }
-  const follower = followed.get(server) ??
-    server.listeners('request').map((listener) => followed.get(listener as RequestListener)).find((found) => found)
+  const follower = followers.get(server) ??
+    server.listeners('request').map((listener) => followers.get(listener as RequestListener)).find((found) => found)
   follower?.(server)
 }
 
 const subscribers = { asyncEnd: onServerListening } as Parameters<typeof listening.subscribe>[0]
 
 /**
- * Puts the listeners before all others on `main` and on each server that Fastify opens beside it: for
- * `listen({ host: 'localhost' })` there is one for each further address, with the same request listener.
- * `prepare` is called with each server that begins to listen, before it can accept anything; where it returns an error,
- * the server is closed and `listen()` rejects with it. Returns what undoes it all.
+ * Takes the events of `main` and of each server that Fastify opens beside it: `listen({ host: 'localhost' })` opens one
+ * for each further address, with the same request listener. Returns what undoes it all.
+ *
+ * `canHold`: whether a connection can have to wait. Only then the server gets an `emit` of its own, which no listener
+ * precedes; else prepended listeners do.
  */
-export function followServers (
-  main: Server, listeners: ServerListeners, prepare: (server: Server) => Error | undefined
-): () => void {
-  const servers = new Set<Server>()
-  const names = Object.keys(listeners) as Array<keyof ServerListeners>
+export function followServers (main: Server, events: ServerEvents, canHold: boolean): () => void {
+  const followed = new Map<Server, () => void>()
+  const prepared = new WeakSet<Server>()
+
+  const take = canHold ? intercept : prependListeners
 
   function attach (server: Server): void {
-    if (servers.has(server)) return
-    servers.add(server)
-    // HTTP/1 servers emit neither 'session' nor 'stream'.
-    for (const name of names) server.prependListener(name, listeners[name])
+    if (!followed.has(server)) followed.set(server, take(server, events, () => prepared.has(server) ? undefined : events.unprepared(server)))
   }
 
   function follow (server: Server): void {
     attach(server)
-    const error = prepare(server)
-    if (error === undefined) return
-    server.close()
-    server.emit('error', error)
+    const error = events.prepare(server)
+    if (error === undefined) prepared.add(server)
+    else fail(server, error)
   }
 
   attach(main)
-  const keys = [main, main.listeners('request')[0] as RequestListener | undefined].filter((key) => key !== undefined)
-  if (followers++ === 0) listening.subscribe(subscribers)
-  for (const key of keys) followed.set(key, follow)
+  if (main.listening) prepared.add(main)
+  const keys = [main, ...main.listeners('request') as RequestListener[]]
+  if (count++ === 0) listening.subscribe(subscribers)
+  for (const key of keys) followers.set(key, follow)
 
   return () => {
-    for (const server of servers) {
-      for (const name of names) server.removeListener(name, listeners[name])
+    for (const undo of followed.values()) undo()
+    followed.clear()
+    for (const key of keys) followers.delete(key)
+    if (--count === 0) listening.unsubscribe(subscribers)
+  }
+}
+
+/** Makes `listen()` reject: Fastify waits for whichever of 'listening' and 'error' comes first. */
+function fail (server: Server, error: Error): void {
+  server.close()
+  server.emit('error', error)
+}
+
+/** Gives a server an `emit` of its own. Returns what takes it away again. */
+function intercept (server: Server, events: ServerEvents, whyUnprepared: () => Error | undefined): () => void {
+  const before = Object.getOwnPropertyDescriptor(server, 'emit')
+  let active = true
+  // Looked up for each event: instrumentation patches the prototype at any time.
+  const next = (): Emit => (before?.value ?? (Object.getPrototypeOf(server) as { emit: Emit }).emit) as Emit
+  const handOver = (socket: object): void => { next().call(server, 'connection', socket) }
+
+  function emit (this: unknown, name: unknown, a: unknown, b: unknown, c: unknown): boolean {
+    if (active) {
+      switch (name) {
+        case 'connection':
+          if (!events.accept(a as object, server, handOver)) return true
+          break
+        case 'session':
+          events.session(a as { readonly socket: object })
+          break
+        case 'stream':
+          events.stream(a as object)
+          break
+        case 'listening': {
+          const error = whyUnprepared()
+          if (error !== undefined) {
+            fail(server, error)
+            return true
+          }
+          break
+        }
+      }
     }
-    servers.clear()
-    for (const key of keys) followed.delete(key)
-    if (--followers === 0) listening.unsubscribe(subscribers)
+    const passOn = next()
+    // Rest arguments would cost each event six times as much.
+    switch (arguments.length) {
+      case 1: return passOn.call(this, name)
+      case 2: return passOn.call(this, name, a)
+      case 3: return passOn.call(this, name, a, b)
+      case 4: return passOn.call(this, name, a, b, c)
+      default: return passOn.apply(this, arguments as unknown as unknown[])
+    }
+  }
+
+  Object.defineProperty(server, 'emit', { value: emit, writable: true, configurable: true, enumerable: false })
+  return () => {
+    active = false
+    // Somebody may have put another over it, which calls this one.
+    if ((server.emit as unknown) !== emit) return
+    if (before === undefined) delete (server as { emit?: unknown }).emit
+    else Object.defineProperty(server, 'emit', before)
+  }
+}
+
+/** The same for servers whose connections never wait. */
+function prependListeners (server: Server, events: ServerEvents): () => void {
+  const handOver = (): void => {}
+  const listeners = {
+    connection: (socket: object) => { events.accept(socket, server, handOver) },
+    session: events.session,
+    stream: events.stream
+  }
+  const names = Object.keys(listeners) as Array<keyof typeof listeners>
+  // HTTP/1 servers emit neither 'session' nor 'stream'.
+  for (const name of names) server.prependListener(name, listeners[name])
+  return () => {
+    for (const name of names) server.removeListener(name, listeners[name])
   }
 }

@@ -1,105 +1,115 @@
 import type { FastifyRealIpOptions, KernelSource, LogNames, RealAddress, ToaFormat, TrustedPeers } from '../../types'
-import { FST_REAL_IP_INVALID_OPTION } from '../errors'
-import { compileRanges } from '../address/ranges'
-import { toaPresets } from './toa'
-import type { Setting, Settings } from '../trust/table'
+import { type Toa, toaPresets } from './toa'
+import {
+  checkForwarded, checkProxyProtocol, checkSettings, checkTrustedPeers, type ForwardedOptions, needsList, type ProxyProtocolOptions, settings,
+  type Settings
+} from './trust'
+import { checkFlag, checkObject, invalid, nearest, ownOf, quoted, show } from './values'
 
 /** The checked options, frozen. Plain values: two of them can be compared. */
 export interface Options {
   readonly sources: ReadonlyArray<KernelSource> | 'auto'
+  /** undefined: `'proxy-protocol'` is not among the sources. */
+  readonly proxyProtocol: ProxyProtocolOptions | undefined
   readonly require: boolean
   readonly toa: Toa | undefined
   readonly virtualServer: boolean
   /** undefined: no policy. */
   readonly trustedPeers: TrustedPeers | undefined
+  /** Only HTTP proxies are trusted, with `forwarded`: no kernel source is asked. */
+  readonly forwardedOnly: boolean
   readonly settings: Settings
   readonly forwarded: ForwardedOptions | undefined
   readonly admit: ((address: RealAddress) => boolean) | undefined
   readonly bindLogger: LogNames | undefined
 }
 
-export interface ForwardedOptions {
-  readonly trust: ReadonlyArray<string>
-  readonly header: 'x-forwarded-for' | 'forwarded'
-}
-
-/** What a balancer writes on the SYN; `silentOnSyn` says why it writes nothing there. */
-export interface Toa {
-  readonly formats: ReadonlyArray<ToaFormat>
-  readonly silentOnSyn?: string
-}
-
-/** All sources, in the order in which 'auto' tries them. */
+/** All kernel sources, in the order in which 'auto' tries them. */
 export const kernelSources: ReadonlyArray<KernelSource> = Object.freeze(['vtoa', 'nat64', 'getpeername', 'saved-syn'])
+const allSources = [...kernelSources, 'proxy-protocol'] as const
 const defaultSources: ReadonlyArray<KernelSource> = Object.freeze(['vtoa', 'getpeername'])
 
-const defaults = { untrusted: 'ignore', missing: 'ignore', invalid: 'reject', unverified: 'ignore' } as const
-const settings = Object.keys(defaults) as Setting[]
 const logNames: ReadonlyArray<LogNames> = ['plain', 'opentelemetry']
-const known = ['sources', 'require', 'toa', 'virtualServer', 'trustedPeers', ...settings, 'forwarded', 'admit', 'bindLogger']
-// Fastify's own options of register(), which reach the plugin too.
-const fastifyOptions = ['prefix', 'logLevel', 'logSerializers', 'encapsulate']
+const known = [
+  'sources', 'require', 'toa', 'virtualServer', 'trustedPeers', ...settings, 'proxyProtocol', 'forwarded', 'admit', 'bindLogger'
+] as const
+// Fastify's own options of register(), which reach the plugin too, and what @fastify/autoload and fastify-cli pass on.
+const foreign = ['prefix', 'logLevel', 'logSerializers', 'encapsulate', 'autoConfig', 'skipOverride']
 
-const quoted = (names: ReadonlyArray<string>) => names.map((name) => `'${name}'`).join(', ')
-const invalid = (message: string) => new FST_REAL_IP_INVALID_OPTION(message)
-
-export function checkOptions (given: FastifyRealIpOptions): Options {
-  for (const key of Object.keys(given)) {
-    if (!known.includes(key) && !fastifyOptions.includes(key)) {
-      throw invalid(`there is no option '${key}'; the options are ${quoted(known)}`)
+/**
+ * Checks what was given, and takes own properties alone. `onStranger` is told of options that are nobody's: those that
+ * look like one of ours are an error.
+ */
+export function checkOptions (given: FastifyRealIpOptions, onStranger: (name: string) => void = () => {}): Options {
+  const own = ownOf<typeof known[number]>(given)
+  for (const key of Object.keys(own)) {
+    if ((known as ReadonlyArray<string>).includes(key) || foreign.includes(key)) continue
+    const meant = nearest(key, known)
+    if (meant !== undefined) throw invalid(`there is no option '${key}': did you mean '${meant}'? The options are ${quoted(known)}`)
+    onStranger(key)
+  }
+  const forwarded = checkForwarded(own.forwarded)
+  const toa = checkToa(own.toa)
+  const hasPeers = 'trustedPeers' in own
+  const forwardedOnly = !hasPeers && forwarded !== undefined
+  const trustedPeers = hasPeers ? checkTrustedPeers(own.trustedPeers, { toa }) : forwardedOnly ? Object.freeze([]) : undefined
+  if (!hasPeers) {
+    for (const key of [...settings, 'toa', 'proxyProtocol'] as const) {
+      if (own[key] !== undefined) throw invalid(`'${key}' needs 'trustedPeers', which says whom to believe`)
+    }
+    if (forwardedOnly && own.sources !== undefined) {
+      throw invalid("'sources' beside 'forwarded' needs 'trustedPeers', which says whose TOA to believe; without TOA leave 'sources' out")
     }
   }
-  const trustedPeers = 'trustedPeers' in given ? checkTrustedPeers(given.trustedPeers) : undefined
-  if (trustedPeers === undefined) {
-    for (const key of [...settings, 'forwarded', 'toa'] as const) {
-      if (given[key] !== undefined) throw invalid(`'${key}' needs 'trustedPeers', which says whom to believe`)
-    }
+  const { sources, isProxyProtocol } = checkSources(own.sources)
+  if (isProxyProtocol && !hasPeers) throw invalid("the source 'proxy-protocol' needs 'trustedPeers', which says whose header to believe")
+  if (!isProxyProtocol && own.proxyProtocol !== undefined) {
+    throw invalid("'proxyProtocol' needs the source 'proxy-protocol': write sources: ['proxy-protocol']")
   }
-  const sources = checkSources(given.sources)
-  const toa = checkToa(given.toa)
-  if (sources.includes('saved-syn')) {
-    if (toa === undefined) {
-      throw invalid("'saved-syn' needs 'toa', what the balancer writes on the SYN: 'alibaba', 'ucloud', 'tencent', or " +
-        "formats like [{ kind: 254, length: 8, family: 'IPv4', position: 'first' }]")
-    }
-    if (toa.silentOnSyn !== undefined) throw invalid(`'saved-syn' cannot be used with this 'toa': ${toa.silentOnSyn}`)
+  if (isProxyProtocol && own.unverified === 'believe') {
+    throw invalid("'unverified' cannot be 'believe' beside 'proxy-protocol': nobody's header is read without knowing who sent it")
   }
-  if (toa !== undefined) checkList(trustedPeers)
+  if (sources.includes('saved-syn')) checkSavedSyn(toa)
+  if (toa !== undefined && !Array.isArray(trustedPeers)) throw needsList()
   return Object.freeze({
-    sources,
-    require: checkFlag('require', given.require),
+    sources: forwardedOnly ? Object.freeze([]) : sources,
+    proxyProtocol: isProxyProtocol ? checkProxyProtocol(own.proxyProtocol ?? {}) : undefined,
+    require: checkFlag('require', own.require),
     toa,
-    virtualServer: checkFlag('virtualServer', given.virtualServer),
+    virtualServer: checkFlag('virtualServer', own.virtualServer),
     trustedPeers,
-    settings: checkSettings(given),
-    forwarded: checkForwarded(given.forwarded),
-    admit: checkAdmit(given.admit),
-    bindLogger: checkBindLogger(given.bindLogger)
+    forwardedOnly,
+    settings: checkSettings(own),
+    forwarded,
+    admit: checkAdmit(own.admit),
+    bindLogger: checkBindLogger(own.bindLogger)
   })
 }
 
-function checkSources (sources: unknown): ReadonlyArray<KernelSource> | 'auto' {
-  if (sources === undefined) return defaultSources
-  if (sources === 'auto') return sources
+function checkSources (sources: unknown): { sources: Options['sources'], isProxyProtocol: boolean } {
+  if (sources === undefined) return { sources: defaultSources, isProxyProtocol: false }
+  if (sources === 'auto') return { sources, isProxyProtocol: false }
   if (!Array.isArray(sources) || sources.length === 0) {
-    throw invalid(`'sources' must be 'auto' or a list of at least one of ${quoted(kernelSources)}, not ${show(sources)}`)
+    throw invalid(`'sources' must be 'auto' or a list of at least one of ${quoted(allSources)}, not ${show(sources)}`)
   }
-  for (const source of sources) {
-    if (!kernelSources.includes(source)) {
+  const list = [...sources]
+  for (const source of list) {
+    if (!allSources.includes(source)) {
       const hint = source === 'peer' ? "; 'peer' is always the last resort and is not written" : ''
-      throw invalid(`'sources' takes ${quoted(kernelSources)}, not ${show(source)}${hint}`)
+      throw invalid(`'sources' takes ${quoted(allSources)}, not ${show(source)}${hint}`)
     }
   }
-  if (new Set(sources).size !== sources.length) {
-    throw invalid(`'sources' names a source twice: ${show(sources)}; name each once`)
-  }
-  return Object.freeze([...sources])
+  if (new Set(list).size !== list.length) throw invalid(`'sources' names a source twice: ${show(list)}; name each once`)
+  const kernel = list.filter((source) => source !== 'proxy-protocol') as KernelSource[]
+  return { sources: Object.freeze(kernel), isProxyProtocol: kernel.length < list.length }
 }
 
-function checkFlag (name: string, value: unknown): boolean {
-  if (value === undefined) return false
-  if (typeof value !== 'boolean') throw invalid(`'${name}' must be true or false, not ${show(value)}`)
-  return value
+function checkSavedSyn (toa: Toa | undefined): void {
+  if (toa === undefined) {
+    throw invalid("'saved-syn' needs 'toa', what the balancer writes on the SYN: 'alibaba', 'ucloud', 'tencent', or " +
+      "formats like [{ kind: 254, length: 8, family: 'IPv4', position: 'first' }]")
+  }
+  if (toa.silentOnSyn !== undefined) throw invalid(`'saved-syn' cannot be used with this 'toa': ${toa.silentOnSyn}`)
 }
 
 function checkToa (value: unknown): Toa | undefined {
@@ -109,15 +119,16 @@ function checkToa (value: unknown): Toa | undefined {
     throw invalid(`'toa' takes ${quoted(Object.keys(toaPresets))}, or a list of formats like ` +
       `{ kind: 254, length: 8, family: 'IPv4', position: 'first' }, not ${show(value)}`)
   }
-  return Object.freeze({ formats: Object.freeze(value.map(checkFormat)) })
+  return Object.freeze({ formats: Object.freeze([...value].map(checkFormat)) })
 }
 
 function checkFormat (value: unknown): ToaFormat {
-  const { kind, length, family, position, ...rest } = (value ?? {}) as { [key: string]: unknown }
+  const { kind, length, family, position, ...rest } = ownOf<keyof ToaFormat>((value ?? {}) as object)
   const wrong = (why: string) => invalid(`'toa' has ${show(value)}: ${why}`)
   const [stranger] = Object.keys(rest)
   if (stranger !== undefined) throw wrong(`a format has no '${stranger}'; it has 'kind', 'length', 'family', 'position'`)
-  const isWithin = (number: unknown, least: number, most: number) => Number.isInteger(number) && number as number >= least && number as number <= most
+  const isWithin = (number: unknown, least: number, most: number) =>
+    Number.isInteger(number) && number as number >= least && number as number <= most
   if (!isWithin(kind, 2, 254)) throw wrong("'kind' must be the option's number, 2 to 254")
   if (family !== 'IPv4' && family !== 'IPv6') throw wrong("'family' takes 'IPv4', 'IPv6'")
   if (!isWithin(length, family === 'IPv4' ? 8 : 20, 40)) {
@@ -125,57 +136,6 @@ function checkFormat (value: unknown): ToaFormat {
   }
   if (position !== 'first' && position !== 'last') throw wrong("'position' takes 'first', 'last'")
   return Object.freeze({ kind, length, family, position } as ToaFormat)
-}
-
-/** Throws where TOA on the SYN would be read from a peer that no list names. */
-export function checkList (trustedPeers: TrustedPeers | undefined): void {
-  if (!Array.isArray(trustedPeers)) {
-    throw invalid("'toa' needs a list of 'trustedPeers': a client can write TOA on its SYN as well as a balancer can")
-  }
-}
-
-export function checkTrustedPeers (value: unknown): TrustedPeers {
-  if (value === 'any' || typeof value === 'function') return value as TrustedPeers
-  if (value === undefined || value === null) {
-    throw invalid(`'trustedPeers' is ${value}: a setting that got lost must not open the door. ` +
-      "Write a list, [] to trust nobody, or 'any'; leave the option out to check nothing")
-  }
-  if (typeof value === 'string') {
-    throw invalid(`'trustedPeers' must be a list: write ${show(value.split(/[\s,]+/).filter((text) => text !== ''))}`)
-  }
-  if (!Array.isArray(value)) {
-    throw invalid(`'trustedPeers' must be a list of addresses and ranges, 'any', or a function, not ${show(value)}`)
-  }
-  compileRanges(value, 'trustedPeers')
-  return Object.freeze([...value])
-}
-
-function checkSettings (given: FastifyRealIpOptions): Options['settings'] {
-  const checked = { ...defaults } as Record<Setting, 'ignore' | 'reject' | 'believe'>
-  for (const key of settings) {
-    const value: unknown = given[key]
-    if (value === undefined) continue
-    const allowed = key === 'unverified' ? ['ignore', 'reject', 'believe'] : ['ignore', 'reject']
-    if (!allowed.includes(value as string)) throw invalid(`'${key}' takes ${quoted(allowed)}, not ${show(value)}`)
-    checked[key] = value as 'ignore'
-  }
-  return Object.freeze(checked)
-}
-
-function checkForwarded (value: unknown): ForwardedOptions | undefined {
-  if (value === undefined) return undefined
-  if (typeof value !== 'object' || value === null) {
-    throw invalid(`'forwarded' must be an object like { trust: ['198.51.100.0/24'], header: 'x-forwarded-for' }, not ${show(value)}`)
-  }
-  const { trust, header = 'x-forwarded-for', ...rest } = value as { trust?: unknown, header?: unknown }
-  const [stranger] = Object.keys(rest)
-  if (stranger !== undefined) throw invalid(`'forwarded' has no '${stranger}'; it has 'trust' and 'header'`)
-  if (!Array.isArray(trust)) throw invalid(`'forwarded.trust' must be a list of addresses and ranges, not ${show(trust)}`)
-  if (header !== 'x-forwarded-for' && header !== 'forwarded') {
-    throw invalid(`'forwarded.header' takes 'x-forwarded-for', 'forwarded', not ${show(header)}`)
-  }
-  compileRanges(trust, 'forwarded.trust')
-  return Object.freeze({ trust: Object.freeze([...trust]), header })
 }
 
 function checkAdmit (value: unknown): Options['admit'] {
@@ -207,22 +167,4 @@ export function checkRealIpKeyOptions (given: unknown): number {
       `share, not ${show(ipv6Subnet)}; 64 is what most networks hand out`)
   }
   return ipv6Subnet as number
-}
-
-/** Checks that it is an object without options that `example` does not have. */
-function checkObject<Known extends string> (
-  given: unknown, name: string, example: Record<Known, unknown>
-): { readonly [Key in Known]?: unknown } {
-  if (typeof given !== 'object' || given === null) throw invalid(`${name} must be an object like ${show(example)}, not ${show(given)}`)
-  const stranger = Object.keys(given).find((key) => !Object.hasOwn(example, key))
-  if (stranger !== undefined) throw invalid(`there is no '${stranger}' in ${name}; write ${show(example)}`)
-  return given
-}
-
-function show (value: unknown): string {
-  try {
-    return JSON.stringify(value) ?? String(value)
-  } catch {
-    return typeof value
-  }
 }

@@ -1,16 +1,16 @@
 import type { ToaFormat } from '../../types'
 
-/** What is known of a family of balancers. */
-export interface ToaPreset {
+/** What a balancer writes on the SYN. */
+export interface Toa {
   readonly formats: ReadonlyArray<ToaFormat>
-  /** Why the SYN's options are not the balancer's; undefined where it writes its own. */
+  /** Why it writes nothing there; undefined where it does. */
   readonly silentOnSyn?: string
 }
 
 const first = (kind: number, length: number, family: 'IPv4' | 'IPv6'): ToaFormat =>
   ({ kind, length, family, position: 'first' })
 
-export const toaPresets: Readonly<Record<'alibaba' | 'ucloud' | 'tencent' | 'dpvs', ToaPreset>> = {
+export const toaPresets: Readonly<Record<'alibaba' | 'ucloud' | 'tencent' | 'dpvs', Toa>> = {
   alibaba: { formats: [first(254, 8, 'IPv4'), first(253, 20, 'IPv6')] },
   ucloud: { formats: [first(200, 8, 'IPv4')] },
   tencent: { formats: [first(200, 8, 'IPv4')] },

@@ -1,17 +1,73 @@
 import type { KernelSource } from '../../types'
 import { FST_REAL_IP_NATIVE_UNAVAILABLE } from '../errors'
 import type { Libc } from '../kernel/libc'
+import { PeerSearch } from '../kernel/peer-search'
+import { armListener, type Syn, SynReader } from '../kernel/saved-syn'
+import { decodeSockaddr, type Endpoint } from '../kernel/sockaddr'
+import { createVirtualServerReader, type VirtualServerReader } from '../kernel/virtual-server'
 import { kernelSources, type Options } from '../options/options'
-import type { TransportPeers } from '../kernel/peer-search'
 import { Getpeername } from './getpeername'
 import { Nat64 } from './nat64'
+import { createResolve, type Resolve } from './resolve'
 import { SavedSyn } from './saved-syn'
 import type { Source } from './source'
 import { Vtoa } from './vtoa'
 
-type Choice = Pick<Options, 'sources' | 'toa' | 'require'>
+/** Who sends: the part of the kernel access that all applications on one server share. */
+export class Senders {
+  readonly libc: Libc
+  readonly syn: SynReader
+  readonly search: PeerSearch
+  #isArmed = false
 
-function createSource (name: KernelSource, libc: Libc, { syn }: Pick<TransportPeers, 'syn'>, { toa }: Choice): Source {
+  constructor (libc: Libc, onError?: (error: unknown) => void) {
+    this.libc = libc
+    this.syn = new SynReader(libc)
+    this.search = new PeerSearch(libc, onError)
+  }
+
+  /** Whether a listening socket keeps its SYNs. */
+  get isArmed (): boolean { return this.#isArmed }
+
+  /** See armListener(). */
+  arm (fd: number): string | undefined {
+    const errno = armListener(this.libc, fd)
+    if (errno === undefined) this.#isArmed = true
+    return errno
+  }
+}
+
+/** All that is asked of the kernel for one application. */
+export interface KernelAccess {
+  readonly senders: Pick<Senders, 'syn' | 'search' | 'isArmed'>
+  readonly resolve: Resolve
+  /** Sources that must not contradict the one that answers. */
+  readonly witnesses: ReadonlyArray<Source>
+  readonly readVirtualServer: VirtualServerReader | undefined
+  /** getsockname(2); false, and `into` untouched, where it fails. */
+  readonly readLocal: (fd: number, into: Endpoint) => boolean
+}
+
+type Choice = Pick<Options, 'sources' | 'toa' | 'require'>
+/** Logs one line. */
+type Say = (message: string) => void
+
+/**
+ * Opens what the options ask for. Throws FST_REAL_IP_NATIVE_UNAVAILABLE where sources are required and none can work now.
+ */
+export function openKernel (senders: Senders, options: Choice & Pick<Options, 'virtualServer'>, say: Say): KernelAccess {
+  const { libc, syn } = senders
+  const sources = chooseSources(libc, syn, options, say)
+  return {
+    senders,
+    resolve: createResolve(sources),
+    witnesses: chooseWitnesses(sources, syn, options),
+    readVirtualServer: options.virtualServer ? createVirtualServerReader(libc) : undefined,
+    readLocal: (fd, into) => libc.getsockname(fd) === 0 && decodeSockaddr(libc.sockaddr, libc.family(), into)
+  }
+}
+
+function createSource (name: KernelSource, libc: Libc, syn: Syn, { toa }: Choice): Source {
   switch (name) {
     case 'vtoa': return new Vtoa(libc)
     case 'nat64': return new Nat64(libc)
@@ -23,20 +79,17 @@ function createSource (name: KernelSource, libc: Libc, { syn }: Pick<TransportPe
 /**
  * The sources to ask, in order. Throws FST_REAL_IP_NATIVE_UNAVAILABLE where they are required and none can work now.
  */
-export function chooseSources (
-  libc: Libc, peers: Pick<TransportPeers, 'syn'>, options: Choice, say: (message: string) => void
-): ReadonlyArray<Source> {
-  const create = (name: KernelSource) => createSource(name, libc, peers, options)
+export function chooseSources (libc: Libc, syn: Syn, options: Choice, say: Say): ReadonlyArray<Source> {
+  const create = (name: KernelSource) => createSource(name, libc, syn, options)
   if (options.sources === 'auto') return chooseByMachine(create, options, say)
   const sources = options.sources.map(create)
-  if (options.require) {
-    const missing = sources.map((source) => source.missing())
-    if (!missing.includes(undefined)) throw new FST_REAL_IP_NATIVE_UNAVAILABLE(missing.join('; '))
-  }
+  const silent = sources.map((source) => source.missing()).filter((why) => why !== undefined)
+  if (options.require && sources.length > 0 && silent.length === sources.length) throw new FST_REAL_IP_NATIVE_UNAVAILABLE(silent.join('; '))
+  if (silent.length > 0) say(`fastify-real-ip: not all sources answer now: ${silent.join('; ')}`)
   return sources
 }
 
-function chooseByMachine (create: (name: KernelSource) => Source, { toa }: Choice, say: (message: string) => void): ReadonlyArray<Source> {
+function chooseByMachine (create: (name: KernelSource) => Source, { toa }: Choice, say: Say): ReadonlyArray<Source> {
   const active: Source[] = []
   const used: string[] = []
   const others: string[] = []
@@ -59,9 +112,7 @@ const whyNotSavedSyn = (toa: Choice['toa']): string | undefined =>
   toa === undefined ? "it needs 'toa' and a list of 'trustedPeers'" : toa.silentOnSyn
 
 /** The sources that must not contradict the one that answers: the SYN, and with 'saved-syn' the kernel modules too. */
-export function chooseWitnesses (
-  sources: ReadonlyArray<Source>, { syn }: Pick<TransportPeers, 'syn'>, { toa }: Choice
-): ReadonlyArray<Source> {
+export function chooseWitnesses (sources: ReadonlyArray<Source>, syn: Syn, { toa }: Choice): ReadonlyArray<Source> {
   if (toa === undefined || toa.silentOnSyn !== undefined) return []
   return sources.some(({ name }) => name === 'saved-syn') ? sources : [new SavedSyn(syn, toa.formats)]
 }

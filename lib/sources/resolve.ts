@@ -1,11 +1,11 @@
-import { Course } from '../trust/evidence'
 import { type Endpoint, sameEndpoint } from '../kernel/sockaddr'
+import { Course } from './course'
 import type { Source } from './source'
 
 /**
- * Asks the sources in order about one connection. What the first answer says is then in `into`, and the course tells
- * whose it was: nobody's where its `source` is undefined. Where the transport peer is known, a source that gives just
- * that has said nothing of a client, and the next is asked.
+ * Asks the sources in order about one connection. The address of the first that has one is then in `into`, and the course
+ * says which source that was: none where its `source` is undefined. Where the transport peer is known, a source that
+ * gives just that has said nothing of a client, and the next is asked.
  */
 export type Resolve = (fd: number, into: Endpoint, peer: Endpoint | undefined) => Course
 

@@ -1,5 +1,5 @@
 import type { ToaFormat } from '../../types'
-import { createEndpoint, decodeIPv6, type Endpoint, sameEndpoint, unmap, word } from '../kernel/sockaddr'
+import { createEndpoint, decodeIPv4, decodeIPv6, type Endpoint, sameEndpoint, unmap, word } from '../kernel/sockaddr'
 
 // <net/tcp.h>
 const TCPOPT_EOL = 0
@@ -79,11 +79,9 @@ function decodeToa (bytes: Uint8Array, at: number, format: ToaFormat, into: Endp
   if (format.family === 'IPv6') {
     decodeIPv6(bytes, at + 4, into)
     unmap(into)
-    return
+  } else {
+    decodeIPv4(bytes, at + 4, into)
   }
-  into.family = 'IPv4'
-  into.w0 = into.w1 = into.w2 = 0
-  into.w3 = word(bytes, at + 4)
 }
 
 /** Whether the option at `at` is one of those that share TOA's kinds: Fast Open's of any length, SMC's of its own. */

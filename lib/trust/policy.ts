@@ -1,46 +1,38 @@
-import type { TrustedPeers } from '../../types'
+import type { TransportPeer, TrustedPeers } from '../../types'
 import { compileRanges } from '../address/ranges'
-import type { PeerAddress } from '../kernel/peer-search'
+import type { Endpoint } from '../kernel/sockaddr'
+import type { Checked } from './checked'
 import type { PeerRow, Rulings } from './table'
+import { describePeer } from './verdict'
 
-/** One state of the list: never changed, only replaced, so that what was judged under it can be told by its identity. */
+/** One state of the list: never changed, only replaced, so that its identity tells what ruled. */
 export interface Policy {
-  rulingsOf (peer: PeerAddress | undefined, port: number): Rulings
+  rulingsOf (evidence: Checked): Rulings
 }
 
+export type OnError = (message: string, error?: unknown) => void
+
 export function createPolicy (
-  trustedPeers: TrustedPeers | undefined, table: Readonly<Record<PeerRow, Rulings>>, onError: (message: string, error?: unknown) => void
+  trustedPeers: TrustedPeers | undefined, table: Readonly<Record<PeerRow, Rulings>>, onError: OnError
 ): Policy {
   if (trustedPeers === undefined) return { rulingsOf: () => table.unset }
   if (trustedPeers === 'any') return { rulingsOf: () => table.any }
-  if (typeof trustedPeers === 'function') {
-    return {
-      rulingsOf (peer, port) {
-        if (peer === undefined) return table.unknown
-        return isTrue(trustedPeers, { address: peer.text, port: port === 0 ? undefined : port }, 'trustedPeers', onError)
-          ? table.listed
-          : table.unlisted
-      }
-    }
-  }
-  const ranges = compileRanges(trustedPeers, 'trustedPeers')
-  const policy: Policy = {
-    rulingsOf (peer) {
+  const includes = typeof trustedPeers === 'function' ? askPredicate(trustedPeers, onError) : compileRanges(trustedPeers, 'trustedPeers').includes
+  return {
+    rulingsOf ({ isUnix, peer }) {
+      if (isUnix) return table.unix
       if (peer === undefined) return table.unknown
-      if (peer.judgedBy !== policy) {
-        peer.rulings = ranges.includes(peer) ? table.listed : table.unlisted
-        peer.judgedBy = policy
-      }
-      return peer.rulings as Rulings
+      return includes(peer) ? table.listed : table.unlisted
     }
   }
-  return policy
+}
+
+function askPredicate (trustedPeers: (peer: TransportPeer) => boolean, onError: OnError) {
+  return (peer: Endpoint): boolean => isTrue(trustedPeers, describePeer(peer), 'trustedPeers', onError)
 }
 
 /** Calls a predicate of the user's: only exact `true` counts, and whatever it does instead is an error that is logged. */
-export function isTrue<T> (
-  predicate: (argument: T) => unknown, argument: T, name: string, onError: (message: string, error?: unknown) => void
-): boolean {
+export function isTrue<T> (predicate: (argument: T) => unknown, argument: T, name: string, onError: OnError): boolean {
   try {
     const result = predicate(argument)
     if (typeof (result as PromiseLike<unknown> | undefined)?.then === 'function') {

@@ -1,61 +1,94 @@
-import type { Reason, RealAddress } from '../../types'
-import { type Address, sameAddress } from '../address/address'
+import type { RealAddress, Reason } from '../../types'
+import { sameAddress } from '../address/address'
 import type { Endpoint } from '../kernel/sockaddr'
+import type { Setting, Settings } from '../options/trust'
+import { isPlausible } from './plausible'
 
-/** What is known of the transport peer: no policy was given; any is trusted; in the list; not in it; or it is unknown. */
-export type PeerRow = 'unset' | 'any' | 'listed' | 'unlisted' | 'unknown'
+/**
+ * What is known of the transport peer: no policy was given; any is trusted; in the list; not in it; not known; or a
+ * process on this host that connected to a Unix-domain socket.
+ */
+export type PeerRow = 'unset' | 'any' | 'listed' | 'unlisted' | 'unknown' | 'unix'
 
-/** What the kernel sources claim: nothing but the transport peer itself; another address; or one that cannot be. */
-export type ClaimColumn = 'absent' | 'plausible' | 'invalid'
-
-export type Setting = 'untrusted' | 'missing' | 'invalid' | 'unverified'
+/**
+ * What the sources claim: nothing but the transport peer itself; the same in a PROXY header; another address; one that
+ * no client can have; two that differ; or a PROXY header is missing or wrong.
+ */
+export type ClaimColumn = 'absent' | 'local' | 'plausible' | 'implausible' | 'ambiguous' | 'fault'
 
 export interface Cell {
   /** Whose address is the answer; `'source'` is whatever the source says, whether claim or transport peer. */
   readonly answer: 'source' | 'claim' | 'peer' | 'none'
   readonly trust: RealAddress['trust']
   readonly reason?: Reason
-  /** The setting that may reject the connection instead. */
-  readonly setting?: Setting
+  /** The setting that may reject the connection instead; `true`: it is always rejected. */
+  readonly setting?: Setting | true
   /** The answer where that setting is `'believe'`. */
   readonly believe?: 'source'
   /** Whether a walk through a forwarding header may start at the answer. */
   readonly forwards?: true
 }
 
+const unverified: Cell = { answer: 'none', trust: 'unverified', reason: 'unverified-peer', setting: 'unverified', believe: 'source' }
+const untrusted: Cell = { answer: 'peer', trust: 'untrusted', reason: 'untrusted-peer', setting: 'untrusted', forwards: true }
+
 /** Who is believed. */
 export const table: Readonly<Record<PeerRow, Readonly<Record<ClaimColumn, Cell>>>> = {
   unset: {
     absent: { answer: 'source', trust: 'unchecked' },
+    local: { answer: 'peer', trust: 'unchecked' },
     plausible: { answer: 'claim', trust: 'unchecked' },
-    invalid: { answer: 'peer', trust: 'unchecked', reason: 'implausible' }
+    implausible: { answer: 'peer', trust: 'unchecked', reason: 'implausible' },
+    ambiguous: { answer: 'peer', trust: 'unchecked', reason: 'ambiguous' },
+    fault: { answer: 'none', trust: 'unchecked', setting: true }
   },
   any: {
-    absent: { answer: 'peer', trust: 'trusted', forwards: true },
+    absent: { answer: 'peer', trust: 'trusted', reason: 'no-toa', forwards: true },
+    local: { answer: 'peer', trust: 'trusted', reason: 'proxy-local' },
     plausible: { answer: 'claim', trust: 'trusted', forwards: true },
-    invalid: { answer: 'peer', trust: 'trusted', reason: 'implausible', setting: 'invalid' }
+    implausible: { answer: 'peer', trust: 'trusted', reason: 'implausible', setting: 'invalid' },
+    ambiguous: { answer: 'peer', trust: 'trusted', reason: 'ambiguous', setting: 'invalid' },
+    fault: { answer: 'none', trust: 'trusted', setting: true }
   },
   listed: {
     absent: { answer: 'peer', trust: 'trusted', reason: 'no-toa', setting: 'missing' },
+    local: { answer: 'peer', trust: 'trusted', reason: 'proxy-local' },
     plausible: { answer: 'claim', trust: 'trusted', forwards: true },
-    invalid: { answer: 'peer', trust: 'trusted', reason: 'implausible', setting: 'invalid' }
+    implausible: { answer: 'peer', trust: 'trusted', reason: 'implausible', setting: 'invalid' },
+    ambiguous: { answer: 'peer', trust: 'trusted', reason: 'ambiguous', setting: 'invalid' },
+    fault: { answer: 'none', trust: 'trusted', setting: true }
   },
   unlisted: {
     absent: { answer: 'peer', trust: 'untrusted', forwards: true },
-    plausible: { answer: 'peer', trust: 'untrusted', reason: 'untrusted-peer', setting: 'untrusted', forwards: true },
-    invalid: { answer: 'peer', trust: 'untrusted', reason: 'untrusted-peer', setting: 'untrusted', forwards: true }
+    local: { answer: 'peer', trust: 'untrusted', forwards: true },
+    plausible: untrusted,
+    implausible: untrusted,
+    ambiguous: untrusted,
+    fault: { answer: 'none', trust: 'untrusted', setting: true }
   },
   unknown: {
-    absent: { answer: 'none', trust: 'unverified', reason: 'unverified-peer', setting: 'unverified', believe: 'source' },
-    plausible: { answer: 'none', trust: 'unverified', reason: 'unverified-peer', setting: 'unverified', believe: 'source' },
-    invalid: { answer: 'none', trust: 'unverified', reason: 'implausible', setting: 'unverified' }
+    absent: unverified,
+    local: unverified,
+    plausible: unverified,
+    implausible: { answer: 'none', trust: 'unverified', reason: 'implausible', setting: 'unverified' },
+    ambiguous: { answer: 'none', trust: 'unverified', reason: 'ambiguous', setting: 'unverified' },
+    fault: { answer: 'none', trust: 'unverified', setting: true }
+  },
+  // Claims come by a PROXY header, which is read only with 'unix' in `proxyProtocol.from`.
+  unix: {
+    absent: { answer: 'none', trust: 'untrusted', reason: 'no-address', forwards: true },
+    local: { answer: 'none', trust: 'trusted', reason: 'proxy-local' },
+    plausible: { answer: 'claim', trust: 'trusted', forwards: true },
+    implausible: { answer: 'none', trust: 'trusted', reason: 'implausible', setting: 'invalid' },
+    ambiguous: { answer: 'none', trust: 'trusted', reason: 'ambiguous', setting: 'invalid' },
+    fault: { answer: 'none', trust: 'trusted', setting: true }
   }
 }
 
-export function columnOf (claim: Endpoint | undefined, peer: Address | undefined, peerPort: number): ClaimColumn {
+export function columnOf (claim: Endpoint | undefined, peer: Endpoint | undefined): ClaimColumn {
   if (claim === undefined) return 'absent'
-  if (peer !== undefined && claim.port === peerPort && sameAddress(claim, peer)) return 'absent'
-  return isPlausible(claim, peer) ? 'plausible' : 'invalid'
+  if (peer !== undefined && claim.port === peer.port && sameAddress(claim, peer)) return 'absent'
+  return isPlausible(claim, peer) ? 'plausible' : 'implausible'
 }
 
 /** A cell as the settings make it. */
@@ -70,44 +103,19 @@ export interface Ruling {
 /** What is made of each claim of one kind of transport peer. */
 export type Rulings = Readonly<Record<ClaimColumn, Ruling>>
 
-export type Settings = Readonly<Record<Setting, 'ignore' | 'reject' | 'believe'>>
-
-/** The table as the settings make it. All that every connection asks about has one shape. */
+/** The table as the settings make it. */
 export function applySettings (settings: Settings): Readonly<Record<PeerRow, Rulings>> {
   const rule = ({ answer, trust, reason, setting, believe, forwards }: Cell): Ruling => {
-    const set = setting && settings[setting]
-    return { answer: set === 'believe' && believe !== undefined ? believe : answer, trust, reason, forwards: forwards === true, rejects: set === 'reject' }
+    const set = setting === true ? 'reject' : setting && settings[setting]
+    return {
+      answer: set === 'believe' && believe !== undefined ? believe : answer,
+      trust,
+      reason,
+      forwards: forwards === true,
+      rejects: set === 'reject'
+    }
   }
-  const ruleAll = ({ absent, plausible, invalid }: Record<ClaimColumn, Cell>): Rulings =>
-    ({ absent: rule(absent), plausible: rule(plausible), invalid: rule(invalid) })
-  const { unset, any, listed, unlisted, unknown } = table
-  return { unset: ruleAll(unset), any: ruleAll(any), listed: ruleAll(listed), unlisted: ruleAll(unlisted), unknown: ruleAll(unknown) }
-}
-
-export function rulingOf (rulings: Rulings, column: ClaimColumn): Ruling {
-  return column === 'plausible' ? rulings.plausible : column === 'absent' ? rulings.absent : rulings.invalid
-}
-
-export const isLoopback = ({ family, w0, w1, w2, w3 }: Address): boolean =>
-  family === 'IPv4' ? w3 >>> 24 === 127 : w0 === 0 && w1 === 0 && w2 === 0 && w3 === 1
-
-/** Whether a client can have the address at all. Private ranges are legitimate. */
-export function isPlausible (claim: Address, peer: Address | undefined): boolean {
-  if (claim.family === 'IPv4') {
-    const first = claim.w3 >>> 24
-    if (first !== 0 && first !== 127 && first < 224) return true
-  } else {
-    const first = claim.w0 >>> 24
-    if (first !== 0 && first !== 0xff) return true
-  }
-  return isPlausibleThere(claim, peer)
-}
-
-/** The same where the ranges are that nobody has: apart, for V8 inlines what is short. */
-function isPlausibleThere (claim: Address, peer: Address | undefined): boolean {
-  if (isLoopback(claim)) return peer !== undefined && isLoopback(peer)
-  // Multicast and broadcast.
-  if (claim.family === 'IPv4') return claim.w3 >>> 24 >= 240 && claim.w3 !== -1
-  // Multicast, ff00::/8, and ::/96.
-  return claim.w0 >>> 24 === 0 && (claim.w0 !== 0 || claim.w1 !== 0 || claim.w2 !== 0)
+  const mapped = <From, To>(record: Readonly<Record<string, From>>, to: (value: From) => To) =>
+    Object.fromEntries(Object.entries(record).map(([key, value]) => [key, to(value)]))
+  return mapped(table, (row) => mapped(row, rule)) as Record<PeerRow, Rulings>
 }

@@ -1,39 +1,32 @@
 import { channel } from 'node:diagnostics_channel'
-import type { RealAddress, Stats } from '../../types'
+import type { ConnectionMessage, RealAddress, Stats } from '../../types'
 
-export const connectionChannel = channel('fastify-real-ip:connection')
+const connectionChannel = channel('fastify-real-ip:connection')
 
 type Counts<By extends 'source' | 'trust' | 'reason'> = { -readonly [Key in keyof Stats[By]]: number }
-type Answer = Pick<RealAddress, 'source' | 'trust' | 'reason'>
+type Outcome = Pick<RealAddress, 'source' | 'trust' | 'reason'>
 
-/** What connections that were answered alike have in common. */
-export class Outcome {
-  connections = 0
-  readonly source: keyof Stats['source']
-  readonly trust: keyof Stats['trust']
-  readonly reason: keyof Stats['reason'] | undefined
+/** Counts the connections of one application, and publishes them. */
+export class Tally {
+  #rejected = 0
+  // They are few.
+  readonly #outcomes: Array<Outcome & { connections: number }> = []
 
-  constructor (source: Answer['source'], trust: Answer['trust'], reason: Answer['reason']) {
-    // The other sources and reasons are of requests, not of connections.
-    this.source = source as keyof Stats['source']
-    this.trust = trust
-    this.reason = reason as keyof Stats['reason'] | undefined
-  }
-}
-
-/** What became of the connections of one server, in numbers that only grow. */
-export class Counters {
-  rejected = 0
-  // They are few: a search is cheaper than a hash.
-  readonly #outcomes: Outcome[] = []
-
-  of (source: Answer['source'], trust: Answer['trust'], reason: Answer['reason']): Outcome {
+  /** One connection was decided about. */
+  count (source: Outcome['source'], trust: Outcome['trust'], reason: Outcome['reason'], isRejected: boolean): void {
+    if (isRejected) this.#rejected++
     for (const outcome of this.#outcomes) {
-      if (outcome.source === source && outcome.trust === trust && outcome.reason === reason) return outcome
+      if (outcome.source === source && outcome.trust === trust && outcome.reason === reason) {
+        outcome.connections++
+        return
+      }
     }
-    const outcome = new Outcome(source, trust, reason)
-    this.#outcomes.push(outcome)
-    return outcome
+    this.#outcomes.push({ source, trust, ...(reason && { reason }), connections: 1 })
+  }
+
+  /** Tells subscribers of the connection. */
+  publish (socket: object, answer: () => RealAddress): void {
+    if (connectionChannel.hasSubscribers) connectionChannel.publish({ socket, realAddress: answer() } as ConnectionMessage)
   }
 
   read (): Stats {
@@ -45,6 +38,7 @@ export class Counters {
       'unverified-peer': 0,
       implausible: 0,
       ambiguous: 0,
+      'proxy-local': 0,
       'native-unavailable': 0,
       'no-fd': 0,
       'no-answer': 0,
@@ -54,10 +48,11 @@ export class Counters {
     let connections = 0
     for (const outcome of this.#outcomes) {
       connections += outcome.connections
-      source[outcome.source] += outcome.connections
+      // The other sources and reasons are of requests, not of connections.
+      source[outcome.source as keyof typeof source] += outcome.connections
       trust[outcome.trust] += outcome.connections
-      if (outcome.reason !== undefined) reason[outcome.reason] += outcome.connections
+      if (outcome.reason !== undefined) reason[outcome.reason as keyof typeof reason] += outcome.connections
     }
-    return { connections, rejected: this.rejected, source, trust, reason }
+    return { connections, rejected: this.#rejected, source, trust, reason }
   }
 }

@@ -1,0 +1,64 @@
+import { AsyncResource } from 'node:async_hooks'
+import { reset } from '../node/sockets'
+
+/** The number of connections that may be held at once; with one more the oldest is let go, undecided. */
+export const HELD_MAX = 4096
+
+/** A connection that is held. */
+export interface Held {
+  /**
+   * Lets go of the connection and calls `then` soon, in the connection's async context. Nothing happens where it was let
+   * go before: its time-out has passed, say.
+   */
+  release (then: () => void): void
+}
+
+/**
+ * The connections about which it is not decided yet: nothing of them reaches TLS or HTTP. Their number is bounded, and so
+ * is the time of each.
+ */
+export class Hold {
+  // In the order of their arrival.
+  readonly #entries = new Map<Held, { readonly socket: object, readonly expire: () => void }>()
+  #closed = false
+
+  /**
+   * Holds a connection: after `milliseconds`, or when there are too many, it is released with `expire`. Undefined, and
+   * the connection is reset, where nothing is held any more.
+   */
+  take (socket: object, milliseconds: number, expire: () => void): Held | undefined {
+    if (this.#closed) {
+      reset(socket)
+      return undefined
+    }
+    const context = new AsyncResource('fastify-real-ip')
+    const entries = this.#entries
+    const held: Held = {
+      release (then) {
+        if (!entries.delete(held)) return
+        clearTimeout(timer)
+        // Not at once: what a listener throws must not end the caller, which releases others too.
+        process.nextTick(() => { context.runInAsyncScope(then) })
+      }
+    }
+    const timer = setTimeout(() => { held.release(expire) }, milliseconds).unref()
+    entries.set(held, { socket, expire })
+    if (entries.size > HELD_MAX) this.#expireOldest()
+    return held
+  }
+
+  #expireOldest (): void {
+    for (const [oldest, { expire }] of this.#entries) return oldest.release(expire)
+  }
+
+  /** Resets what is held; nothing is held from now on. */
+  close (): void {
+    this.#closed = true
+    for (const [held, { socket }] of this.#entries) held.release(() => { reset(socket) })
+  }
+
+  /** Holds again: another application has taken over the server. */
+  open (): void {
+    this.#closed = false
+  }
+}

@@ -1,0 +1,56 @@
+import type { Options } from '../options/options'
+import type { Senders } from '../sources/choose'
+import type { Guard } from '../trust/guard'
+import type { Judge } from '../trust/judge'
+import type { Suspicions } from '../trust/suspicions'
+import type { Tally } from '../trust/tally'
+import type { Warnings } from '../warnings'
+
+/** An application whose options decide about the connections of a server. */
+export interface Owner {
+  readonly options: Options
+  readonly guard: Guard
+  readonly judge: Judge
+  readonly tally: Tally
+  readonly suspicions: Suspicions
+  readonly warnings: Warnings
+}
+
+/**
+ * The applications on one server, of which the last decides. There is more than one while a server is restarted in place
+ * (@fastify/restartable): the new application listens before the old one closes.
+ */
+export class Owners {
+  readonly #stack: Owner[] = []
+  #senders: Senders | undefined
+
+  /** The one that decides; after all have closed the last one still does. */
+  get current (): Owner { return this.#stack.at(-1) as Owner }
+
+  get senders (): Senders | undefined { return this.#senders }
+
+  /** Gives what all share; made by the first that needs it. */
+  shareSenders (create: () => Senders): Senders {
+    return this.#senders ??= create()
+  }
+
+  get isEmpty (): boolean { return this.#stack.length === 0 }
+
+  /** Whether there is no other than this one. */
+  isOnly (owner: Owner): boolean {
+    return this.#stack.length === 1 && this.#stack[0] === owner
+  }
+
+  /** Lets an owner decide from now on. */
+  put (owner: Owner): void {
+    if (!this.#stack.includes(owner)) this.#stack.push(owner)
+  }
+
+  /** Takes it away; the one before decides again. True where it was the last, which stays to decide about late events. */
+  remove (owner: Owner): boolean {
+    if (this.isOnly(owner)) return true
+    const at = this.#stack.indexOf(owner)
+    if (at >= 0) this.#stack.splice(at, 1)
+    return false
+  }
+}

@@ -1,0 +1,22 @@
+/**
+ * Values remembered for objects that live as long as a connection: sockets, HTTP/2 sessions and streams. Never keyed by
+ * file descriptor: the kernel gives it to the next connection.
+ */
+export class Remembered<Value extends object> {
+  readonly #values = new WeakMap<object, Value>()
+
+  /** The value of `key`, if any; anything may be asked about. */
+  of (key: unknown): Value | undefined {
+    return this.#values.get(key as object)
+  }
+
+  set (key: object, value: Value): void {
+    this.#values.set(key, value)
+  }
+
+  /** Gives `key` the value of `from`, if that has one. */
+  inherit (key: object, from: unknown): void {
+    const value = this.of(from)
+    if (value !== undefined) this.set(key, value)
+  }
+}

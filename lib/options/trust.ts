@@ -1,0 +1,108 @@
+import type { TrustedPeers } from '../../types'
+import { compileRanges } from '../address/ranges'
+import type { Toa } from './toa'
+import { checkObject, invalid, ownOf, quoted, show } from './values'
+
+export type Setting = 'untrusted' | 'missing' | 'invalid' | 'unverified'
+export type Settings = Readonly<Record<Setting, 'ignore' | 'reject' | 'believe'>>
+
+const defaults: Settings = { untrusted: 'ignore', missing: 'ignore', invalid: 'reject', unverified: 'ignore' }
+export const settings = Object.keys(defaults) as Setting[]
+
+/** Peers by address, and whether those of a listening Unix-domain socket are meant too. */
+export interface PeerList {
+  readonly addresses: ReadonlyArray<string>
+  readonly unix: boolean
+}
+
+export interface ForwardedOptions {
+  readonly trust: PeerList
+  readonly header: 'x-forwarded-for' | 'forwarded'
+}
+
+export interface ProxyProtocolOptions {
+  /** undefined: every trusted peer sends a header. */
+  readonly from: PeerList | undefined
+  /** Milliseconds for the whole header. */
+  readonly timeout: number
+}
+
+/** Copies a list once; what is checked is the copy that is used. */
+function copyList (list: ReadonlyArray<unknown>): ReadonlyArray<string> {
+  return Object.freeze([...list].map((entry) => typeof entry === 'string' ? entry.trim() : entry) as string[])
+}
+
+/** Checks `trustedPeers`. With `toa` it has to be a list: a client can write TOA on its SYN as well as a balancer can. */
+export function checkTrustedPeers (value: unknown, { toa }: { readonly toa: Toa | undefined }): TrustedPeers {
+  if (Array.isArray(value)) {
+    const list = copyList(value)
+    compileRanges(list, 'trustedPeers')
+    return list
+  }
+  if (value === undefined || value === null) {
+    throw invalid(`'trustedPeers' is ${value}: a setting that got lost must not open the door. ` +
+      "Write a list, [] to trust nobody, or 'any'; leave the option out to check nothing")
+  }
+  if (typeof value === 'string' && value !== 'any') {
+    throw invalid(`'trustedPeers' must be a list: write ${show(value.split(/[\s,]+/).filter((text) => text !== ''))}`)
+  }
+  if (value !== 'any' && typeof value !== 'function') {
+    throw invalid(`'trustedPeers' must be a list of addresses and ranges, 'any', or a function, not ${show(value)}`)
+  }
+  if (toa !== undefined) throw needsList()
+  return value as TrustedPeers
+}
+
+export const needsList = (): Error =>
+  invalid("'toa' needs a list of 'trustedPeers': a client can write TOA on its SYN as well as a balancer can")
+
+export function checkSettings (given: { readonly [Key in Setting]?: unknown }): Settings {
+  const checked = { ...defaults } as Record<Setting, 'ignore' | 'reject' | 'believe'>
+  for (const key of settings) {
+    const value = given[key]
+    if (value === undefined) continue
+    const allowed = key === 'unverified' ? ['ignore', 'reject', 'believe'] : ['ignore', 'reject']
+    if (!allowed.includes(value as string)) throw invalid(`'${key}' takes ${quoted(allowed)}, not ${show(value)}`)
+    checked[key] = value as 'ignore'
+  }
+  return Object.freeze(checked)
+}
+
+export function checkForwarded (value: unknown): ForwardedOptions | undefined {
+  if (value === undefined) return undefined
+  if (typeof value !== 'object' || value === null) {
+    throw invalid(`'forwarded' must be an object like { trust: ['198.51.100.0/24'], header: 'x-forwarded-for' }, not ${show(value)}`)
+  }
+  const { trust, header = 'x-forwarded-for', ...rest } = ownOf<'trust' | 'header'>(value)
+  const [stranger] = Object.keys(rest)
+  if (stranger !== undefined) throw invalid(`'forwarded' has no '${stranger}'; it has 'trust' and 'header'`)
+  if (header !== 'x-forwarded-for' && header !== 'forwarded') {
+    throw invalid(`'forwarded.header' takes 'x-forwarded-for', 'forwarded', not ${show(header)}`)
+  }
+  return Object.freeze({ trust: checkForwardedTrust(trust), header })
+}
+
+export const checkForwardedTrust = (trust: unknown): PeerList => checkPeerList(trust, 'forwarded.trust')
+
+/** A list that may have `'unix'` in it. */
+function checkPeerList (value: unknown, option: string): PeerList {
+  if (!Array.isArray(value)) throw invalid(`'${option}' must be a list of addresses and ranges, not ${show(value)}`)
+  const list = copyList(value)
+  const addresses = Object.freeze(list.filter((entry) => entry !== 'unix'))
+  compileRanges(addresses, option)
+  return Object.freeze({ addresses, unix: addresses.length < list.length })
+}
+
+// As Envoy and others allow, plus a margin for slow links.
+const HEADER_TIMEOUT = 5000
+const TIMEOUT_MAX = 60_000
+
+export function checkProxyProtocol (value: unknown): ProxyProtocolOptions {
+  const { from, timeout = HEADER_TIMEOUT } = checkObject(value, "'proxyProtocol'", { from: ['10.0.0.0/24'], timeout: HEADER_TIMEOUT })
+  if (!Number.isInteger(timeout) || timeout as number < 1 || timeout as number > TIMEOUT_MAX) {
+    throw invalid(`'proxyProtocol.timeout' must be a whole number of milliseconds from 1 to ${TIMEOUT_MAX}, not ${show(timeout)}`)
+  }
+  return Object.freeze({
+    from: from === undefined ? undefined : checkPeerList(from, 'proxyProtocol.from'), timeout: timeout as number
+  })
+}

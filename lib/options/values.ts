@@ -1,0 +1,55 @@
+import { FST_REAL_IP_INVALID_OPTION } from '../errors'
+
+/** A value as text for an error. */
+export function show (value: unknown): string {
+  try {
+    return JSON.stringify(value) ?? String(value)
+  } catch {
+    return typeof value
+  }
+}
+
+export const quoted = (names: ReadonlyArray<string>): string => names.map((name) => `'${name}'`).join(', ')
+
+export const invalid = (message: string): Error => new FST_REAL_IP_INVALID_OPTION(message)
+
+/** The own properties of an object: what stands on a prototype, polluted perhaps, is nobody's setting. */
+export function ownOf<Known extends string> (given: object): { readonly [Key in Known]?: unknown } {
+  return Object.assign(Object.create(null), given)
+}
+
+export function checkFlag (name: string, value: unknown): boolean {
+  if (value === undefined) return false
+  if (typeof value !== 'boolean') throw invalid(`'${name}' must be true or false, not ${show(value)}`)
+  return value
+}
+
+/** Checks that it is an object without options that `example` does not have; gives its own properties. */
+export function checkObject<Known extends string> (
+  given: unknown, name: string, example: Record<Known, unknown>
+): { readonly [Key in Known]?: unknown } {
+  if (typeof given !== 'object' || given === null) throw invalid(`${name} must be an object like ${show(example)}, not ${show(given)}`)
+  const stranger = Object.keys(given).find((key) => !Object.hasOwn(example, key))
+  if (stranger !== undefined) throw invalid(`there is no '${stranger}' in ${name}; write ${show(example)}`)
+  return ownOf<Known>(given)
+}
+
+/** The one of `names` that somebody who wrote `text` most likely meant, if any. */
+export function nearest (text: string, names: ReadonlyArray<string>): string | undefined {
+  const plain = (name: string) => name.toLowerCase().replace(/[^a-z]/g, '')
+  return names.find((name) => distance(plain(text), plain(name)) <= Math.min(2, name.length / 3))
+}
+
+/** How many letters have to be added, removed or replaced (Levenshtein). */
+function distance (a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1)
+      next.push(Math.min(replaced, (row[j] as number) + 1, (next[j - 1] as number) + 1))
+    }
+    row = next
+  }
+  return row[b.length] as number
+}

@@ -1,0 +1,32 @@
+import type { Attempt, KernelSource } from '../../types'
+
+const none: ReadonlyArray<Attempt> = Object.freeze([])
+
+/**
+ * How far the sources were asked: what each one without an address said, and the next source. Connections that went the
+ * same way share one object, so that the reasons take no memory per connection.
+ */
+export class Course {
+  readonly attempts: ReadonlyArray<Attempt>
+  /** The next source, if any. */
+  readonly source: KernelSource | undefined
+  readonly #sources: ReadonlyArray<KernelSource>
+  readonly #next = new Map<string, Course>()
+
+  constructor (sources: ReadonlyArray<KernelSource>, attempts: ReadonlyArray<Attempt> = none) {
+    this.#sources = sources
+    this.attempts = attempts
+    this.source = sources[attempts.length]
+  }
+
+  /** The course once `source` has given this reason. */
+  after (reason: string): Course {
+    let next = this.#next.get(reason)
+    if (next === undefined) {
+      const attempt = Object.freeze({ source: this.source as KernelSource, reason })
+      next = new Course(this.#sources, Object.freeze([...this.attempts, attempt]))
+      this.#next.set(reason, next)
+    }
+    return next
+  }
+}

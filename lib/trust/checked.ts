@@ -1,0 +1,47 @@
+import type { RealAddress, VirtualServer } from '../../types'
+import type { Endpoint } from '../kernel/sockaddr'
+import type { Claim, Fallback } from './claim'
+import { type ClaimColumn, columnOf, type Ruling } from './table'
+
+/** A claim, or what stands in its place, with the transport peer that it is checked against. */
+export class Checked {
+  readonly claim: Claim | Fallback
+  readonly peer: Endpoint | undefined
+  readonly column: ClaimColumn
+  /** Accepted by a listening Unix-domain socket. */
+  readonly isUnix: boolean
+  /** Made by inject(). */
+  readonly isInjected: boolean
+  readonly virtualServer: VirtualServer | undefined
+  /** The policy that ruled last, its ruling, and the answer by it: another policy rules anew. */
+  policy: object | undefined = undefined
+  ruling: Ruling | undefined = undefined
+  realAddress: RealAddress | undefined = undefined
+  /** The answer that `admit` was last asked about, and what it said. */
+  asked: RealAddress | undefined = undefined
+  isAdmitted = false
+
+  constructor (claim: Claim | Fallback, peer: Endpoint | undefined, details: Details = none) {
+    this.claim = claim
+    this.peer = peer
+    this.column = details.column ?? columnOf(claim.course === undefined ? undefined : claim, peer)
+    this.isUnix = details.isUnix === true
+    this.isInjected = details.isInjected === true
+    this.virtualServer = details.virtualServer
+  }
+
+  /** Only an answer without a policy never changes. */
+  readonly address?: undefined
+}
+
+export interface Details {
+  readonly column?: ClaimColumn | undefined
+  readonly isUnix?: boolean
+  readonly isInjected?: boolean
+  readonly virtualServer?: VirtualServer | undefined
+}
+
+const none: Details = {}
+
+/** What is known of a connection. Only where nothing can be refused is it not Checked. */
+export type Evidence = Claim | Fallback | Checked
