@@ -221,6 +221,8 @@ declare namespace fastifyRealIp {
     readonly signatureScheme?: string
     /** The client certificate, DER, as hexadecimal text. Check `verified` first. */
     readonly certificate?: string
+    /** The nested TLVs that have no property above, or whose value does not fit it, in order. */
+    readonly tlvs: ReadonlyArray<ProxyTlv>
   }
 
   /** A type-length-value field of a PROXY header of version 2. */

@@ -16,7 +16,7 @@ const AZURE = 0xee
 const AWS_VPCE_ID = 1
 const AZURE_LINK_ID = 1
 
-const sslTexts: Readonly<Record<number, keyof ProxySsl & string>> = {
+const sslTexts: Readonly<Record<number, keyof ProxySsl>> = {
   0x21: 'version',
   0x22: 'commonName',
   0x23: 'cipher',
@@ -30,7 +30,7 @@ const SSL_CERTIFICATE = 0x28
 const CERT_CONN = 2
 const CERT_SESS = 4
 
-interface Tlv {
+export interface Tlv {
   readonly type: number
   readonly value: Buffer
 }
@@ -49,30 +49,21 @@ export function readTlvs (block: Uint8Array): Tlv[] | undefined {
   return tlvs
 }
 
-type Mutable<T> = { -readonly [Key in keyof T]: T[Key] }
-
 /** What a header says beside the client's address, for the user. */
-export function describeProxyHeader ({ version, local, destination, tlvs: block }: ProxyHeader): ProxyProtocol {
-  const rest: ProxyTlv[] = []
-  const found: Mutable<Partial<ProxyProtocol>> = {}
-  for (const tlv of readTlvs(block) ?? []) {
-    if (tlv.type === CRC32C || tlv.type === NOOP) continue
-    const named = nameTlv(tlv)
-    if (named === undefined || named[0] in found) rest.push(Object.freeze({ type: tlv.type, value: hex(tlv.value) }))
-    else Object.assign(found, { [named[0]]: named[1] })
-  }
+export function describeProxyHeader ({ version, local, destination, tlvs }: ProxyHeader): ProxyProtocol {
+  // Checked by the decoder.
+  const meaningful = (readTlvs(tlvs) as Tlv[]).filter(({ type }) => type !== CRC32C && type !== NOOP)
   return Object.freeze({
     version,
     local,
     ...(destination !== undefined && {
       destination: Object.freeze({ address: formatAddress(destination), port: destination.port === 0 ? undefined : destination.port })
     }),
-    ...found,
-    tlvs: Object.freeze(rest)
+    ...nameAll(meaningful, nameTlv)
   })
 }
 
-type Named = readonly [property: keyof ProxyProtocol, value: string | number | ProxySsl]
+type Named = readonly [property: string, value: string | number | ProxySsl]
 
 /** The property for a TLV and its value there; undefined where it has none, or the value does not fit it. */
 export function nameTlv ({ type, value }: Tlv): Named | undefined {
@@ -92,27 +83,38 @@ export function nameTlv ({ type, value }: Tlv): Named | undefined {
   }
 }
 
-const text = (property: keyof ProxyProtocol, value: Buffer): Named | undefined =>
+const text = (property: string, value: Buffer): Named | undefined =>
   isUtf8(value) ? [property, value.toString()] : undefined
 
 const hex = (value: Buffer): string => value.toString('hex')
 
-/** undefined for a value that cannot be represented in full. */
+/** undefined for a value that does not have the format. */
 function readSsl (value: Buffer): ProxySsl | undefined {
-  if (value.length < 5) return undefined
-  const tlvs = readTlvs(value.subarray(5))
-  if (tlvs === undefined) return undefined
+  const nested = value.length < 5 ? undefined : readTlvs(value.subarray(5))
+  if (nested === undefined) return undefined
   const client = value.readUInt8(0)
-  const ssl: Mutable<ProxySsl> = {
+  return Object.freeze({
     client,
     // Zero also where there was no certificate to verify.
-    verified: (client & (CERT_CONN | CERT_SESS)) !== 0 && value.readUInt32BE(1) === 0
+    verified: (client & (CERT_CONN | CERT_SESS)) !== 0 && value.readUInt32BE(1) === 0,
+    ...nameAll(nested, nameSslTlv)
+  })
+}
+
+function nameSslTlv ({ type, value }: Tlv): Named | undefined {
+  if (type === SSL_CERTIFICATE) return ['certificate', hex(value)]
+  const property = sslTexts[type]
+  return property && text(property, value)
+}
+
+/** The properties of those TLVs that have one, and the list of the others. If two have the same, the first counts. */
+function nameAll (tlvs: readonly Tlv[], name: (tlv: Tlv) => Named | undefined) {
+  const found: Record<string, Named[1]> = {}
+  const others: ProxyTlv[] = []
+  for (const tlv of tlvs) {
+    const [property, value] = name(tlv) ?? []
+    if (property === undefined || property in found) others.push(Object.freeze({ type: tlv.type, value: hex(tlv.value) }))
+    else found[property] = value as Named[1]
   }
-  for (const { type, value } of tlvs) {
-    const property = type === SSL_CERTIFICATE ? 'certificate' : sslTexts[type]
-    if (property === undefined || property in ssl) continue
-    if (property !== 'certificate' && !isUtf8(value)) return undefined
-    Object.assign(ssl, { [property]: property === 'certificate' ? hex(value) : value.toString() })
-  }
-  return Object.freeze(ssl)
+  return { ...found, tlvs: Object.freeze(others) }
 }
