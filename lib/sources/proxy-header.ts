@@ -137,7 +137,7 @@ function tlvFault (bytes: Uint8Array, start: number, end: number): ProxyFault | 
   const found = word(bytes, checksum) >>> 0
   return found === expected
     ? undefined
-    : fault('proxy-checksum', checksum, `the CRC32C checksum is ${hex(found, 8)}, the header's is ${hex(expected, 8)}`)
+    : fault('proxy-checksum', checksum, `the CRC32C checksum is ${hex(found, 8)}, and should be ${hex(expected, 8)}`)
 }
 
 function decodeV1 (bytes: Uint8Array, length: number): ProxyHeader | ProxyFault | 'more' {
