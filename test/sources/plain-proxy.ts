@@ -156,7 +156,7 @@ export function plainDescription (tlvs: ReadonlyArray<readonly [type: number, va
 // Headers of any shape.
 
 const octets = (minLength: number, maxLength: number) => fc.uint8Array({ minLength, maxLength })
-const number = fc.oneof(fc.nat({ max: 255 }), fc.constantFrom(0, 255, 256, 300)).map(String)
+const number = fc.oneof({ weight: 20, arbitrary: fc.nat({ max: 255 }) }, { weight: 1, arbitrary: fc.constantFrom(256, 300) }).map(String)
 const ipv4 = fc.tuple(number, number, number, number).map((parts) => parts.join('.'))
 const group = fc.nat({ max: 0xffff }).map((group) => group.toString(16))
 const ipv6 = fc.oneof(
@@ -167,7 +167,7 @@ const port = fc.oneof({ weight: 5, arbitrary: fc.nat({ max: 65535 }).map(String)
 const v1 = fc.oneof(
   fc.tuple(fc.constant('TCP4'), ipv4, ipv4, port, port),
   fc.tuple(fc.constant('TCP6'), ipv6, ipv6, port, port),
-  fc.tuple(fc.constant('UNKNOWN'), fc.oneof(fc.constant(''), fc.string({ maxLength: 110 }))),
+  fc.tuple(fc.constant('UNKNOWN'), fc.oneof(fc.constant(''), fc.string({ maxLength: 110, size: 'max' }))),
   fc.tuple(fc.constantFrom('UNKNOWN', 'UNKNOWNX', 'TCP4', 'TCP5', 'tcp4'))
 ).map((fields) => Buffer.from(`PROXY ${fields.join(' ')}\r\n`, 'latin1'))
 
