@@ -188,6 +188,12 @@ declare namespace fastifyRealIp {
     readonly ssl?: ProxySsl
     /** AWS: the identifier of the VPC endpoint that the client used. */
     readonly awsVpceId?: string
+    /** Alibaba Cloud PrivateLink: the identifier of the client's VPC. */
+    readonly alibabaVpcId?: string
+    /** Alibaba Cloud PrivateLink: the identifier of the endpoint that the client used. */
+    readonly alibabaEndpointId?: string
+    /** Alibaba Cloud PrivateLink: the identifier of the endpoint service. */
+    readonly alibabaEndpointServiceId?: string
     /** Azure Private Link: the link identifier of the private endpoint, 0 to 4294967295. */
     readonly azureLinkId?: number
     /** Google Cloud Private Service Connect: the connection's identifier, 64 bits, as decimal text. */

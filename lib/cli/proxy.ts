@@ -17,6 +17,7 @@ const types: Readonly<Record<number, string>> = {
   0x20: 'TLS',
   0x30: 'network namespace',
   0xe0: 'GCP connection id',
+  0xe1: 'Alibaba',
   0xea: 'AWS',
   0xee: 'Azure'
 }

@@ -11,8 +11,13 @@ const UNIQUE_ID = 0x05
 const SSL = 0x20
 const NETNS = 0x30
 const GCP = 0xe0
+const ALIBABA = 0xe1
 const AWS = 0xea
 const AZURE = 0xee
+// By the first byte of the value.
+const alibabaTexts: Readonly<Record<number, keyof ProxyProtocol>> = {
+  1: 'alibabaVpcId', 2: 'alibabaEndpointId', 3: 'alibabaEndpointServiceId'
+}
 const AWS_VPCE_ID = 1
 const AZURE_LINK_ID = 1
 
@@ -75,6 +80,10 @@ export function nameTlv ({ type, value }: Tlv): Named | undefined {
     case SSL: {
       const ssl = readSsl(value)
       return ssl && ['ssl', ssl]
+    }
+    case ALIBABA: {
+      const property = alibabaTexts[value[0] ?? 0]
+      return property && text(property, value.subarray(1))
     }
     case AWS: return value[0] === AWS_VPCE_ID ? text('awsVpceId', value.subarray(1)) : undefined
     case AZURE: return value[0] === AZURE_LINK_ID && value.length === 5 ? ['azureLinkId', value.readUInt32LE(1)] : undefined

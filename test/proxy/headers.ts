@@ -124,6 +124,9 @@ export const goodHeaders: readonly GoodHeader[] = [
     { ssl: { client: 5, verified: false, tlvs: [] }, tlvs: [] }),
   good('the VPC endpoint of AWS, with a checksum', summed(binary('2111', IPV4, CHECKSUM, tlv(0xea, '\x01vpce-08d2bf15fac5001c9'), tlv(4, Buffer.alloc(20)))),
     client, server, { awsVpceId: 'vpce-08d2bf15fac5001c9', tlvs: [] }),
+  over('Alibaba Cloud PrivateLink', tlv(0xe1, '\x01vpc-a') + tlv(0xe1, '\x02ep-b') + tlv(0xe1, '\x03epsrv-c') + tlv(0xe1, '\x04d') + tlv(0xe1, ''), {
+    alibabaVpcId: 'vpc-a', alibabaEndpointId: 'ep-b', alibabaEndpointServiceId: 'epsrv-c', tlvs: [{ type: 0xe1, value: '0464' }, { type: 0xe1, value: '' }]
+  }),
   good('the link of Azure', binary('2121', IPV6, 'ee0005 01 c1450021'), client6, server6, { azureLinkId: 0x210045c1, tlvs: [] }),
   over('the connection of GCP Private Service Connect', 'e00008 ffffffffc0a86402', { gcpPscConnectionId: '18446744072646845442', tlvs: [] }),
   over('TLVs that are unknown, repeated or not what they should be',

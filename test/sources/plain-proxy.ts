@@ -144,6 +144,10 @@ export function plainDescription (tlvs: ReadonlyArray<readonly [type: number, va
       case 0x20: return [type, value, 'ssl', plainSsl(value)]
       case 0x30: return [type, value, 'netns', plainText(value)]
       case 0xe0: return [type, value, 'gcpPscConnectionId', hex.length === 16 ? BigInt(`0x${hex}`).toString() : undefined]
+      case 0xe1: {
+        const name = ['alibabaVpcId', 'alibabaEndpointId', 'alibabaEndpointServiceId'][parseInt(hex.slice(0, 2), 16) - 1]
+        return [type, value, name, plainText(value.subarray(1))]
+      }
       case 0xea: return [type, value, 'awsVpceId', hex.startsWith('01') ? plainText(value.subarray(1)) : undefined]
       case 0xee: return [type, value, 'azureLinkId', hex.length === 10 && hex.startsWith('01')
         ? parseInt((hex.slice(2).match(/../g) as string[]).reverse().join(''), 16)
@@ -180,7 +184,7 @@ const sslTlv = fc.tuple(fc.nat({ max: 7 }), fc.constantFrom([0, 0, 0, 0], [0, 0,
 const tlv = fc.oneof(
   fc.tuple(fc.constantFrom(1, 2, 4, 5, 0x30, 0xf0), asText).map(([type, value]) => tlvOf(type, value)),
   sslTlv,
-  asText.map((text) => tlvOf(0xea, [1, ...text])),
+  fc.tuple(fc.constantFrom(0xe1, 0xea), fc.nat({ max: 4 }), asText).map(([type, subtype, text]) => tlvOf(type, [subtype, ...text])),
   octets(4, 4).map((value) => tlvOf(0xee, [1, ...value])),
   octets(8, 8).map((value) => tlvOf(0xe0, value)),
   fc.tuple(fc.nat({ max: 255 }), octets(0, 10)).map(([type, value]) => tlvOf(type, value)))
