@@ -141,6 +141,143 @@ declare namespace fastifyRealIp {
     readonly port: number | undefined
   }
 
+  /**
+   * What can be wrong with the PROXY header of a connection that must begin with one:
+   * - `'proxy-missing'`: the first bytes are no PROXY header at all.
+   * - `'proxy-malformed'`: a PROXY header that breaks its format (proxy-protocol.txt).
+   * - `'proxy-too-long'`: version 1 has more than 107 bytes, or version 2 more than 4,096.
+   * - `'proxy-checksum'`: its CRC32C checksum is wrong.
+   * - `'proxy-cut-short'`: the connection ended within the header, or before it.
+   * - `'proxy-timeout'`: the header was not complete in time.
+   */
+  export type ProxyFaultReason =
+    | 'proxy-missing'
+    | 'proxy-malformed'
+    | 'proxy-too-long'
+    | 'proxy-checksum'
+    | 'proxy-cut-short'
+    | 'proxy-timeout'
+
+  /**
+   * What a connection's PROXY header says beside the client's address, as HAProxy's proxy-protocol.txt defines it. Frozen;
+   * has strings, numbers, booleans and hexadecimal text only, so that it can be sent as JSON. What the header does not
+   * have is absent. If a type of TLV is there twice, the first counts.
+   */
+  export interface ProxyProtocol {
+    /** 1: text; 2: binary. */
+    readonly version: 1 | 2
+    /**
+     * `true`: the header names no client (LOCAL, UNKNOWN, UNSPEC or a Unix-domain socket), as the health checks of
+     * balancers do. The sender's own address stands.
+     */
+    readonly local: boolean
+    /** What the client connected to; absent where `local` is `true`. */
+    readonly destination?: {
+      /** RFC 5952 text; an IPv4-mapped IPv6 address is given as IPv4. */
+      readonly address: string
+      /** The TCP port, 1 to 65535; `undefined` where the header has 0. */
+      readonly port: number | undefined
+    }
+    /** The application protocol that the client negotiated with the sender by ALPN, as `'h2'`. */
+    readonly alpn?: string
+    /** The host name that the client asked for: over TLS its SNI. */
+    readonly authority?: string
+    /** The sender's identifier of the connection, an opaque sequence of bytes, as hexadecimal text. */
+    readonly uniqueId?: string
+    /** The name of the sender's network namespace. */
+    readonly netns?: string
+    /** The TLS connection between the client and the sender. */
+    readonly ssl?: ProxySsl
+    /** AWS: the identifier of the VPC endpoint that the client used. */
+    readonly awsVpceId?: string
+    /** Alibaba Cloud PrivateLink: the identifier of the client's VPC. */
+    readonly alibabaVpcId?: string
+    /** Alibaba Cloud PrivateLink: the identifier of the endpoint that the client used. */
+    readonly alibabaEndpointId?: string
+    /** Alibaba Cloud PrivateLink: the identifier of the endpoint service. */
+    readonly alibabaEndpointServiceId?: string
+    /** Azure Private Link: the link identifier of the private endpoint, 0 to 4294967295. */
+    readonly azureLinkId?: number
+    /** Google Cloud Private Service Connect: the connection's identifier, 64 bits, as decimal text. */
+    readonly gcpPscConnectionId?: string
+    /** The TLVs that have no property above, or whose value does not fit it (text that is not valid UTF-8), in order. */
+    readonly tlvs: ReadonlyArray<ProxyTlv>
+  }
+
+  /** The TLS connection of a client with the sender of a PROXY header. */
+  export interface ProxySsl {
+    /** Bits: 1, the client connected over TLS; 2, it gave a certificate on this connection; 4, in this TLS session. */
+    readonly client: number
+    /**
+     * Whether the client gave a certificate and the sender verified it. Senders also report "no error" where there was
+     * no certificate; that is `false` here.
+     */
+    readonly verified: boolean
+    /** As `'TLSv1.3'`. */
+    readonly version?: string
+    /** Common Name of the client certificate's subject. Check `verified` first. */
+    readonly commonName?: string
+    /** As `'TLS_AES_256_GCM_SHA384'`. */
+    readonly cipher?: string
+    /** What the sender's own certificate was signed with, as `'RSA-SHA256'`. */
+    readonly signatureAlgorithm?: string
+    /** The key of the sender's own certificate, as `'RSA2048'`. */
+    readonly keyAlgorithm?: string
+    /** The group of the key exchange, as `'X25519'`. */
+    readonly group?: string
+    /** What the sender signed the TLS handshake with. */
+    readonly signatureScheme?: string
+    /** The client certificate, DER, as hexadecimal text. Check `verified` first. */
+    readonly certificate?: string
+    /** The nested TLVs that have no property above, or whose value does not fit it, in order. */
+    readonly tlvs: ReadonlyArray<ProxyTlv>
+  }
+
+  /** A type-length-value field of a PROXY header of version 2. */
+  export interface ProxyTlv {
+    /** 0 to 255. */
+    readonly type: number
+    /** Hexadecimal text. */
+    readonly value: string
+  }
+
+  /** What `encodeProxyHeader()` takes. */
+  export interface EncodeProxyHeaderOptions {
+    /**
+     * 1: text; 2: binary.
+     * @default 2
+     */
+    version?: 1 | 2
+    /** The client. With neither `source` nor `destination` the header names none: LOCAL, in version 1 UNKNOWN. */
+    source?: ProxyEndpoint
+    /** What the client connected to, of the same family as `source`. */
+    destination?: ProxyEndpoint
+    /** Version 2 only. The value is given as bytes or as hexadecimal text; text is given as `Buffer.from(text)`. */
+    tlvs?: ReadonlyArray<{ readonly type: number, readonly value: Uint8Array | string }>
+    /**
+     * Version 2 only. `true`: adds a CRC32C checksum.
+     * @default false
+     */
+    checksum?: boolean
+  }
+
+  /** An end of a connection, as `encodeProxyHeader()` writes it. */
+  export interface ProxyEndpoint {
+    /** An IP address without zone; IPv4-mapped IPv6 is written as IPv4. */
+    readonly address: string
+    /** The TCP port, 0 to 65535. */
+    readonly port: number
+  }
+
+  /**
+   * Encodes a header of the PROXY protocol (proxy-protocol.txt), of at most 4,096 bytes: for tests of one's own server, or
+   * to pass the client on to an upstream. Write it to a new connection before anything else, TLS included, and never to
+   * one of a pool: what follows on a connection belongs to the client that its header names.
+   *
+   * Throws `FST_REAL_IP_INVALID_OPTION`.
+   */
+  export function encodeProxyHeader (options?: EncodeProxyHeaderOptions): Buffer
+
   /** One exact format of TOA, and where on a SYN the balancer writes it. */
   export interface ToaFormat {
     /** The option's number, 2 to 254. */

@@ -6,9 +6,9 @@ import type { TLSSocket } from 'node:tls'
 import rateLimit from '@fastify/rate-limit'
 import Fastify, { type FastifyInstance, type FastifyPluginCallback, type FastifyRequest } from 'fastify'
 import realIp, {
-  fastifyRealIp, realIpKey, withRealIp,
-  type Attempt, type Connection, type ConnectionMessage, type FastifyRealIpOptions, type ForwardedOptions,
-  type KernelSource, type LogNames, type RealAddress, type RealIp, type RealIpKeyOptions, type Reason, type Source, type Stats,
+  encodeProxyHeader, fastifyRealIp, realIpKey, withRealIp,
+  type Attempt, type Connection, type ConnectionMessage, type EncodeProxyHeaderOptions, type FastifyRealIpOptions, type ForwardedOptions,
+  type KernelSource, type LogNames, type ProxyEndpoint, type ProxyFaultReason, type ProxyProtocol, type ProxySsl, type ProxyTlv, type RealAddress, type RealIp, type RealIpKeyOptions, type Reason, type Source, type Stats,
   type ToaFormat, type TransportPeer, type TrustedPeers, type VirtualServer, type WithRealIpOptions
 } from 'fastify-real-ip'
 import pino from 'pino'
@@ -244,6 +244,29 @@ app.register(rateLimit, {
   }
 })
 app.get('/limited', { config: { rateLimit: { keyGenerator: realIpKey({ ipv6Subnet: 48 }) } } }, () => {})
+
+// PROXY headers are described, and encoded.
+declare const proxy: ProxyProtocol
+expectType<1 | 2>(proxy.version)
+expectType<boolean>(proxy.local)
+expectType<{ readonly address: string, readonly port: number | undefined } | undefined>(proxy.destination)
+expectType<string | undefined>(proxy.gcpPscConnectionId)
+expectType<number | undefined>(proxy.azureLinkId)
+expectType<ProxySsl | undefined>(proxy.ssl)
+expectType<boolean | undefined>(proxy.ssl?.verified)
+expectType<ReadonlyArray<ProxyTlv>>(proxy.tlvs)
+expectError(proxy.tlvs.push({ type: 1, value: '6832' }))
+expectError(proxy.local = true)
+expectType<'proxy-missing' | 'proxy-malformed' | 'proxy-too-long' | 'proxy-checksum' | 'proxy-cut-short' | 'proxy-timeout'>({} as ProxyFaultReason)
+const end: ProxyEndpoint = { address: '203.0.113.7', port: 51234 }
+expectType<Buffer>(encodeProxyHeader())
+expectType<Buffer>(encodeProxyHeader({ version: 1, source: end, destination: end }))
+expectType<Buffer>(encodeProxyHeader({ source: end, destination: end, tlvs: [{ type: 1, value: Buffer.from('h2') }, ...proxy.tlvs], checksum: true }))
+expectError(encodeProxyHeader({ version: 3 }))
+expectError(encodeProxyHeader({ source: '203.0.113.7' }))
+expectError(encodeProxyHeader({ source: undefined }))
+expectError(encodeProxyHeader({ tlvs: [{ type: 1, value: 2 }] }))
+expectAssignable<EncodeProxyHeaderOptions>({})
 
 // Other plugins can depend on it.
 const dependent: FastifyPluginCallback = (instance: FastifyInstance, _options, done) => {

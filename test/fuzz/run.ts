@@ -30,7 +30,7 @@ function run (name: string, cases: number, seed: number): void {
 function main (): void {
   const { values } = parseArgs({
     options: {
-      cases: { type: 'string', default: '200000' }, seed: { type: 'string' }, only: { type: 'string' }, results: { type: 'string' }
+      cases: { type: 'string', default: '300000' }, seed: { type: 'string' }, only: { type: 'string' }, results: { type: 'string' }
     }
   })
   const total = Number(values.cases)

@@ -10,12 +10,16 @@ import { decodeAnswers } from '../../lib/kernel/sock-diag'
 import { createEndpoint, decodeSockaddr, type Endpoint } from '../../lib/kernel/sockaddr'
 import { findToa } from '../../lib/sources/toa-option'
 import { toaPresets } from '../../lib/options/toa'
+import { decodeProxyHeader } from '../../lib/sources/proxy-header'
+import { encodeProxyHeader } from '../../lib/sources/proxy-encode'
+import { describeProxyHeader } from '../../lib/sources/proxy-tlvs'
 import type { ToaFormat } from 'fastify-real-ip'
 import { addressOf, anyAddress, bitsOf, type Plain, parsePlain, plainOf, textOf, unmapped, within } from '../trust/plain'
 import { answers, plainAnswers } from '../trust/plain-answers'
 import { canonical, type Header, headers, noise, plainAddress, plainForwarded, plainWalk, plainXForwardedFor, walked } from '../http/plain-headers'
 import { list, plainRange, written } from '../address/plain-ranges'
 import { options as tcpOptions, packet, plainHasPayload, plainSender, plainTcp, plainToa } from '../kernel/plain-syn'
+import { plainDescription, plainProxy, type PlainProxy, proxyHeaders } from '../sources/plain-proxy'
 import { anyOptions, type Json, mutateOptions, plainOptions, revive } from './plain-options'
 
 /** One decoder, and what must hold of it whatever it is given. All input is bytes: a file of the corpus is one. */
@@ -27,7 +31,7 @@ export interface Target {
   readonly tokens?: readonly Uint8Array[]
   /** Where bytes that are changed anywhere would mostly be no input any more. */
   readonly mutate?: (input: Uint8Array, random: (below: number) => number) => Uint8Array
-  /** Cases of a thousand in a run. */
+  /** Cases of 1,500 in a run. */
   readonly share: number
   /** Throws where something does not hold. `guard` makes bytes that must not be read past their end. */
   check (input: Uint8Array, guard: (input: Uint8Array) => Uint8Array): void
@@ -164,6 +168,62 @@ const netlink: Target = {
   }
 }
 
+const proxy: Target = {
+  name: 'proxy',
+  share: 500,
+  inputs: proxyHeaders,
+  tokens: [
+    ...['PROXY ', 'TCP4 ', 'TCP6 ', 'UNKNOWN', '\r\n', '\r', '\n', ' ', '0', '65536', '::', '::ffff:', '203.0.113.7', '%'].map(latin1),
+    bytes(13, 10, 13, 10, 0, 13, 10, 81, 85, 73, 84, 10), bytes(0x21, 0x11, 0, 12), bytes(0x20, 0, 0, 0), bytes(0x21, 0x21, 0, 36), bytes(15, 240), bytes(15, 241),
+    bytes(3, 0, 4, 0, 0, 0, 0), bytes(4, 0, 0), bytes(0x20, 0, 5, 1, 0, 0, 0, 0), bytes(0xea, 0, 2, 1, 65), bytes(0xee, 0, 5, 1, 1, 2, 3, 4)
+  ],
+  check (input, guard) {
+    const expected = plainProxy(bufferOf(input))
+    for (const bytes of views(input, guard)) mustDecode(bytes, input.length, expected)
+    if (typeof expected === 'string') return
+    // Whatever is cut off, there is more to come.
+    for (let length = 0; length < expected.length; length += 1 + (expected.length >>> 4)) mustDecode(input, length, 'more')
+    mustEncode(expected)
+  }
+}
+
+function mustDecode (bytes: Uint8Array, length: number, expected: PlainProxy): void {
+  const decoded = decodeProxyHeader(bytes, length)
+  if (decoded === 'more' || 'reason' in decoded) {
+    if (decoded !== 'more') assert(decoded.at < length && decoded.what !== '', decoded.what)
+    mustBe(decoded === 'more' ? decoded : decoded.reason, typeof expected === 'string' ? expected : 'a header')
+    return
+  }
+  if (typeof expected === 'string') throw new Error(`a header instead of ${expected}`)
+  const { source, destination } = decoded
+  const ends = source && destination && [shown(source), shown(destination)]
+  mustBe(JSON.stringify([decoded.length, decoded.version, decoded.local, ends]),
+    JSON.stringify([expected.length, expected.version, expected.ends === undefined, expected.ends]))
+  for (const end of [source, destination]) if (end !== undefined) mustBeCanonical(formatAddress(end), plainOf(end))
+  const { version, local, destination: described, ...said } = describeProxyHeader(decoded)
+  assert.deepEqual(said, plainDescription(expected.tlvs))
+}
+
+/** A header that is encoded anew, with its TLVs, says the same. */
+function mustEncode ({ version, ends, tlvs }: Exclude<PlainProxy, string>): void {
+  const [source, destination] = (ends ?? []).map((end) => {
+    const [address = '', port] = end.split(' ')
+    return { address, port: Number(port) }
+  })
+  // An IPv6 header can have one address that is IPv4-mapped; and none is longer than 4,096 bytes.
+  if (source?.address.includes(':') !== destination?.address.includes(':')) return
+  const encoded = encodeProxyHeader({
+    version,
+    ...(source && destination && { source, destination }),
+    ...(version === 2 && { tlvs: tlvs.filter(([type]) => type !== 3).map(([type, value]) => ({ type, value })), checksum: tlvs.some(([type]) => type === 3) })
+  })
+  const again = plainProxy(encoded)
+  if (typeof again === 'string') throw new Error(again)
+  assert.deepEqual([again.length, again.version, again.ends], [encoded.length, version, ends])
+  // LOCAL has no TLVs that count.
+  if (ends !== undefined) assert.deepEqual(plainDescription(again.tlvs), plainDescription(tlvs))
+}
+
 /** The sender on the first line, then the header's lines. */
 function headerTarget (name: Header, plain: (lines: readonly string[]) => string[]): Target {
   return {
@@ -278,7 +338,7 @@ function readJson (input: Uint8Array): Json | undefined {
 }
 
 export const targets: readonly Target[] = [
-  sockaddr, toa, savedSyn, netlink,
+  sockaddr, toa, savedSyn, netlink, proxy,
   headerTarget('x-forwarded-for', plainXForwardedFor), headerTarget('forwarded', plainForwarded),
   address, ranges, options
 ]

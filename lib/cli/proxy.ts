@@ -1,0 +1,91 @@
+import { formatAddress } from '../address/address'
+import type { Endpoint } from '../kernel/sockaddr'
+import { CRC32C, decodeProxyHeader, LOCAL, type ProxyFault, type ProxyHeader } from '../sources/proxy-header'
+import { nameTlv, readTlvs, type Tlv } from '../sources/proxy-tlvs'
+import { endpoint } from './seen'
+
+const families: Readonly<Record<number, string>> = {
+  0x00: 'UNSPEC', 0x11: 'TCP over IPv4', 0x12: 'UDP over IPv4', 0x21: 'TCP over IPv6', 0x22: 'UDP over IPv6', 0x31: 'UNIX stream', 0x32: 'UNIX datagram'
+}
+
+const types: Readonly<Record<number, string>> = {
+  0x01: 'ALPN',
+  0x02: 'authority',
+  0x03: 'CRC32C',
+  0x04: 'padding',
+  0x05: 'unique id',
+  0x20: 'TLS',
+  0x30: 'network namespace',
+  0xe0: 'GCP connection id',
+  0xe1: 'Alibaba',
+  0xea: 'AWS',
+  0xee: 'Azure'
+}
+
+/** Bytes around a fault, and of what came before a header was complete. */
+const SHOWN = 16
+
+/** What the first bytes of a connection say as a PROXY header, in lines; or what is wrong with them, and where. */
+export function describeProxyBytes (bytes: Uint8Array): string[] {
+  const decoded = decodeProxyHeader(bytes, bytes.length)
+  if (decoded === 'more') {
+    return bytes.length === 0
+      ? ['no bytes: a PROXY header was awaited']
+      : [`the start of a PROXY header, ${bytes.length} bytes: the rest did not come`, `  ${dump(bytes, 0, SHOWN)}`]
+  }
+  if ('reason' in decoded) return describeFault(bytes, decoded)
+  return describeHeader(bytes, decoded)
+}
+
+function describeFault (bytes: Uint8Array, { reason, at, what }: ProxyFault): string[] {
+  const from = Math.max(0, at - SHOWN / 2)
+  return [
+    `${reason} at byte ${at}: ${what}`,
+    `  bytes ${from} to ${Math.min(from + SHOWN, bytes.length) - 1}: ${dump(bytes, from, from + SHOWN)}`
+  ]
+}
+
+function describeHeader (bytes: Uint8Array, { version, length, source, destination, tlvs }: ProxyHeader): string[] {
+  const lines = [`PROXY version ${version}, ${version === 1 ? nameV1(bytes) : nameV2(bytes)}, ${length} bytes`]
+  if (source !== undefined && destination !== undefined) {
+    lines.push(`  source       ${textOf(source)}`, `  destination  ${textOf(destination)}`)
+  } else {
+    lines.push("  names no client: the sender's own address stands")
+  }
+  // Checked by the decoder.
+  for (const tlv of readTlvs(tlvs) as Tlv[]) {
+    const type = `0x${tlv.type.toString(16).padStart(2, '0')}`
+    lines.push(`  TLV ${type}, ${types[tlv.type] ?? 'unknown'}, ${tlv.value.length} bytes: ${valueOf(tlv)}`)
+  }
+  if (bytes.length > length) lines.push(`  then ${bytes.length - length} bytes of the client's`)
+  return lines
+}
+
+function nameV1 (bytes: Uint8Array): string {
+  return /^PROXY (TCP4|TCP6|UNKNOWN)/.exec(Buffer.from(bytes.subarray(0, 16)).toString('latin1'))?.[1] as string
+}
+
+function nameV2 (bytes: Uint8Array): string {
+  const command = bytes[12] === LOCAL ? 'LOCAL' : 'PROXY'
+  return `${command}, ${families[bytes[13] as number] ?? 'no known family'}`
+}
+
+const textOf = (end: Endpoint): string => endpoint(formatAddress(end), end.port === 0 ? undefined : end.port)
+
+function valueOf (tlv: Tlv): string {
+  if (tlv.type === CRC32C) return `${tlv.value.toString('hex')}, right`
+  const [property, value] = nameTlv(tlv) ?? []
+  if (property === undefined) return tlv.value.length === 0 ? 'empty' : tlv.value.toString('hex')
+  return property === 'uniqueId' ? String(value) : printable(value)
+}
+
+/** JSON, in which nothing can move the cursor, colour the terminal or turn the direction of text: strangers wrote it. */
+const printable = (value: unknown): string => JSON.stringify(value).replace(/[^\x20-\x7e]/gu, (character) =>
+  /\p{L}|\p{N}/u.test(character) ? character : `\\u{${(character.codePointAt(0) as number).toString(16)}}`)
+
+/** Bytes in hexadecimal digits, and as ASCII text. */
+function dump (bytes: Uint8Array, from: number, to: number): string {
+  const part = Buffer.from(bytes.subarray(from, to))
+  const digits = part.toString('hex').replace(/..(?=.)/g, '$& ')
+  return `${digits}  ${part.toString('latin1').replace(/[^\x20-\x7e]/g, '.')}`
+}

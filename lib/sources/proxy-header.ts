@@ -1,0 +1,211 @@
+import { isIPv4, isIPv6 } from 'node:net'
+import type { ProxyFaultReason } from '../../types'
+import { type Address, parseAddress } from '../address/address'
+import { createEndpoint, decodeIPv6, type Endpoint, unmap, word } from '../kernel/sockaddr'
+import { crc32c } from './crc32c'
+
+// The PROXY protocol's headers, as HAProxy's proxy-protocol.txt specifies them.
+
+/** "\r\n\r\n\0\r\nQUIT\n", the first 12 bytes of version 2. */
+export const SIGNATURE: ReadonlyArray<number> = [0x0d, 0x0a, 0x0d, 0x0a, 0, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a]
+export const LOCAL = 0x20
+export const PROXY = 0x21
+export const UNSPEC = 0x00
+export const CRC32C = 0x03
+/** Bytes of version 2 before the addresses. */
+export const V2_FIXED = 16
+/** Bytes of the longest header that is read. Version 2 could have 65,551. */
+export const PROXY_HEADER_MAX = 4096
+
+/** By the byte that has the address family and the transport protocol: bytes of source and destination together. */
+const addressLengths: Readonly<Record<number, number>> = {
+  [UNSPEC]: 0, 0x11: 12, 0x12: 12, 0x21: 36, 0x22: 36, 0x31: 216, 0x32: 216
+}
+
+const V1_START = 'PROXY '
+/** Bytes of the longest line of version 1, with CR and LF. */
+const V1_MAX = 107
+const CR = 0x0d
+const LF = 0x0a
+const SPACE = 0x20
+const protocols = ['TCP4 ', 'TCP6 ', 'UNKNOWN']
+
+export interface ProxyHeader {
+  /** In bytes: what follows is the client's. */
+  readonly length: number
+  readonly version: 1 | 2
+  /** Whether it names no client: LOCAL, UNKNOWN, UNSPEC and AF_UNIX. Then both endpoints are undefined. */
+  readonly local: boolean
+  readonly source: Endpoint | undefined
+  readonly destination: Endpoint | undefined
+  /** A copy of the TLVs, which are well-formed; empty for version 1, and for LOCAL and UNSPEC, whose content is skipped. */
+  readonly tlvs: Uint8Array
+}
+
+/** Why the first bytes of a connection are no header that can be used. */
+export interface ProxyFault {
+  readonly reason: Exclude<ProxyFaultReason, 'proxy-cut-short' | 'proxy-timeout'>
+  /** The first byte that is wrong, counted from 0. */
+  readonly at: number
+  /** What is wrong there, in words. */
+  readonly what: string
+}
+
+/**
+ * Decodes the header at the start of the first `length` bytes. `'more'`: so far they are the start of a header. What
+ * follows the first 16 bytes of version 2 is judged when all of it is there.
+ */
+export function decodeProxyHeader (bytes: Uint8Array, length: number): ProxyHeader | ProxyFault | 'more' {
+  if (length === 0) return 'more'
+  return bytes[0] === SIGNATURE[0] ? decodeV2(bytes, length) : decodeV1(bytes, length)
+}
+
+const fault = (reason: ProxyFault['reason'], at: number, what: string): ProxyFault => ({ reason, at, what })
+const malformed = (at: number, what: string): ProxyFault => fault('proxy-malformed', at, what)
+const missing = (at: number): ProxyFault => fault('proxy-missing', at, 'no PROXY header begins like this')
+
+const none = new Uint8Array(0)
+
+function decodeV2 (bytes: Uint8Array, length: number): ProxyHeader | ProxyFault | 'more' {
+  for (let at = 0; at < SIGNATURE.length; at++) {
+    if (at === length) return 'more'
+    if (bytes[at] !== SIGNATURE[at]) return missing(at)
+  }
+  if (length === 12) return 'more'
+  const command = bytes[12] as number
+  if (command >>> 4 !== 2) return malformed(12, `the version is ${command >>> 4}, not 2`)
+  if (command !== LOCAL && command !== PROXY) return malformed(12, `the command is ${command & 15}, neither LOCAL (0) nor PROXY (1)`)
+  if (length === 13) return 'more'
+  const family = bytes[13] as number
+  const addressLength = addressLengths[family]
+  if (addressLength === undefined && command === PROXY) {
+    return malformed(13, `0x${hex(family)} is no address family and transport protocol`)
+  }
+  if (length < V2_FIXED) return 'more'
+  const end = V2_FIXED + uint16(bytes, 14)
+  if (end > PROXY_HEADER_MAX) return fault('proxy-too-long', 14, `it has ${end} bytes, of at most ${PROXY_HEADER_MAX}`)
+  if (command === LOCAL || addressLength === undefined || family === UNSPEC) {
+    return length < end ? 'more' : { length: end, version: 2, local: true, source: undefined, destination: undefined, tlvs: none }
+  }
+  const tlvs = V2_FIXED + addressLength
+  if (end < tlvs) return malformed(14, `the length is ${end - V2_FIXED}, the addresses alone have ${addressLength} bytes`)
+  if (length < end) return 'more'
+  return tlvFault(bytes, tlvs, end) ?? readV2(bytes, family >>> 4, tlvs, end)
+}
+
+function readV2 (bytes: Uint8Array, family: number, tlvs: number, length: number): ProxyHeader {
+  const ports = tlvs - 4
+  const local = family === 3
+  return {
+    length,
+    version: 2,
+    local,
+    source: local ? undefined : endpointAt(bytes, family, V2_FIXED, ports),
+    destination: local ? undefined : endpointAt(bytes, family, V2_FIXED + (ports - V2_FIXED) / 2, ports + 2),
+    tlvs: tlvs === length ? none : copy(bytes, tlvs, length)
+  }
+}
+
+function endpointAt (bytes: Uint8Array, family: number, address: number, port: number): Endpoint {
+  const endpoint = createEndpoint()
+  if (family === 1) {
+    endpoint.w3 = word(bytes, address)
+  } else {
+    decodeIPv6(bytes, address, endpoint)
+    unmap(endpoint)
+  }
+  endpoint.port = uint16(bytes, port)
+  return endpoint
+}
+
+/** What is wrong with the TLVs from `start` to the header's end at `end`. */
+function tlvFault (bytes: Uint8Array, start: number, end: number): ProxyFault | undefined {
+  let checksum = 0
+  for (let at = start; at < end;) {
+    if (at + 3 > end) return malformed(at, 'the header ends within the type and length of a TLV')
+    const size = uint16(bytes, at + 1)
+    if (at + 3 + size > end) return malformed(at + 1, `a TLV has ${size} bytes, the header only ${end - at - 3} more`)
+    if (bytes[at] === CRC32C) {
+      if (size !== 4) return malformed(at + 1, `a CRC32C checksum has ${size} bytes, not 4`)
+      if (checksum !== 0) return malformed(at, 'a second checksum')
+      checksum = at + 3
+    }
+    at += 3 + size
+  }
+  if (checksum === 0) return undefined
+  const expected = crc32c(bytes, end, checksum)
+  const found = word(bytes, checksum) >>> 0
+  return found === expected
+    ? undefined
+    : fault('proxy-checksum', checksum, `the CRC32C checksum is ${hex(found, 8)}, and should be ${hex(expected, 8)}`)
+}
+
+function decodeV1 (bytes: Uint8Array, length: number): ProxyHeader | ProxyFault | 'more' {
+  const matched = matching(bytes, length, 0, V1_START)
+  if (matched < V1_START.length) return matched === length ? 'more' : missing(matched)
+  const start = V1_START.length
+  let at = start
+  let protocol: string | undefined
+  for (const name of protocols) {
+    const end = start + matching(bytes, length, start, name)
+    if (end > at) at = end
+    if (end === start + name.length) protocol = name
+  }
+  if (protocol === undefined) return at === length ? 'more' : malformed(at, 'the protocol is neither TCP4, TCP6 nor UNKNOWN')
+  for (const behind = at; at < length && bytes[at] !== CR; at++) {
+    if (at >= V1_MAX - 2) return fault('proxy-too-long', at, `the line does not end within ${V1_MAX} bytes`)
+    const byte = bytes[at] as number
+    const allowed = protocol === 'UNKNOWN' ? at > behind ? byte !== LF : byte === SPACE : isAddressByte(byte, protocol === 'TCP6 ')
+    if (!allowed) return malformed(at, `byte 0x${hex(byte)} cannot stand in a line of ${protocol.trimEnd()}`)
+  }
+  if (at >= length - 1) return 'more'
+  if (bytes[at + 1] !== LF) return malformed(at + 1, 'CR without LF')
+  if (protocol === 'UNKNOWN') return { length: at + 2, version: 1, local: true, source: undefined, destination: undefined, tlvs: none }
+  let line = ''
+  for (let i = start; i < at; i++) line += String.fromCharCode(bytes[i] as number)
+  return readV1(line, at + 2)
+}
+
+/** How many characters of the text stand at `at`. */
+function matching (bytes: Uint8Array, length: number, at: number, text: string): number {
+  let count = 0
+  while (count < text.length && at + count < length && bytes[at + count] === text.charCodeAt(count)) count++
+  return count
+}
+
+/** Digits, dots and spaces; for IPv6 also colons and letters from a to f. */
+function isAddressByte (byte: number, ipv6: boolean): boolean {
+  return (byte >= 0x30 && byte <= 0x39) || byte === 0x2e || byte === SPACE ||
+    (ipv6 && (byte === 0x3a || (byte >= 0x61 && byte <= 0x66) || (byte >= 0x41 && byte <= 0x46)))
+}
+
+/** What stands between "PROXY " and CR, in a header of `length` bytes. */
+function readV1 (line: string, length: number): ProxyHeader | ProxyFault {
+  const fields = line.split(' ')
+  if (fields.length !== 5) return malformed(length - 2, `${fields.length - 1} fields follow, not addresses and ports of source and destination`)
+  const [protocol, ...rest] = fields as [string, string, string, string, string]
+  const isAddress = protocol === 'TCP4' ? isIPv4 : isIPv6
+  let at = V1_START.length + protocol.length + 1
+  for (const [index, field] of rest.entries()) {
+    if (index < 2 ? !isAddress(field) : !isPort(field)) return malformed(at, `${JSON.stringify(field)} is no ${index < 2 ? `address of ${protocol}` : 'port'}`)
+    at += field.length + 1
+  }
+  const [source, destination, sourcePort, destinationPort] = rest as [string, string, string, string]
+  return {
+    length, version: 1, local: false, source: endpointOf(source, sourcePort), destination: endpointOf(destination, destinationPort), tlvs: none
+  }
+}
+
+const isPort = (text: string): boolean => /^(?:0|[1-9]\d{0,4})$/.test(text) && Number(text) <= 0xffff
+
+const endpointOf = (address: string, port: string): Endpoint => ({ ...parseAddress(address) as Address, port: Number(port) })
+
+const uint16 = (bytes: Uint8Array, at: number): number => (bytes[at] as number) << 8 | (bytes[at + 1] as number)
+
+const hex = (value: number, digits = 2): string => value.toString(16).padStart(digits, '0')
+
+function copy (bytes: Uint8Array, from: number, to: number): Uint8Array {
+  const copied = new Uint8Array(to - from)
+  for (let i = 0; i < copied.length; i++) copied[i] = bytes[from + i] as number
+  return copied
+}
