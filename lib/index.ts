@@ -5,6 +5,7 @@ import type { FastifyRealIpOptions } from '../types'
 import { FST_REAL_IP_ALREADY_REGISTERED, FST_REAL_IP_NAME_TAKEN } from './errors'
 import { bindLogger, withRealIp } from './http/log'
 import { realIpKey } from './http/rate-limit'
+import { encodeProxyHeader } from './sources/proxy-encode'
 import { checkOptions } from './options/options'
 import { register, type Registration, Station } from './plugin'
 import { Warnings } from './warnings'
@@ -71,3 +72,4 @@ module.exports.default = plugin
 module.exports.fastifyRealIp = plugin
 module.exports.withRealIp = withRealIp
 module.exports.realIpKey = realIpKey
+module.exports.encodeProxyHeader = encodeProxyHeader

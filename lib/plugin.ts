@@ -6,6 +6,7 @@ import { FST_REAL_IP_INVALID_OPTION, FST_REAL_IP_NATIVE_UNAVAILABLE, FST_REAL_IP
 import { Arrivals } from './http/arrivals'
 import { Observer } from './http/observer'
 import { type Owner, Owners } from './http/owners'
+import { HeaderPolicy } from './http/proxy-headers'
 import { Requests } from './http/requests'
 import { type Libc, loadLibc } from './kernel/libc'
 import { Remembered } from './node/remembered'
@@ -81,7 +82,7 @@ export function register (app: FastifyInstance, options: Options, station: Stati
     stream: (stream) => { remembered.inherit(stream, stream.session) },
     prepare: (server) => arm(server, owners.current, senders, libc),
     unprepared: (server) => whyUnprepared(server, owners.current)
-  }, senders !== undefined)
+  }, senders !== undefined || options.proxyProtocol !== undefined)
 
   app.addHook('onListen', (done) => {
     decideFromNowOn()
@@ -109,7 +110,9 @@ function createOwner (app: FastifyInstance, options: Options, senders: Senders |
   const proxies = options.forwarded && compileRanges(options.forwarded.trust.addresses, 'forwarded.trust')
   // Fastify gives requests this property with 'trustProxy' alone.
   const suspicions = new Suspicions(warnings, app.hasRequestDecorator('ips'), (peer) => proxies?.includes(peer) === true)
-  return { options, judge, suspicions, warnings, guard: new Guard(kernel, judge, suspicions), tally: new Tally() }
+  const guard = new Guard(kernel, judge, suspicions)
+  const headers = options.proxyProtocol && new HeaderPolicy(options.proxyProtocol, judge)
+  return { options, judge, suspicions, warnings, guard, headers, tally: new Tally() }
 }
 
 /** Makes a server that begins to listen keep the SYN of each connection. The error where a policy needs it in vain. */

@@ -39,12 +39,13 @@ declare namespace fastifyRealIp {
   /**
    * Where an address was learned:
    * - a kernel source;
+   * - `'proxy-protocol'`: the PROXY header at the start of the connection;
    * - `'transport-peer'`: who really sent the packets, from the saved SYN (tcp(7) `TCP_SAVED_SYN`) or sock_diag(7);
    * - `'forwarded'`: a forwarding header that `forwarded` lets count;
    * - `'peer'`: the remote address that Node.js reports for the socket (the last resort, on any platform);
    * - `'none'`: no address is known.
    */
-  export type Source = KernelSource | 'transport-peer' | 'forwarded' | 'peer' | 'none'
+  export type Source = KernelSource | 'proxy-protocol' | 'transport-peer' | 'forwarded' | 'peer' | 'none'
 
   /**
    * Why this is the answer. Where a policy was given with `trustedPeers`:
@@ -72,6 +73,7 @@ declare namespace fastifyRealIp {
     | 'implausible'
     | 'ambiguous'
     | 'proxy-local'
+    | ProxyFaultReason
     | 'forwarded-malformed'
     | 'native-unavailable'
     | 'no-fd'
@@ -123,6 +125,8 @@ declare namespace fastifyRealIp {
      * connection's TOA says is believed.
      */
     readonly virtualServer?: VirtualServer
+    /** What the connection's PROXY header says beside the client's address, where the header is believed. */
+    readonly proxyProtocol?: ProxyProtocol
     /** With `source: 'forwarded'`: the address of the connection that the header came on. */
     readonly via?: RealAddress
     /** The sources that were asked before this answer, in order, and what each said. */
@@ -364,7 +368,7 @@ declare namespace fastifyRealIp {
      * about trust that was not made.
      * @default ['vtoa', 'getpeername']
      */
-    sources?: ReadonlyArray<KernelSource> | 'auto'
+    sources?: ReadonlyArray<KernelSource | 'proxy-protocol'> | 'auto'
     /**
      * The TOA that the balancer writes on the SYN: the formats of a family of balancers, or one's own. Needs a list of
      * `trustedPeers`. With a kernel module's source beside it, a SYN and a module that disagree are `'ambiguous'`.
@@ -406,6 +410,8 @@ declare namespace fastifyRealIp {
      * @default 'ignore'
      */
     unverified?: 'ignore' | 'reject' | 'believe'
+    /** With `'proxy-protocol'` among `sources`: who sends PROXY headers, and how long they may take. */
+    proxyProtocol?: ProxyProtocolOptions
     /** Proxies that speak HTTP in front of the balancer, and the header they write. Needs `trustedPeers`. */
     forwarded?: ForwardedOptions
     /**
@@ -472,6 +478,21 @@ declare namespace fastifyRealIp {
    * Throws `FST_REAL_IP_INVALID_OPTION` for options that it does not know. The generator never throws.
    */
   export function realIpKey (options?: RealIpKeyOptions): (request: FastifyRequest) => string
+
+  /** Whose connections begin with a PROXY header, which is mandatory for them. */
+  export interface ProxyProtocolOptions {
+    /**
+     * The trusted peers that send a header, as a list like `trustedPeers`, or with `'unix'` those who connect to a
+     * Unix-domain socket. Other trusted peers send none.
+     * @default every trusted peer
+     */
+    from?: ReadonlyArray<string>
+    /**
+     * For the whole header, in milliseconds, 1 to 60000.
+     * @default 5000
+     */
+    timeout?: number
+  }
 
   /** HTTP proxies in front of the balancer. */
   export interface ForwardedOptions {

@@ -129,7 +129,7 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
 
   const owners = new Owners()
   owners.shareSenders(() => senders)
-  owners.put({ options, judge, guard, suspicions, warnings, tally: new Printer() })
+  owners.put({ options, judge, guard, suspicions, warnings, tally: new Printer(), headers: undefined })
   const arrivals = new Arrivals(owners, new Remembered())
 
   function accept (socket: object, server: Server, handOver: (socket: object) => void): boolean {

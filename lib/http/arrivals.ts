@@ -1,4 +1,4 @@
-import type { Server } from 'node:net'
+import type { Server, Socket } from 'node:net'
 import { constants } from 'node:os'
 import type { Sender } from '../trust/guard'
 import { Checked, type Evidence } from '../trust/checked'
@@ -8,6 +8,7 @@ import type { Remembered } from '../node/remembered'
 import { acceptedSocket, fdOf, isUnixListener, pipeFdOf, reset, startReading, stopReading } from '../node/sockets'
 import { type Held, Hold } from './hold'
 import type { Owners } from './owners'
+import { awaitHeader, type HeaderOutcome, takeHeader } from './proxy-headers'
 
 const { EAGAIN } = constants.errno
 // A search takes as long as a dump of sock_diag, and begins within 200 ms.
@@ -45,7 +46,9 @@ export class Arrivals {
     }
   }
 
+  /** Goes on with a connection whose sender is known, or cannot be, or was not looked for yet. */
   #receive (socket: object, fd: number, sender: Sender, isUnix: boolean, handOver: HandOver): boolean {
+    if (sender !== undefined && this.#expectsHeader(sender, isUnix)) return this.#readHeader(socket, fd, sender, isUnix, handOver)
     const evidence = this.#owners.current.guard.examine(socket, fd, sender, isUnix)
     if (evidence === undefined) return this.#findSender(socket, fd, handOver)
     return this.#decide(socket, evidence)
@@ -69,6 +72,43 @@ export class Arrivals {
     suspicions.ruled(evidence, ruling.trust, reason)
     tally.publish(socket, () => judge.answer(evidence))
     return isAllowed
+  }
+
+  #expectsHeader (sender: Sender, isUnix: boolean): boolean {
+    return this.#owners.current.headers?.expects(sender ?? undefined, isUnix) === true
+  }
+
+  /** Holds the connection where not all of its header has come. */
+  #readHeader (socket: object, fd: number, sender: Sender, isUnix: boolean, handOver: HandOver): boolean {
+    const { guard, headers } = this.#owners.current
+    const libc = this.#owners.senders?.libc
+    const at = isUnix ? pipeFdOf(socket) : fd
+    const isUnread = at >= 0 && (socket as Socket).readableLength === 0
+    const outcome = libc !== undefined && isUnread ? takeHeader(libc, at) : undefined
+    if (outcome !== undefined) return this.#decide(socket, guard.examineHeader(sender, isUnix, outcome))
+    const peer = sender === null || sender === undefined ? null : keepEndpoint(sender)
+    this.#held.add(acceptedSocket(socket) as object)
+    awaitHeader(socket as Socket, this.#hold, headers?.timeout ?? 0, (outcome, read) => {
+      this.#resumeWithHeader(socket as Socket, peer, isUnix, outcome, read, handOver)
+    })
+    return false
+  }
+
+  #resumeWithHeader (socket: Socket, sender: Sender, isUnix: boolean, outcome: HeaderOutcome, read: Buffer, handOver: HandOver): void {
+    try {
+      this.#held.delete(acceptedSocket(socket) as object)
+      const { guard } = this.#owners.current
+      // The list may have been swapped meanwhile: then these bytes are a stranger's, who sends no header.
+      const isExpected = this.#expectsHeader(sender, isUnix)
+      const rest = isExpected && typeof outcome === 'object' ? read.subarray(outcome.length) : read
+      const evidence = isExpected ? guard.examineHeader(sender, isUnix, outcome) : guard.examine(socket, fdOf(socket), sender, isUnix)
+      if (evidence === undefined || !this.#decide(socket, evidence) || socket.destroyed) return reset(socket)
+      if (rest.length > 0) socket.unshift(rest)
+    } catch (error) {
+      this.#fail(socket, error)
+      return
+    }
+    handOver(socket)
   }
 
   /** Holds the connection where the search does not end at once. */

@@ -5,6 +5,7 @@ import type { Judge } from '../trust/judge'
 import type { Suspicions } from '../trust/suspicions'
 import type { Tally } from '../trust/tally'
 import type { Warnings } from '../warnings'
+import type { HeaderPolicy } from './proxy-headers'
 
 /** An application whose options decide about the connections of a server. */
 export interface Owner {
@@ -14,6 +15,8 @@ export interface Owner {
   readonly tally: Tally
   readonly suspicions: Suspicions
   readonly warnings: Warnings
+  /** undefined: no PROXY header is expected from anybody. */
+  readonly headers: HeaderPolicy | undefined
 }
 
 /**

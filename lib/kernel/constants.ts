@@ -10,7 +10,6 @@ export const SOCK_DGRAM = 2
 export const SOCK_RAW = 3
 export const SOCK_CLOEXEC = 0o2000000
 export const MSG_PEEK = 0x02
-export const MSG_TRUNC = 0x20
 export const MSG_DONTWAIT = 0x40
 
 // <asm-generic/socket.h>

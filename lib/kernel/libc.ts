@@ -1,7 +1,7 @@
 import { constants, endianness } from 'node:os'
 import type * as Koffi from 'koffi' with { 'resolution-mode': 'import' }
 import {
-  AF_INET, AF_NETLINK, AF_PACKET, ETH_P_ALL, IPPROTO_TCP, MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, NETLINK_SOCK_DIAG, SO_ATTACH_FILTER, SOCK_CLOEXEC,
+  AF_INET, AF_NETLINK, AF_PACKET, ETH_P_ALL, IPPROTO_TCP, MSG_DONTWAIT, MSG_PEEK, NETLINK_SOCK_DIAG, SO_ATTACH_FILTER, SOCK_CLOEXEC,
   SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SOL_SOCKET, TCP_SAVED_SYN
 } from './constants'
 import { SOCKADDR_STORAGE } from './sockaddr'
@@ -48,7 +48,7 @@ export interface Libc {
    * end, or a negative errno; EAGAIN: nothing has come yet.
    */
   peek (fd: number): number
-  /** recv(2) MSG_TRUNC, tcp(7): drops so many of the bytes that wait. The number dropped, or a negative errno. */
+  /** recv(2): drops so many of the bytes that peek() found. The number dropped, or a negative errno. */
   drop (fd: number, length: number): number
   /** Opens a TCP socket, gives it to `probe` and closes it again; without a socket to be had, `probe` is not called. */
   withSocket (probe: (fd: number) => void): void
@@ -171,7 +171,7 @@ function bind (koffi: typeof Koffi): Libc {
       return length < 0 ? -koffi.errno() : length
     },
     drop (fd, length) {
-      const dropped: number = recv(fd, 0, length, MSG_TRUNC | MSG_DONTWAIT)
+      const dropped: number = recv(fd, peekedAddress, length, MSG_DONTWAIT)
       return dropped < 0 ? -koffi.errno() : dropped
     },
     withSocket (probe) {

@@ -1,5 +1,8 @@
 import type { Attempt, KernelSource } from '../../types'
 
+/** Whoever can claim a client. */
+export type ClaimSource = KernelSource | 'proxy-protocol'
+
 const none: ReadonlyArray<Attempt> = Object.freeze([])
 
 /**
@@ -9,11 +12,11 @@ const none: ReadonlyArray<Attempt> = Object.freeze([])
 export class Course {
   readonly attempts: ReadonlyArray<Attempt>
   /** The next source, if any. */
-  readonly source: KernelSource | undefined
-  readonly #sources: ReadonlyArray<KernelSource>
+  readonly source: ClaimSource | undefined
+  readonly #sources: ReadonlyArray<ClaimSource>
   readonly #next = new Map<string, Course>()
 
-  constructor (sources: ReadonlyArray<KernelSource>, attempts: ReadonlyArray<Attempt> = none) {
+  constructor (sources: ReadonlyArray<ClaimSource>, attempts: ReadonlyArray<Attempt> = none) {
     this.#sources = sources
     this.attempts = attempts
     this.source = sources[attempts.length]

@@ -1,5 +1,6 @@
 import type { RealAddress, VirtualServer } from '../../types'
 import type { Endpoint } from '../kernel/sockaddr'
+import type { ProxyHeader } from '../sources/proxy-header'
 import type { Claim, Fallback } from './claim'
 import { type ClaimColumn, columnOf, type Ruling } from './table'
 
@@ -13,6 +14,8 @@ export class Checked {
   /** Made by inject(). */
   readonly isInjected: boolean
   readonly virtualServer: VirtualServer | undefined
+  /** The PROXY header that names the client, or says that there is none. */
+  readonly header: ProxyHeader | undefined
   /** The policy that ruled last, its ruling, and the answer by it: another policy rules anew. */
   policy: object | undefined = undefined
   ruling: Ruling | undefined = undefined
@@ -28,6 +31,7 @@ export class Checked {
     this.isUnix = details.isUnix === true
     this.isInjected = details.isInjected === true
     this.virtualServer = details.virtualServer
+    this.header = details.header
   }
 
   /** Only an answer without a policy never changes. */
@@ -39,6 +43,7 @@ export interface Details {
   readonly isUnix?: boolean
   readonly isInjected?: boolean
   readonly virtualServer?: VirtualServer | undefined
+  readonly header?: ProxyHeader | undefined
 }
 
 const none: Details = {}

@@ -1,8 +1,8 @@
-import type { Attempt, KernelSource, RealAddress, Reason } from '../../types'
+import type { Attempt, RealAddress, Reason } from '../../types'
 import { type Address, canonicalAddress, formatAddress } from '../address/address'
 import { copyEndpoint, createEndpoint, type Endpoint } from '../kernel/sockaddr'
 import { remoteOf } from '../node/sockets'
-import type { Course } from '../sources/course'
+import type { ClaimSource, Course } from '../sources/course'
 
 /**
  * What a source says of a connection. Kept as numbers: one is made for each connection, and most are never asked for
@@ -37,7 +37,7 @@ export class Claim implements Address {
       port: this.port === 0 ? undefined : this.port,
       family: this.family,
       // Where no source is left, this is the transport peer itself: there is a policy then, which says so.
-      source: this.course.source as KernelSource,
+      source: this.course.source as ClaimSource,
       trust: 'unchecked',
       transportPeer: undefined,
       attempts: this.course.attempts
@@ -59,13 +59,16 @@ export class Fallback {
       port: isKnown && isPort(port) ? port : undefined,
       family: isKnown ? (address.includes(':') ? 'IPv6' : 'IPv4') : undefined,
       source: isKnown ? 'peer' : 'none',
-      reason: isKnown || reason === 'closed' || reason === 'no-answer' ? reason : 'no-address',
+      reason: isKnown || !meansAddress.has(reason) ? reason : 'no-address',
       trust: 'unchecked',
       transportPeer: undefined,
       attempts
     })
   }
 }
+
+// Why the address comes from Node.js: meaningless where there is none.
+const meansAddress = new Set<Reason>(['native-unavailable', 'no-fd', 'unobserved', 'injected'])
 
 const isPort = (port: unknown): port is number => Number.isInteger(port) && port as number > 0 && port as number < 65536
 

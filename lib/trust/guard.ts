@@ -1,14 +1,18 @@
-import type { Attempt, KernelSource } from '../../types'
+import type { Attempt, ProxyFaultReason } from '../../types'
 import { parseAddress } from '../address/address'
 import { copyEndpoint, createEndpoint, type Endpoint, sameEndpoint } from '../kernel/sockaddr'
 import type { KernelAccess } from '../sources/choose'
+import { type ClaimSource, Course } from '../sources/course'
+import type { ProxyHeader } from '../sources/proxy-header'
 import { Checked, type Details, type Evidence } from './checked'
-import { Claim, type Fallback, keepEndpoint, readFallback } from './claim'
+import { Claim, Fallback, keepEndpoint, readFallback } from './claim'
 import { isLoopback, isPlausible } from './plausible'
 import type { Suspicions } from './suspicions'
 
 /** Who sent the packets; null: that cannot be known; undefined: it was not looked for. */
 export type Sender = Endpoint | null | undefined
+
+const proxyProtocol = new Course(['proxy-protocol'])
 
 /** What the guard needs to know of the options. */
 export interface Checks {
@@ -54,6 +58,16 @@ export class Guard {
     if (kernel === undefined || fd < 0) return this.#record(this.#readRemote(socket), undefined, { isUnix })
     if (sender !== this.#sender) kernel.senders.syn.forget()
     return this.#hasPolicy ? this.#check(kernel, socket, fd, sender) : this.#believe(kernel, socket, fd, sender)
+  }
+
+  /** What is known of a connection by its PROXY header, or by what is wrong with that. */
+  examineHeader (sender: Sender, isUnix: boolean, header: ProxyHeader | ProxyFaultReason): Evidence {
+    const peer = sender == null ? undefined : keepEndpoint(sender)
+    if (typeof header === 'string') return new Checked(new Fallback(undefined, undefined, header), peer, { isUnix, column: 'fault' })
+    const { source } = header
+    const namesNobody = source === undefined || (peer !== undefined && sameEndpoint(source, peer))
+    if (namesNobody) return new Checked(new Fallback(undefined, undefined, 'no-address'), peer, { isUnix, header, column: 'local' })
+    return new Checked(new Claim(source, proxyProtocol), peer, { isUnix, header })
   }
 
   /** A connection or request that no server of the plugin accepted: `isInjected` where inject() made it. */
@@ -123,7 +137,7 @@ export class Guard {
    * Whether a witness claims another client, or two at once. Only where the sender is known: who gives just that has said
    * nothing of a client. The claim is in #claim.
    */
-  #contradicts (kernel: KernelAccess, fd: number, sender: Endpoint, source: KernelSource | undefined): boolean {
+  #contradicts (kernel: KernelAccess, fd: number, sender: Endpoint, source: ClaimSource | undefined): boolean {
     const claim = this.#claim
     const other = this.#other
     for (const witness of kernel.witnesses) {

@@ -1,4 +1,5 @@
 import type { RealAddress, TrustedPeers } from '../../types'
+import type { Endpoint } from '../kernel/sockaddr'
 import { checkTrustedPeers } from '../options/trust'
 import type { Options } from '../options/options'
 import { Checked, type Evidence } from './checked'
@@ -41,6 +42,12 @@ export class Judge {
       evidence.realAddress = undefined
     }
     return evidence.ruling
+  }
+
+  /** Whether the current policy trusts a peer; undefined: one that is not known. */
+  trusts (peer: Endpoint | undefined): boolean {
+    const rulings = this.#policy.rulingsOf({ peer, isUnix: false })
+    return rulings === this.#table.listed || rulings === this.#table.any
   }
 
   /** The ruling under which a connection is allowed now; undefined: it is to be reset. */

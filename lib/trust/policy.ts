@@ -7,7 +7,7 @@ import { describePeer } from './verdict'
 
 /** One state of the list: never changed, only replaced, so that its identity tells what ruled. */
 export interface Policy {
-  rulingsOf (evidence: Checked): Rulings
+  rulingsOf (connection: Pick<Checked, 'isUnix' | 'peer'>): Rulings
 }
 
 export type OnError = (message: string, error?: unknown) => void

@@ -30,7 +30,7 @@ export class Tally {
   }
 
   read (): Stats {
-    const source: Counts<'source'> = { vtoa: 0, nat64: 0, getpeername: 0, 'saved-syn': 0, 'transport-peer': 0, peer: 0, none: 0 }
+    const source: Counts<'source'> = { vtoa: 0, nat64: 0, getpeername: 0, 'saved-syn': 0, 'proxy-protocol': 0, 'transport-peer': 0, peer: 0, none: 0 }
     const trust: Counts<'trust'> = { trusted: 0, untrusted: 0, unverified: 0, unchecked: 0 }
     const reason: Counts<'reason'> = {
       'no-toa': 0,
@@ -39,6 +39,12 @@ export class Tally {
       implausible: 0,
       ambiguous: 0,
       'proxy-local': 0,
+      'proxy-missing': 0,
+      'proxy-malformed': 0,
+      'proxy-too-long': 0,
+      'proxy-checksum': 0,
+      'proxy-cut-short': 0,
+      'proxy-timeout': 0,
       'native-unavailable': 0,
       'no-fd': 0,
       'no-answer': 0,

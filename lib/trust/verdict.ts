@@ -1,6 +1,7 @@
 import type { RealAddress, Reason, TransportPeer } from '../../types'
 import { formatAddress } from '../address/address'
 import type { Endpoint } from '../kernel/sockaddr'
+import { describeProxyHeader } from '../sources/proxy-tlvs'
 import type { Checked } from './checked'
 import { answer } from './claim'
 import type { Ruling } from './table'
@@ -33,22 +34,25 @@ export function reasonOf (evidence: Checked, { reason }: Ruling): Reason | undef
   return hidesNobody ? why : reason ?? why
 }
 
-/** Whether the connection's TOA is believed: what it says of the virtual server is a claim too. */
+/** Whether what the claim says beside the address is believed: of the virtual server, say. */
 function isBelieved (evidence: Checked, ruling: Ruling): boolean {
   if (ruling.trust !== 'trusted') return whose(evidence, ruling) === 'source'
-  return evidence.column === 'plausible' || evidence.column === 'absent'
+  return evidence.column === 'plausible' || evidence.column === 'absent' || evidence.column === 'local'
 }
 
 export function answerOf (evidence: Checked, ruling: Ruling): RealAddress {
   const source = evidence.claim.realAddress
   const transportPeer = evidence.peer && describePeer(evidence.peer)
   const reason = reasonOf(evidence, ruling)
-  const virtualServer = isBelieved(evidence, ruling) ? evidence.virtualServer : undefined
+  const isCredible = isBelieved(evidence, ruling)
+  const virtualServer = isCredible ? evidence.virtualServer : undefined
+  const proxyProtocol = isCredible && evidence.header !== undefined ? describeProxyHeader(evidence.header) : undefined
   const provenance = {
     ...(reason && { reason }),
     trust: ruling.trust,
     transportPeer,
     ...(virtualServer && { virtualServer }),
+    ...(proxyProtocol && { proxyProtocol }),
     attempts: source.attempts
   }
   switch (whose(evidence, ruling)) {

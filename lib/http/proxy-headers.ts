@@ -1,0 +1,96 @@
+import type { Socket } from 'node:net'
+import { constants } from 'node:os'
+import type { ProxyFaultReason } from '../../types'
+import { compileRanges, type Ranges } from '../address/ranges'
+import type { Endpoint } from '../kernel/sockaddr'
+import type { Libc } from '../kernel/libc'
+import { startReading } from '../node/sockets'
+import type { ProxyProtocolOptions } from '../options/trust'
+import { decodeProxyHeader, type ProxyHeader } from '../sources/proxy-header'
+import type { Judge } from '../trust/judge'
+import type { Hold } from './hold'
+
+const { EAGAIN } = constants.errno
+
+/** A header, or what is wrong with it. */
+export type HeaderOutcome = ProxyHeader | ProxyFaultReason
+
+/** Says from whom a PROXY header is expected, by the current policy. */
+export class HeaderPolicy {
+  readonly timeout: number
+  readonly #judge: Judge
+  readonly #from: Ranges | undefined
+  readonly #unix: boolean
+
+  constructor ({ from, timeout }: ProxyProtocolOptions, judge: Judge) {
+    this.timeout = timeout
+    this.#judge = judge
+    this.#from = from && compileRanges(from.addresses, 'proxyProtocol.from')
+    // Under 'any' those who connect to a Unix-domain socket are trusted too.
+    this.#unix = from === undefined ? judge.trusts(undefined) : from.unix
+  }
+
+  /** Nobody else's bytes are looked at. `peer`: undefined where the sender is not known. */
+  expects (peer: Endpoint | undefined, isUnix: boolean): boolean {
+    if (isUnix) return this.#unix
+    if (this.#from !== undefined && (peer === undefined || !this.#from.includes(peer))) return false
+    return this.#judge.trusts(peer)
+  }
+}
+
+/**
+ * Reads the header where all of it has come, and drops exactly its bytes from the connection, which Node.js has not read
+ * from yet. Undefined: some of it is still to come.
+ */
+export function takeHeader (libc: Libc, fd: number): HeaderOutcome | undefined {
+  const length = libc.peek(fd)
+  if (length === -EAGAIN) return undefined
+  if (length <= 0) return 'proxy-cut-short'
+  const decoded = decodeProxyHeader(libc.peeked, length)
+  if (decoded === 'more') return undefined
+  if ('reason' in decoded) return decoded.reason
+  return libc.drop(fd, decoded.length) === decoded.length ? decoded : 'proxy-cut-short'
+}
+
+const ignore = (): void => {}
+
+/**
+ * Holds a connection until its header has come, through the stream of the socket. `done` is called once, in the
+ * connection's async context, with all that was read, header included.
+ *
+ * A timer runs before the bytes that came meanwhile are read: they have one more turn of the event loop.
+ */
+export function awaitHeader (
+  socket: Socket, hold: Hold, milliseconds: number, done: (outcome: HeaderOutcome, read: Buffer) => void
+): void {
+  let read: Buffer = Buffer.alloc(0)
+  let isOver = false
+  const held = hold.take(socket, milliseconds, () => {
+    setImmediate(() => { finish('proxy-timeout') })
+  })
+  if (held === undefined) return
+
+  function finish (outcome: HeaderOutcome): void {
+    if (isOver) return
+    isOver = true
+    socket.off('readable', onReadable).off('end', onEnd).off('close', onEnd).off('error', ignore)
+    held?.release(() => {})
+    done(outcome, read)
+  }
+
+  function onReadable (): void {
+    for (let chunk = socket.read() as Buffer | null; chunk !== null; chunk = socket.read() as Buffer | null) {
+      read = read.length === 0 ? chunk : Buffer.concat([read, chunk])
+    }
+    const decoded = read.length === 0 ? 'more' : decodeProxyHeader(read, read.length)
+    if (decoded !== 'more') finish('reason' in decoded ? decoded.reason : decoded)
+  }
+
+  function onEnd (): void {
+    finish('proxy-cut-short')
+  }
+
+  // Without a listener of 'error' a reset would end the process; 'close' follows.
+  socket.on('readable', onReadable).once('end', onEnd).once('close', onEnd).on('error', ignore)
+  startReading(socket)
+}
