@@ -110,7 +110,10 @@ function createOwner (app: FastifyInstance, options: Options, senders: Senders |
   const proxies = options.forwarded && compileRanges(options.forwarded.trust.addresses, 'forwarded.trust')
   // Fastify gives requests this property with 'trustProxy' alone.
   const suspicions = new Suspicions(warnings, app.hasRequestDecorator('ips'), (peer) => proxies?.includes(peer) === true)
-  const guard = new Guard(kernel, judge, suspicions)
+  const { hasPolicy, canRefuse } = judge
+  // Only Linux has modules that rewrite it. Whoever expects claims wants to know the sender for certain.
+  const trustsRemote = options.forwardedOnly && process.platform !== 'linux'
+  const guard = new Guard(kernel, { hasPolicy, canRefuse, trustsRemote }, suspicions)
   const headers = options.proxyProtocol && new HeaderPolicy(options.proxyProtocol, judge)
   return { options, judge, suspicions, warnings, guard, headers, tally: new Tally() }
 }
@@ -118,21 +121,23 @@ function createOwner (app: FastifyInstance, options: Options, senders: Senders |
 /** Makes a server that begins to listen keep the SYN of each connection. The error where a policy needs it in vain. */
 function arm (server: Server, { options, judge, warnings }: Owner, senders: Senders | undefined, libc: Libc | string): Error | undefined {
   if (!judge.hasPolicy || isUnixListener(server)) return undefined
-  const why = senders === undefined ? libc as string : armListener(senders, server)
+  const why = senders === undefined ? libc as string : armListener(senders, server, warnings)
   if (why === undefined) {
     if (senders?.search.refused() !== undefined) warnings.warn('NO_SOCK_DIAG')
     return undefined
   }
-  // 'any' believes every peer, and can do without knowing it.
-  return options.trustedPeers === 'any' ? undefined : new FST_REAL_IP_NO_TRANSPORT_PEER(why)
+  // 'any' believes every peer, and can do without knowing it. HTTP proxies alone are not worth an outage.
+  const canDoWithout = options.trustedPeers === 'any' || (options.forwardedOnly && senders === undefined)
+  return canDoWithout ? undefined : new FST_REAL_IP_NO_TRANSPORT_PEER(why)
 }
 
 /** Why the transport peers of a listening server's connections cannot be known; undefined where they can. */
-function armListener (senders: Senders, server: Server): string | undefined {
+function armListener (senders: Senders, server: Server, warnings: Warnings): string | undefined {
   const fd = listeningFdOf(server)
+  // Each connection is looked up by sock_diag then.
   if (fd < 0) {
-    return 'this process has no listening socket of its own (a cluster worker, whose primary accepts). ' +
-      'Give each worker one with listen({ reusePort: true }), Node.js 22.12 or later, or one worker with listen({ exclusive: true })'
+    warnings.warn('ROUND_ROBIN')
+    return undefined
   }
   const errno = senders.arm(fd)
   return errno && `the listening socket refuses TCP_SAVE_SYN (${errno}). Listen on a plain TCP socket, not MPTCP, on Linux 4.3 or later`

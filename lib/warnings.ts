@@ -17,6 +17,9 @@ const messages = {
     'another program reads them first. The transport peer is looked up another way, which is slower',
   NO_SOCK_DIAG: 'the kernel refuses sock_diag (seccomp, or AF_NETLINK forbidden): connections without a saved SYN, as in a SYN ' +
     "flood, will have no known sender, and 'unverified' decides about them",
+  ROUND_ROBIN: 'this process has no listening socket of its own (a cluster worker, whose primary accepts): who sent a connection ' +
+    'is asked of sock_diag for each, which takes longer. Give each worker a socket with listen({ reusePort: true }), Node.js ' +
+    '22.12 or later, or one worker with listen({ exclusive: true })',
   NO_TOA: 'the first hundred connections of trusted peers carry no client address: the kernel module is missing, or the ' +
     'balancer sends none. All clients share the address of their balancer',
   UNOBSERVED: 'a request came on a connection that no server of this plugin accepted: nothing is known of its sender, and ' +

@@ -73,7 +73,7 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
       if (!looks.has(fd)) looks.set(fd, lookAt(fd))
       return access.resolve(fd, into, sender)
     }
-  }, judge, suspicions)
+  }, { hasPolicy: judge.hasPolicy, canRefuse: judge.canRefuse, trustsRemote: false }, suspicions)
 
   const fromSyn = options.toa !== undefined && options.toa.silentOnSyn === undefined
   const asked = chooseSources(libc, syn, {

@@ -18,6 +18,8 @@ const proxyProtocol = new Course(['proxy-protocol'])
 export interface Checks {
   readonly hasPolicy: boolean
   readonly canRefuse: boolean
+  /** Whether Node.js's remote address is the transport peer's: no kernel module can have rewritten it. */
+  readonly trustsRemote: boolean
 }
 
 /** Examines connections: who sent them, and what is claimed of them. Decides nothing. */
@@ -25,6 +27,7 @@ export class Guard {
   readonly #kernel: KernelAccess | undefined
   readonly #hasPolicy: boolean
   readonly #isJudged: boolean
+  readonly #trustsRemote: boolean
   readonly #suspicions: Suspicions
   // Reused for each connection.
   readonly #sender = createEndpoint()
@@ -32,10 +35,11 @@ export class Guard {
   readonly #other = createEndpoint()
 
   /** Without `kernel` no system call can be made: connections have their remote address alone. */
-  constructor (kernel: KernelAccess | undefined, { hasPolicy, canRefuse }: Checks, suspicions: Suspicions) {
+  constructor (kernel: KernelAccess | undefined, { hasPolicy, canRefuse, trustsRemote }: Checks, suspicions: Suspicions) {
     this.#kernel = kernel
     this.#hasPolicy = hasPolicy
     this.#isJudged = canRefuse || kernel?.readVirtualServer !== undefined
+    this.#trustsRemote = trustsRemote
     this.#suspicions = suspicions
   }
 
@@ -55,7 +59,10 @@ export class Guard {
    */
   examine (socket: object, fd: number, sender: Sender, isUnix = false): Evidence | undefined {
     const kernel = this.#kernel
-    if (kernel === undefined || fd < 0) return this.#record(this.#readRemote(socket), undefined, { isUnix })
+    if (kernel === undefined || fd < 0) {
+      const found = this.#readRemote(socket)
+      return this.#record(found, this.#trustsRemote && !isUnix ? endpointOf(found) : undefined, { isUnix })
+    }
     if (sender !== this.#sender) kernel.senders.syn.forget()
     return this.#hasPolicy ? this.#check(kernel, socket, fd, sender) : this.#believe(kernel, socket, fd, sender)
   }
@@ -74,8 +81,7 @@ export class Guard {
   examineUnobserved (socket: unknown, isInjected: boolean): Evidence {
     const found = readFallback(socket, isInjected ? 'injected' : 'unobserved')
     // Whoever calls inject() plays the network, and says who sends.
-    const address = isInjected && this.#hasPolicy ? parseAddress(found.address ?? '') : undefined
-    return this.#record(found, address && { ...address, port: 0 }, { isInjected })
+    return this.#record(found, isInjected && this.#hasPolicy ? endpointOf(found) : undefined, { isInjected })
   }
 
   /** With a policy. */
@@ -154,6 +160,11 @@ export class Guard {
   #isOwnLoopback (kernel: KernelAccess, fd: number, claim: Claim): boolean {
     return isLoopback(claim) && kernel.readLocal(fd, this.#other) && isLoopback(this.#other)
   }
+}
+
+function endpointOf ({ address, realAddress: { port } }: Fallback): Endpoint | undefined {
+  const parsed = address === undefined ? undefined : parseAddress(address)
+  return parsed && { ...parsed, port: port ?? 0 }
 }
 
 function readNoAnswer (socket: object, attempts: ReadonlyArray<Attempt>): Fallback {
