@@ -2,6 +2,32 @@
 
 const neostandard = require('neostandard')
 
+// Imports point down: each room may import those before it, and types, errors and warnings.
+const rooms = [['node', 'address'], ['options', 'kernel'], ['sources'], ['trust'], ['http'], ['attach'], ['cli']]
+
+/** For each room, what it may not import. */
+function orderOf (names, height) {
+  const above = rooms.slice(height + 1).flat()
+  const beside = names.length > 1 && height > 0 ? names : []
+  return names.map((name) => {
+    const forbidden = [...above, ...beside.filter((other) => other !== name)]
+    return {
+      files: [`lib/${name}/**/*.ts`],
+      rules: {
+        'no-restricted-imports': ['error', {
+          paths: name === 'kernel' ? [] : [koffi],
+          patterns: [{
+            regex: `^(\\.\\./)+((${forbidden.join('|')})/|plugin$|index$|testing$)`,
+            message: 'Imports point down only: docs/architecture.md has the order of the rooms.'
+          }]
+        }]
+      }
+    }
+  })
+}
+
+const koffi = { name: 'koffi', message: 'Only lib/kernel/libc.ts loads koffi.' }
+
 module.exports = [
   ...neostandard({ ts: true, ignores: ['dist/', '.tap/'] }),
   {
@@ -9,6 +35,17 @@ module.exports = [
       'no-return-assign': 'off', // return this.#text ??= format(...)
       'no-unmodified-loop-condition': 'off', // does not see what an event handler modifies
       'no-void': 'off' // void marks a promise that is deliberately not awaited
+    }
+  },
+  ...rooms.flatMap(orderOf),
+  {
+    files: ['lib/**/*.ts'],
+    ignores: ['lib/node/sockets.ts'],
+    rules: {
+      'no-restricted-syntax': ['error', {
+        selector: 'MemberExpression[property.name=/^_(handle|parent)$/], Property[key.name=/^_(handle|parent)$/]',
+        message: 'Only lib/node/sockets.ts touches what Node.js has no public name for.'
+      }]
     }
   }
 ]

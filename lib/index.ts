@@ -65,7 +65,7 @@ function decorate (app: FastifyInstance, { options, realIp, requests }: Registra
   if (options.bindLogger !== undefined) bindLogger(app, options.bindLogger, (raw) => requests.addressOfRaw(raw))
 }
 
-const plugin = fp(fastifyRealIp, { fastify: '5.x', name: 'fastify-real-ip' })
+const plugin = fp(fastifyRealIp, { fastify: '5.x || 6.x', name: 'fastify-real-ip' })
 
 module.exports = plugin
 module.exports.default = plugin

@@ -115,16 +115,16 @@ export class Arrivals {
   #findSender (socket: object, fd: number, handOver: HandOver): boolean {
     const { senders } = this.#owners
     let sender: Sender
-    let held: Held | undefined
+    const waiting: { held?: Held | undefined } = {}
     const goOn = (): void => { this.#resume(socket, sender ?? null, handOver) }
     senders?.search.ask(fd, (peer) => {
       sender = peer === undefined ? null : keepEndpoint(peer)
-      held?.release(goOn)
+      waiting.held?.release(goOn)
     })
     if (sender !== undefined || senders === undefined) return this.#receive(socket, fd, sender ?? null, false, handOver)
     stopReading(socket)
     this.#held.add(acceptedSocket(socket) as object)
-    held = this.#hold.take(socket, SENDER_TIMEOUT, goOn)
+    waiting.held = this.#hold.take(socket, SENDER_TIMEOUT, goOn)
     return false
   }
 

@@ -48,7 +48,8 @@ export class Hold {
   }
 
   #expireOldest (): void {
-    for (const [oldest, { expire }] of this.#entries) return oldest.release(expire)
+    const [oldest] = this.#entries
+    if (oldest !== undefined) oldest[0].release(oldest[1].expire)
   }
 
   /** Resets what is held; nothing is held from now on. */

@@ -8,6 +8,7 @@ import { isLoopback } from '../trust/plausible'
 import type { Ruling } from '../trust/table'
 import { hopsOf, walk } from './forwarded'
 import type { Owner } from './owners'
+import { kClient, type Staged } from './staged'
 
 /** What leads from one object of a connection to another; all are optional, for anything may be asked about. */
 export interface Related {
@@ -50,7 +51,7 @@ export class Observer {
     if (found !== undefined) return found
     const isInjected = raw._lightMyRequest !== undefined
     const { guard, judge, suspicions } = this.#owner
-    const evidence = guard.examineUnobserved(raw.socket, isInjected)
+    const evidence = guard.examineUnobserved(raw.socket, isInjected, isInjected ? (raw as Staged)[kClient] : undefined)
     if (!isInjected && judge.hasPolicy) suspicions.unobserved()
     const key = streamOf(raw) ?? acceptedSocket(raw.socket)
     if (isObject(key)) this.#remembered.set(key, evidence)
@@ -79,7 +80,8 @@ export class Observer {
       // The proxy of a dead HTTP/2 session, which cannot even be asked what it is.
       seen.last = undefined
     }
-    const evidence = this.#owner.guard.examineUnobserved(seen.last, seen.isInjected)
+    if (seen.isInjected) return this.answer(seen.request, this.examineRequest(seen.request))
+    const evidence = this.#owner.guard.examineUnobserved(seen.last, false)
     try {
       return this.answer(seen.request, evidence)
     } catch {
@@ -128,4 +130,3 @@ interface Seen {
   last: unknown
   isInjected: boolean
 }
-

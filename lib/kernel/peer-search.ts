@@ -199,4 +199,3 @@ export class PeerSearch {
     this.#closeDiag()
   }
 }
-

@@ -16,6 +16,8 @@ export class Checked {
   readonly virtualServer: VirtualServer | undefined
   /** The PROXY header that names the client, or says that there is none. */
   readonly header: ProxyHeader | undefined
+  /** The answer whatever the policy: of a request that a test makes. */
+  readonly staged: RealAddress | undefined
   /** The policy that ruled last, its ruling, and the answer by it: another policy rules anew. */
   policy: object | undefined = undefined
   ruling: Ruling | undefined = undefined
@@ -32,6 +34,7 @@ export class Checked {
     this.isInjected = details.isInjected === true
     this.virtualServer = details.virtualServer
     this.header = details.header
+    this.staged = details.staged
   }
 
   /** Only an answer without a policy never changes. */
@@ -44,6 +47,7 @@ export interface Details {
   readonly isInjected?: boolean
   readonly virtualServer?: VirtualServer | undefined
   readonly header?: ProxyHeader | undefined
+  readonly staged?: RealAddress | undefined
 }
 
 const none: Details = {}

@@ -1,4 +1,4 @@
-import type { Attempt, ProxyFaultReason } from '../../types'
+import type { Attempt, ProxyFaultReason, RealAddress } from '../../types'
 import { parseAddress } from '../address/address'
 import { copyEndpoint, createEndpoint, type Endpoint, sameEndpoint } from '../kernel/sockaddr'
 import type { KernelAccess } from '../sources/choose'
@@ -77,10 +77,11 @@ export class Guard {
     return new Checked(new Claim(source, proxyProtocol), peer, { isUnix, header })
   }
 
-  /** A connection or request that no server of the plugin accepted: `isInjected` where inject() made it. */
-  examineUnobserved (socket: unknown, isInjected: boolean): Evidence {
+  /** A connection or request that no server of the plugin accepted: `isInjected` where inject() made it, `staged` by a test. */
+  examineUnobserved (socket: unknown, isInjected: boolean, staged?: RealAddress): Evidence {
     const found = readFallback(socket, isInjected ? 'injected' : 'unobserved')
     // Whoever calls inject() plays the network, and says who sends.
+    if (staged !== undefined) return new Checked(found, undefined, { isInjected, staged })
     return this.#record(found, isInjected && this.#hasPolicy ? endpointOf(found) : undefined, { isInjected })
   }
 

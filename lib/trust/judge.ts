@@ -36,6 +36,7 @@ export class Judge {
   rule (evidence: Checked): Ruling {
     // A predicate may swap the list while it is asked: the next call rules anew then.
     const policy = this.#policy
+    if (evidence.staged !== undefined) return rulingOn(evidence.staged)
     if (evidence.policy !== policy || evidence.ruling === undefined) {
       evidence.ruling = policy.rulingsOf(evidence)[evidence.column]
       evidence.policy = policy
@@ -59,6 +60,7 @@ export class Judge {
   /** The answer for a connection, by the current policy or by a ruling of a former one. */
   answer (evidence: Evidence, ruling?: Ruling): RealAddress {
     if (!(evidence instanceof Checked)) return evidence.realAddress
+    if (evidence.staged !== undefined) return evidence.staged
     const current = this.rule(evidence)
     if (ruling !== undefined && ruling !== current) return answerOf(evidence, ruling)
     return evidence.realAddress ??= answerOf(evidence, current)
@@ -76,6 +78,8 @@ export class Judge {
     return evidence.isAdmitted
   }
 }
+
+const rulingOn = ({ trust, reason }: RealAddress): Ruling => ({ answer: 'source', trust, reason, forwards: false, rejects: false })
 
 const saysTheSame = (a: RealAddress, b: RealAddress): boolean =>
   a.address === b.address && a.trust === b.trust && a.source === b.source && a.reason === b.reason
