@@ -99,13 +99,15 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
 
   /** Prints each connection when it is counted: decided about, and not yet handed over. */
   class Printer extends Tally {
-    override publish (socket: object, answer: () => RealAddress): void {
+    override get hasSubscribers (): boolean { return true }
+
+    override publish (socket: object, realAddress: RealAddress): void {
       const { fd, connection, time } = arrived.get(socket) as Arrived
       const look = looks.get(fd)
       looks.delete(fd)
       // Gone before anybody could look.
       if (look === undefined) return
-      const { address, port, family, source, trust, reason, transportPeer: found } = answer()
+      const { address, port, family, source, trust, reason, transportPeer: found } = realAddress
       const reset = (socket as Socket).destroyed
 
       function print (transportPeer: Seen['transportPeer']): void {

@@ -36,7 +36,7 @@ export class Arrivals {
     try {
       const key = acceptedSocket(socket) as object
       // Handed over a second time: a saved SYN can be read once, and what was found stands.
-      if (this.#remembered.of(key) !== undefined) return true
+      if (this.#remembered.of(key) !== undefined) return (socket as Socket).destroyed !== true
       if (this.#held.has(key)) return false
       const fd = fdOf(socket)
       const isUnix = fd < 0 && pipeFdOf(socket) >= 0 && isUnixListener(server)
@@ -61,7 +61,7 @@ export class Arrivals {
       const { course } = evidence
       if (course === undefined) tally.count(evidence.realAddress.source, 'unchecked', evidence.realAddress.reason, false)
       else tally.count(course.source ?? 'none', 'unchecked', undefined, false)
-      tally.publish(socket, () => evidence.realAddress)
+      if (tally.hasSubscribers) tally.publish(socket, evidence.realAddress)
       return true
     }
     const isAllowed = judge.decide(evidence) !== undefined
@@ -70,7 +70,7 @@ export class Arrivals {
     if (!isAllowed) reset(socket)
     tally.count(sourceOf(evidence, ruling), ruling.trust, reason, !isAllowed)
     suspicions.ruled(evidence, ruling.trust, reason)
-    tally.publish(socket, () => judge.answer(evidence))
+    if (tally.hasSubscribers) tally.publish(socket, judge.answer(evidence))
     return isAllowed
   }
 

@@ -1,6 +1,9 @@
 import { channel } from 'node:diagnostics_channel'
+import { debuglog } from 'node:util'
 import type { ConnectionMessage, RealAddress, Stats } from '../../types'
 
+// NODE_DEBUG=fastify-real-ip
+const debug = debuglog('fastify-real-ip')
 const connectionChannel = channel('fastify-real-ip:connection')
 
 type Counts<By extends 'source' | 'trust' | 'reason'> = { -readonly [Key in keyof Stats[By]]: number }
@@ -24,9 +27,13 @@ export class Tally {
     this.#outcomes.push({ source, trust, ...(reason && { reason }), connections: 1 })
   }
 
-  /** Tells subscribers of the connection. */
-  publish (socket: object, answer: () => RealAddress): void {
-    if (connectionChannel.hasSubscribers) connectionChannel.publish({ socket, realAddress: answer() } as ConnectionMessage)
+  /** Whether somebody wants to be told of each connection. */
+  get hasSubscribers (): boolean { return connectionChannel.hasSubscribers || debug.enabled }
+
+  publish (socket: object, realAddress: RealAddress): void {
+    connectionChannel.publish({ socket, realAddress } as ConnectionMessage)
+    const { address, source, trust, reason, transportPeer } = realAddress
+    debug('%s by %s, %s%s, sent by %s', address, source, trust, reason === undefined ? '' : ` (${reason})`, transportPeer?.address)
   }
 
   read (): Stats {
