@@ -1,14 +1,10 @@
+import { styleText } from 'node:util'
 import type { RealAddress } from 'fastify-real-ip'
 import type { Seen } from './visit'
 
-type Style = 'bold' | 'dim' | 'green' | 'yellow'
-
-const codes: Record<Style, [on: number, off: number]> = { bold: [1, 22], dim: [2, 22], green: [32, 39], yellow: [33, 39] }
-
 /** Coloured on a terminal that has colours, and nowhere else. */
-export function paint (style: Style, text: string): string {
-  const [on, off] = codes[style]
-  return text !== '' && process.stdout.isTTY && process.stdout.hasColors() ? `\x1b[${on}m${text}\x1b[${off}m` : text
+export function paint (style: 'bold' | 'dim' | 'green' | 'yellow', text: string): string {
+  return text !== '' && process.stdout.isTTY && process.stdout.hasColors() ? styleText(style, text, { validateStream: false }) : text
 }
 
 /** Columns, each as wide as its widest cell. A cell may be painted: only what is left of it counts. */
