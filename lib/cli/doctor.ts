@@ -5,9 +5,9 @@ import { paint, type Style, type Terminal } from './paint'
 export interface Finding {
   readonly name: string
   readonly state: 'good' | 'bad' | 'unknown'
-  readonly says: string
+  readonly message: string
   /** The command that mends it, where there is one. */
-  readonly mend?: string
+  readonly fix?: string
 }
 
 export interface Report {
@@ -15,15 +15,15 @@ export interface Report {
   readonly works: boolean
   /** Those that do. */
   readonly sources: ReadonlyArray<KernelSource>
-  readonly says: string
+  readonly message: string
   readonly findings: ReadonlyArray<Finding>
 }
 
 type Verdict = Omit<Finding, 'name'>
 
-const good = (says: string, mend?: string): Verdict => ({ state: 'good', says, ...(mend !== undefined && { mend }) })
-const bad = (says: string, mend?: string): Verdict => ({ state: 'bad', says, ...(mend !== undefined && { mend }) })
-const unknown = (says: string, mend?: string): Verdict => ({ state: 'unknown', says, ...(mend !== undefined && { mend }) })
+const good = (message: string, fix?: string): Verdict => ({ state: 'good', message, ...(fix !== undefined && { fix }) })
+const bad = (message: string, fix?: string): Verdict => ({ state: 'bad', message, ...(fix !== undefined && { fix }) })
+const unknown = (message: string, fix?: string): Verdict => ({ state: 'unknown', message, ...(fix !== undefined && { fix }) })
 
 // The first kernels of Alibaba Cloud Linux 3 with which vtoa answers, by the last number of 5.10.134-N.
 const GETPEERNAME = 15
@@ -71,7 +71,7 @@ export function diagnose (machine: Machine): Report {
   return {
     works,
     sources,
-    says: conclude(machine, sources),
+    message: conclude(machine, sources),
     findings: Object.entries(verdicts).map(([name, verdict]) => ({ name, ...verdict }))
   }
 }
@@ -119,13 +119,13 @@ function judgeRelease ({ platform, release }: Machine): Verdict {
   return bad(`${release}: vtoa takes 5.10.134-${GETPEERNAME} or later, ${wanted}`, UPDATE_KERNEL)
 }
 
-function judgeKoffi ({ platform, koffi: { state, says } }: Machine): Verdict {
+function judgeKoffi ({ platform, koffi: { state, message } }: Machine): Verdict {
   if (platform !== 'linux') return unknown('needed on Linux alone')
   if (state === 'works') return good('can be loaded (tried in a process of its own)')
-  if (state === 'untried') return unknown(says)
-  if (/Cannot find/.test(says)) return bad(says, 'npm install koffi')
-  if (/addon/.test(says)) return bad(`${says}: start Node.js without --no-addons, and where --permission is given with --allow-addons`)
-  return bad(says, 'npm install koffi --force')
+  if (state === 'untried') return unknown(message)
+  if (/Cannot find/.test(message)) return bad(message, 'npm install koffi')
+  if (/addon/.test(message)) return bad(`${message}: start Node.js without --no-addons, and where --permission is given with --allow-addons`)
+  return bad(message, 'npm install koffi --force')
 }
 
 function judgeVtoa (machine: Machine): Verdict {
@@ -219,14 +219,14 @@ function conclude (machine: Machine, sources: ReadonlyArray<KernelSource>): stri
 const styles: Record<Finding['state'], Style> = { good: 'green', bad: 'red', unknown: 'yellow' }
 
 /** The report as text, in lines of so many columns where the words allow it. */
-export function drawReport ({ works, says, findings }: Report, { colours = false, columns = Infinity }: Terminal): string {
+export function drawReport ({ works, message, findings }: Report, { colours = false, columns = Infinity }: Terminal): string {
   const width = Math.max(...findings.map(({ name }) => name.length))
   const margin = width + 13
   const indent = (text: string) => wrap(text, columns - margin).join(`\n${' '.repeat(margin)}`)
-  const lines = findings.map(({ name, state, says, mend }) =>
-    `  ${paint(styles[state], state.padEnd(7), colours)}  ${name.padEnd(width)}  ${indent(says)}` +
-    (mend === undefined ? '' : `\n${' '.repeat(margin)}-> ${paint('bold', mend, colours)}`))
-  return [...lines, '', ...wrap(says, columns).map((line) => paint(works ? 'green' : 'red', line, colours))].join('\n')
+  const lines = findings.map(({ name, state, message, fix }) =>
+    `  ${paint(styles[state], state.padEnd(7), colours)}  ${name.padEnd(width)}  ${indent(message)}` +
+    (fix === undefined ? '' : `\n${' '.repeat(margin)}-> ${paint('bold', fix, colours)}`))
+  return [...lines, '', ...wrap(message, columns).map((line) => paint(works ? 'green' : 'red', line, colours))].join('\n')
 }
 
 function wrap (text: string, columns: number): string[] {

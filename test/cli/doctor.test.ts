@@ -21,7 +21,7 @@ const debian: Machine = {
   arch: 'x64',
   node: '20.20.2',
   release: '6.1.0-28-amd64',
-  koffi: { state: 'works', says: '' },
+  koffi: { state: 'works', message: '' },
   modules: { vtoa: false, toa: false },
   vtoaStats: undefined,
   toaStats: undefined,
@@ -37,7 +37,7 @@ const vtoa: Kernel = { ...plain, optnames: { 1345: 'ESRCH', 1346: without, 1347:
 const find = ({ findings }: Report, name: string) => findings.find((finding) => finding.name === name) as Finding
 
 t.test('which source works, and what the doctor concludes', async (t) => {
-  const cases: Array<[what: string, machine: Machine, sources: string[], says: RegExp]> = [
+  const cases: Array<[what: string, machine: Machine, sources: string[], message: RegExp]> = [
     ['no module', debian, [], /^No: no kernel module .* toa\.ko.* 'saved-syn'.* npx fastify-real-ip watch PORT$/],
     ['Alibaba Cloud Linux 3 without vtoa', alinux, [], /^No: vtoa does not answer\. sudo yum install vtoa -y && sudo systemctl start vtoa$/],
     ['in a container of it', { ...alinux, hostNetwork: false }, [], /on the host: sudo yum install vtoa/],
@@ -49,11 +49,11 @@ t.test('which source works, and what the doctor concludes', async (t) => {
     ["DPVS's, with NAT64", { ...debian, modules: { vtoa: false, toa: true }, kernel: { ...plain, optnames: { ...plain.optnames, 4096: 'EINVAL' } } }, ['nat64', 'getpeername'], /^Yes: nat64, getpeername\./],
     ['a module, but no system calls', { ...debian, modules: { vtoa: true, toa: true }, kernel: 'koffi cannot be loaded' }, [], /^No: koffi cannot be loaded\.$/]
   ]
-  for (const [what, machine, sources, says] of cases) {
+  for (const [what, machine, sources, message] of cases) {
     const report = diagnose(machine)
     t.same(report.sources, sources, what)
     t.equal(report.works, sources.length > 0, what)
-    t.match(report.says, says, what)
+    t.match(report.message, message, what)
     t.equal(find(report, "sources: 'auto'").state, typeof machine.kernel === 'string' ? 'unknown' : report.works ? 'good' : 'bad')
   }
 })
@@ -61,7 +61,7 @@ t.test('which source works, and what the doctor concludes', async (t) => {
 t.test('each line', async (t) => {
   const kernelOf = (changes: Partial<Kernel>): Partial<Machine> => ({ kernel: { ...plain, ...changes } })
   const notAsked = { kernel: 'koffi is broken' }
-  const cases: Array<[name: string, changes: Partial<Machine>, state: Finding['state'], says: RegExp, mend?: RegExp]> = [
+  const cases: Array<[name: string, changes: Partial<Machine>, state: Finding['state'], message: RegExp, fix?: RegExp]> = [
     ['platform', {}, 'good', /^linux on x64, Node\.js 20\.20\.2$/],
     ['platform', { platform: 'darwin', kernel: 'no' }, 'bad', /^darwin .*TOA is read from Linux/],
 
@@ -81,11 +81,11 @@ t.test('each line', async (t) => {
     ['kernel', { release: '5.10.134-17.an8.x86_64' }, 'unknown', /Alibaba Cloud Linux 3 alone/, /watch PORT/],
 
     ['koffi', {}, 'good', /tried in a process of its own/],
-    ['koffi', { platform: 'darwin', koffi: { state: 'fails', says: 'TOA is read from Linux' } }, 'unknown', /^needed on Linux alone$/],
-    ['koffi', { koffi: { state: 'untried', says: 'no child process' } }, 'unknown', /^no child process$/],
-    ['koffi', { koffi: { state: 'fails', says: "koffi cannot be loaded (Cannot find module 'koffi')" } }, 'bad', /Cannot find/, /^npm install koffi$/],
-    ['koffi', { koffi: { state: 'fails', says: 'koffi cannot be loaded (Cannot load native addon)' } }, 'bad', /start Node\.js without --no-addons/],
-    ['koffi', { koffi: { state: 'fails', says: 'a process that loads koffi is ended by SIGSEGV' } }, 'bad', /SIGSEGV/, /^npm install koffi --force$/],
+    ['koffi', { platform: 'darwin', koffi: { state: 'fails', message: 'TOA is read from Linux' } }, 'unknown', /^needed on Linux alone$/],
+    ['koffi', { koffi: { state: 'untried', message: 'no child process' } }, 'unknown', /^no child process$/],
+    ['koffi', { koffi: { state: 'fails', message: "koffi cannot be loaded (Cannot find module 'koffi')" } }, 'bad', /Cannot find/, /^npm install koffi$/],
+    ['koffi', { koffi: { state: 'fails', message: 'koffi cannot be loaded (Cannot load native addon)' } }, 'bad', /start Node\.js without --no-addons/],
+    ['koffi', { koffi: { state: 'fails', message: 'a process that loads koffi is ended by SIGSEGV' } }, 'bad', /SIGSEGV/, /^npm install koffi --force$/],
 
     ['module vtoa', {}, 'bad', /^not loaded$/],
     ['module vtoa', { release: alinux.release }, 'bad', /^not loaded$/, /^sudo yum install vtoa -y && sudo systemctl start vtoa$/],
@@ -134,13 +134,13 @@ t.test('each line', async (t) => {
     ['namespace', { hostNetwork: false }, 'unknown', /loaded on the host.*; their counters are seen on the host alone$/, /^on the host: npx fastify-real-ip doctor$/],
     ['namespace', { hostNetwork: undefined }, 'unknown', /cannot be told/]
   ]
-  for (const [name, changes, state, says, mend] of cases) {
+  for (const [name, changes, state, message, fix] of cases) {
     const finding = find(diagnose({ ...debian, ...changes }), name)
-    const what = `${name}: ${finding.says}`
+    const what = `${name}: ${finding.message}`
     t.equal(finding.state, state, what)
-    t.match(finding.says, says)
-    if (mend === undefined) t.notOk('mend' in finding, what)
-    else t.match(finding.mend, mend)
+    t.match(finding.message, message)
+    if (fix === undefined) t.notOk('fix' in finding, what)
+    else t.match(finding.fix, fix)
   }
   t.same([...new Set(cases.map(([name]) => name)), "sources: 'auto'"], diagnose(debian).findings.map(({ name }) => name), 'and no other')
 })
@@ -149,11 +149,11 @@ t.test('the report as text', async (t) => {
   const report: Report = {
     works: false,
     sources: [],
-    says: 'No: not here.',
+    message: 'No: not here.',
     findings: [
-      { name: 'one', state: 'good', says: 'as it should be' },
-      { name: 'another', state: 'bad', says: 'not as it should be, far from it', mend: 'sudo mend it' },
-      { name: 'third', state: 'unknown', says: 'averyverylongword' }
+      { name: 'one', state: 'good', message: 'as it should be' },
+      { name: 'another', state: 'bad', message: 'not as it should be, far from it', fix: 'sudo mend it' },
+      { name: 'third', state: 'unknown', message: 'averyverylongword' }
     ]
   }
   t.equal(drawReport(report, {}), [
@@ -193,14 +193,14 @@ t.test('on this machine, whatever it has', { skip: nothing }, async (t) => {
   t.equal(printed.code, report.works ? 0 : 1)
   t.equal(report.version, require('fastify-real-ip/package.json').version)
   t.same(report.findings.map(({ name }) => name), diagnose(debian).findings.map(({ name }) => name))
-  for (const { state, says } of report.findings) {
+  for (const { state, message } of report.findings) {
     t.match(state, /^(good|bad|unknown)$/)
-    t.match(says, /\S/)
+    t.match(message, /\S/)
   }
   t.match(find(report, 'koffi'), { state: 'good' })
   t.match(find(report, 'TCP_SAVE_SYN'), { state: 'good' })
   t.match(find(report, 'sock_diag'), { state: 'good' })
-  t.match(find(report, "sources: 'auto'").says, /^sources vtoa/)
+  t.match(find(report, "sources: 'auto'").message, /^sources vtoa/)
 
   const text = await run(['doctor'])
   t.equal(text.code, printed.code)
@@ -229,19 +229,19 @@ t.test('koffi that cannot be loaded', { skip: nothing }, async (t) => {
   const missing = whenKoffiLoads("throw new Error(\"Cannot find module 'koffi'\\nRequire stack:\\n- here\")")
   const nowhere = "process.execPath = '/nowhere/node'"
   const cases: Array<[what: string, flags: string[], koffi: Partial<Finding>, verdict: RegExp]> = [
-    ['missing', preload(t, missing), { state: 'bad', mend: 'npm install koffi' }, /^No: koffi cannot be loaded \(Cannot find module 'koffi'\)\.$/],
+    ['missing', preload(t, missing), { state: 'bad', fix: 'npm install koffi' }, /^No: koffi cannot be loaded \(Cannot find module 'koffi'\)\.$/],
     ['forbidden', ['--no-addons'], { state: 'bad' }, /^No: koffi cannot be loaded \(.*addon/],
     ['deadly', preload(t, whenKoffiLoads("process.kill(process.pid, 'SIGKILL')")), { state: 'bad' }, /ended by SIGKILL/],
     ['silent', preload(t, whenKoffiLoads('process.exit(7)')), { state: 'bad' }, /exit code 7/],
-    ['no child process, and forbidden', [...preload(t, nowhere), '--no-addons'], { state: 'unknown', says: 'no child process could try it (ENOENT)' }, /^No: koffi cannot be loaded \(.*addon/]
+    ['no child process, and forbidden', [...preload(t, nowhere), '--no-addons'], { state: 'unknown', message: 'no child process could try it (ENOENT)' }, /^No: koffi cannot be loaded \(.*addon/]
   ]
   for (const [what, flags, koffi, verdict] of cases) {
     const printed = await run(['doctor', '--json'], { flags })
     t.same([printed.code, printed.stderr], [1, ''], what)
     const report = parse(printed)
-    t.match(report.says, verdict)
+    t.match(report.message, verdict)
     t.match(find(report, 'koffi'), koffi)
-    t.match(find(report, 'sock_diag'), { state: 'unknown', says: /^not asked: / })
+    t.match(find(report, 'sock_diag'), { state: 'unknown', message: /^not asked: / })
   }
 
   const report = parse(await run(['doctor', '--json'], { flags: preload(t, nowhere) }))
@@ -254,8 +254,8 @@ t.test('elsewhere than on Linux', async (t) => {
   const printed = await run(['doctor', '--json'], { flags })
   t.same([printed.code, printed.stderr], [1, ''])
   const report = parse(printed)
-  t.equal(report.says, 'No: TOA is read from Linux, this is plan9.')
-  t.match(find(report, 'platform'), { state: 'bad', says: /^plan9 / })
+  t.equal(report.message, 'No: TOA is read from Linux, this is plan9.')
+  t.match(find(report, 'platform'), { state: 'bad', message: /^plan9 / })
 
   const watch = await run(['watch', '0'], { flags })
   t.same(watch, { code: 1, stdout: '', stderr: 'fastify-real-ip: watch cannot look into connections here: TOA is read from Linux, this is plan9.\n' })
@@ -266,7 +266,7 @@ t.test('the permission model', { skip: nothing }, async (t) => {
   // tap's own preload does what the permission model forbids.
   const { code, stdout } = await run(['doctor', '--json'], { flags: [flag, '--allow-fs-read=*'], before: ['env', '-u', 'NODE_OPTIONS'] })
   t.equal(code, 1)
-  t.match(find(JSON.parse(stdout), 'koffi'), { state: 'unknown', says: 'no child process could try it (ERR_ACCESS_DENIED)' })
+  t.match(find(JSON.parse(stdout), 'koffi'), { state: 'unknown', message: 'no child process could try it (ERR_ACCESS_DENIED)' })
 })
 
 const noTerminal = spawnSync('script', ['--version']).error !== undefined && 'needs script(1)'
@@ -288,7 +288,7 @@ t.test('without /proc, /sys and a loopback interface', {
   const printed = await run(['doctor', '--json'], { before })
   t.same([printed.code, printed.stderr], [1, ''])
   const report = parse(printed)
-  t.match(report.says, /^No: no loopback connection can be made \(E\w+\)\.$/)
+  t.match(report.message, /^No: no loopback connection can be made \(E\w+\)\.$/)
   for (const name of ['module vtoa', 'counters', 'SYN cookies', 'Fast Open', 'namespace', 'sock_diag', "sources: 'auto'"]) {
     t.equal(find(report, name).state, 'unknown', name)
   }
@@ -309,16 +309,16 @@ t.test('what /proc and /sys say', {
   )
   t.equal(find(host, 'module vtoa').state, 'good')
   t.equal(find(host, 'module toa').state, 'bad')
-  t.equal(find(host, 'counters').says, 'vtoa_stats: ok 2; toa_stats: ok 3')
-  t.match(find(host, 'SYN cookies').says, /^always on/)
-  t.match(find(host, 'Fast Open').says, /without cookies/)
-  t.equal(find(host, 'namespace').says, "the host's own network namespace")
+  t.equal(find(host, 'counters').message, 'vtoa_stats: ok 2; toa_stats: ok 3')
+  t.match(find(host, 'SYN cookies').message, /^always on/)
+  t.match(find(host, 'Fast Open').message, /without cookies/)
+  t.equal(find(host, 'namespace').message, "the host's own network namespace")
 
   const container = await on('mkdir /sys/module/toa', 'touch /proc/sys/net/core/netdev_max_backlog', "ln -s 'pid:[4026532000]' /proc/self/ns/pid")
   t.equal(find(container, 'module vtoa').state, 'bad')
   t.equal(find(container, 'module toa').state, 'good')
-  t.equal(find(container, 'namespace').says, "a container in the host's own network namespace")
-  t.match(find(await on(), 'namespace').says, /^a container's or another network namespace/)
+  t.equal(find(container, 'namespace').message, "a container in the host's own network namespace")
+  t.match(find(await on(), 'namespace').message, /^a container's or another network namespace/)
   t.match(find(await on('rmdir /sys/module'), 'module vtoa'), { state: 'unknown' })
 })
 
@@ -330,9 +330,9 @@ inLab('beside the stand-in for vtoa', async (t, lab) => {
   const printed = await run(['doctor', '--json'])
   const report = parse(printed)
   t.equal(printed.code, 0)
-  t.match(report, { works: true, sources: ['vtoa'], says: /^Yes: vtoa\./ })
-  t.match(find(report, 'getsockopt 1348'), { state: 'good', says: /ESRCH/ })
-  t.match(find(report, "sources: 'auto'"), { state: 'good', says: /^sources vtoa, getpeername/ })
+  t.match(report, { works: true, sources: ['vtoa'], message: /^Yes: vtoa\./ })
+  t.match(find(report, 'getsockopt 1348'), { state: 'good', message: /ESRCH/ })
+  t.match(find(report, "sources: 'auto'"), { state: 'good', message: /^sources vtoa, getpeername/ })
 
   lab.module.stop()
   t.equal((await run(['doctor'])).code, 1)
