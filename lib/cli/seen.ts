@@ -26,7 +26,7 @@ export interface Seen {
 export type Asked = { readonly source: KernelSource, readonly address: string, readonly port: number } | Attempt
 
 const meanings: Readonly<Record<string, string>> = {
-  ENOPROTOOPT: 'no kernel module answers',
+  ENOPROTOOPT: 'no module answers: not loaded, or too old',
   ESRCH: 'no TOA on the segment that completed the handshake',
   EINVAL: 'no TOA on the segment that completed the handshake',
   EFAULT: 'TOA, but not of NAT64: getpeername has it',
