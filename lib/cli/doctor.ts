@@ -1,6 +1,6 @@
 import type { KernelSource } from '../../types'
 import type { Kernel, Machine } from './machine'
-import { paint, type Style, type Terminal } from './paint'
+import { paint, type Style, type Terminal, wrap } from './paint'
 
 export interface Finding {
   readonly name: string
@@ -227,14 +227,4 @@ export function drawReport ({ works, message, findings }: Report, { colours = fa
     `  ${paint(styles[state], state.padEnd(7), colours)}  ${name.padEnd(width)}  ${indent(message)}` +
     (fix === undefined ? '' : `\n${' '.repeat(margin)}-> ${paint('bold', fix, colours)}`))
   return [...lines, '', ...wrap(message, columns).map((line) => paint(works ? 'green' : 'red', line, colours))].join('\n')
-}
-
-function wrap (text: string, columns: number): string[] {
-  const lines: string[] = []
-  for (const word of text.split(' ')) {
-    const line = lines.at(-1)
-    if (line === undefined || line.length + 1 + word.length > columns) lines.push(word)
-    else lines[lines.length - 1] = `${line} ${word}`
-  }
-  return lines
 }

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Server } from 'node:net'
 import type { FastifyBaseLogger } from 'fastify'
 import { formatAddress } from '../address/address'
 import { fdOf, listeningFdOf } from '../node/sockets'
@@ -18,6 +18,9 @@ import { TransportPeers } from '../kernel/peer-search'
 import { Warnings } from '../warnings'
 import type { WatchArguments } from './arguments'
 import { Handshakes } from './capture'
+import { noteFirstBytes } from './first-bytes'
+import { Modules, type SocketFamily } from './modules'
+import type { Terminal } from './paint'
 import { type Asked, drawSeen, endpoint as endpointText, noteOn, type Seen } from './seen'
 import { readSegmentOptions } from './segment-options'
 
@@ -31,7 +34,7 @@ export interface Surroundings {
   readonly say: (text: string) => void
   /** Prints what is no connection. */
   readonly note: (text: string) => void
-  readonly colours: boolean
+  readonly terminal: Terminal
   /** Ends it. */
   readonly signal: AbortSignal
 }
@@ -40,11 +43,13 @@ export interface Surroundings {
 type Look = Pick<Seen, 'transportPeer' | 'syn' | 'sources'>
 
 /** Prints what the connections to a port bring. Throws an Error whose message is the sentence to print. */
-export async function watch (given: WatchArguments, { libc, openCapture, say, note, colours, signal }: Surroundings): Promise<void> {
+export async function watch (given: WatchArguments, { libc, openCapture, say, note, terminal, signal }: Surroundings): Promise<void> {
   if (typeof libc === 'string') throw new Error(`watch cannot look into connections here: ${libc}.`)
   const { options, port, host, count, json } = given
   const peers = new TransportPeers(libc)
   const handshakes = new Handshakes()
+  const modules = new Modules()
+  const numbers = new WeakMap<object, number>()
   let arrived = 0
   let look: Look
 
@@ -89,6 +94,7 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
 
   function onConnection (socket: object): void {
     const connection = ++arrived
+    numbers.set(socket, connection)
     const time = new Date().toISOString()
     observer.listeners.connection(socket)
     const { transportPeer, syn, sources } = look
@@ -103,9 +109,11 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
         time,
         ...facts,
         decision: { address, port, family, source, trust, ...(reason && { reason }), reset: evidence instanceof Checked && guard.allows(evidence) === undefined },
-        notes: noteOn(facts, handshakes.refused, options.toa === undefined)
+        notes: noteOn(facts, {
+          captureRefused: handshakes.refused, asks: options.toa === undefined, loaded: modules.look(facts), listener: familyOf(server)
+        })
       }
-      say(json ? JSON.stringify(seen) : drawSeen(seen, colours))
+      say(json ? JSON.stringify(seen) : drawSeen(seen, terminal))
     }
 
     guard.whenKnown(evidence, () => {
@@ -120,6 +128,7 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
   const server = createServer((_request, response) => {
     response.writeHead(200, { connection: 'close', 'content-type': 'text/plain' }).end('fastify-real-ip watch\n')
   })
+  noteFirstBytes(server, (socket, text) => { note(`Connection ${numbers.get(socket)}: ${text}`) })
   function end (): void {
     server.close()
     setTimeout(() => { server.closeAllConnections() }, GRACE).unref()
@@ -148,6 +157,8 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
     handshakes.close()
   }
 }
+
+const familyOf = (server: Server): SocketFamily => (server.address() as AddressInfo).family === 'IPv6' ? 'AF_INET6' : 'AF_INET'
 
 const plain = (endpoint: Endpoint): { address: string, port: number } => ({ address: formatAddress(endpoint), port: endpoint.port })
 
