@@ -3,7 +3,7 @@
 import { loadLibc, openCapture } from '../kernel/libc'
 import { type Arguments, help, readArguments, UsageError } from './arguments'
 import { diagnose, drawReport } from './doctor'
-import { readMachine } from './machine'
+import { readMachine, tryKoffi } from './machine'
 import { type Terminal, wrap } from './paint'
 import { watch } from './watch'
 
@@ -30,7 +30,8 @@ async function run (given: Arguments): Promise<number> {
   }
   const stop = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => { stop.abort() })
-  await watch(given, { libc: loadLibc(), openCapture, say, note, terminal, signal: stop.signal })
+  const koffi = tryKoffi()
+  await watch(given, { libc: koffi.state === 'fails' ? koffi.message : loadLibc(), openCapture, say, note, terminal, signal: stop.signal })
   return 0
 }
 

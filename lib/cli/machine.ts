@@ -99,7 +99,7 @@ function isFirstPidNamespace (): boolean | undefined {
 }
 
 /** In a child process: an abort inside a native library cannot be caught. */
-function tryKoffi (): Koffi {
+export function tryKoffi (): Koffi {
   try {
     const { error, signal, status, stdout } = spawnSync(process.execPath, [...process.execArgv, join(__dirname, 'try-libc.js')],
       { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], timeout: PATIENCE })

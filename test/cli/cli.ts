@@ -19,10 +19,12 @@ export interface Start {
   readonly flags?: readonly string[]
   readonly before?: readonly string[]
   readonly env?: NodeJS.ProcessEnv
+  /** Another copy of it. */
+  readonly program?: string
 }
 
-function start (args: readonly string[], { flags = [], before = [], env = {} }: Start): ChildProcess {
-  const [command, ...rest] = [...before, process.execPath, ...flags, bin, ...args] as [string, ...string[]]
+function start (args: readonly string[], { flags = [], before = [], env = {}, program = bin }: Start): ChildProcess {
+  const [command, ...rest] = [...before, process.execPath, ...flags, program, ...args] as [string, ...string[]]
   return spawn(command, rest, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
 }
 
