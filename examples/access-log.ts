@@ -1,4 +1,4 @@
-// The client's address in every log line. node dist/examples/access-log.js, then: curl http://127.0.0.1:3000
+// The client's address in every log line. TRUSTED_PEERS=127.0.0.1 node dist/examples/access-log.js, then: curl http://127.0.0.1:3000
 //
 // "incoming request" says who asks and why that is believed; every line of the request has the address. With
 // LOG_NAMES=opentelemetry the fields are called client.address, client.port, network.peer.address.
@@ -6,13 +6,15 @@
 import Fastify from 'fastify'
 import realIp, { type LogNames, withRealIp } from 'fastify-real-ip'
 
-const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS, LOG_NAMES = 'plain' } = process.env
+const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS = '', LOG_NAMES = 'plain' } = process.env
+// Lost or empty it is no list of addresses: the server then fails to start.
+const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.split(',')
 
 async function main (): Promise<void> {
   const names = LOG_NAMES as LogNames
   const app = Fastify({ logger: { serializers: { req: withRealIp({ names }) } } })
   // Before any route: a route's logger is made the way that was set when the route was declared.
-  await app.register(realIp, { trustedPeers: TRUSTED_PEERS?.split(',') ?? 'any', bindLogger: { names } })
+  await app.register(realIp, { trustedPeers, bindLogger: { names } })
 
   app.get('/', (request) => {
     request.log.info('saying hello')

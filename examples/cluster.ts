@@ -1,4 +1,4 @@
-// A worker for each core. node dist/examples/cluster.js, then: curl http://127.0.0.1:3000
+// A worker for each core. TRUSTED_PEERS=127.0.0.1 node dist/examples/cluster.js, then: curl http://127.0.0.1:3000
 //
 // Each worker listens on a socket of its own (reusePort), and the kernel shares the connections out: a worker that is
 // handed connections by the primary could not check who sent them. That takes Linux and Node.js 22.12 or later; anywhere
@@ -9,7 +9,9 @@ import { availableParallelism } from 'node:os'
 import Fastify from 'fastify'
 import realIp from 'fastify-real-ip'
 
-const { HOST = '127.0.0.1', PORT = '3000', WORKERS = String(availableParallelism()), TRUSTED_PEERS } = process.env
+const { HOST = '127.0.0.1', PORT = '3000', WORKERS = String(availableParallelism()), TRUSTED_PEERS = '' } = process.env
+// Lost or empty it is no list of addresses: the server then fails to start.
+const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.split(',')
 
 const [major, minor] = process.versions.node.split('.').map(Number) as [number, number]
 const hasReusePort = process.platform === 'linux' && (major > 22 || (major === 22 && minor >= 12))
@@ -18,6 +20,7 @@ function startWorkers (): void {
   if (!hasReusePort) console.log('one worker only: reusePort needs Linux and Node.js 22.12 or later')
   const count = hasReusePort ? Number(WORKERS) : 1
   for (let n = 0; n < count; n++) cluster.fork()
+  cluster.on('exit', (_worker, code) => { if (code !== 0) process.exitCode = 1 })
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => {
       for (const worker of Object.values(cluster.workers ?? {})) worker?.kill(signal)
@@ -27,7 +30,7 @@ function startWorkers (): void {
 
 async function serve (): Promise<void> {
   const app = Fastify({ logger: true })
-  await app.register(realIp, { trustedPeers: TRUSTED_PEERS?.split(',') ?? 'any' })
+  await app.register(realIp, { trustedPeers })
 
   app.get('/', (request) => `Hello, ${request.realIp}, from process ${process.pid}\n`)
 

@@ -2,13 +2,11 @@
 
 import { once } from 'node:events'
 import { release } from 'node:os'
-import { inspect } from 'node:util'
-import type { FastifyRealIpOptions } from 'fastify-real-ip'
 import { help, readArguments, type Arguments } from './demo/arguments'
 import { openKernelLab } from './demo/lab'
 import { openNamespace } from './demo/namespace'
 import { openPlain } from './demo/plain'
-import { drawRequest, drawTable, drawWay, paint } from './demo/print'
+import { COLUMNS, drawJson, drawOptions, drawRequest, drawTable, drawWay, paint, wrap } from './demo/print'
 import { createServer } from './demo/server'
 import type { Stage } from './demo/stage'
 import { planVisits, type Seen } from './demo/visit'
@@ -47,20 +45,19 @@ async function openStage (client: string | undefined): Promise<Stage> {
 
 function show ({ about, way, options, checked, seen }: Stage): void {
   const [first] = seen as [Seen]
-  say(`${about}\n`)
+  tell(`${about}\n`)
   say(`${drawWay(way(first))}\n`)
-  say(`  app.register(realIp${asWritten(options)})\n`)
+  say(`${drawOptions(options)}\n`)
   say(`${drawTable(seen, checked)}\n`)
-  if (first.log !== undefined) say(`The first one's line in the access log, by pino:\n  ${paint('dim', first.log)}\n`)
+  if (first.log !== undefined) say(`The first one's line in the access log, by pino:\n${drawJson(first.log)}\n`)
   const told = seen.find(({ visit, answer }) => visit.by === 'stranger' && answer?.ip === visit.client)
-  if (told !== undefined) say(`Fastify's own request.ip is ${told.visit.client} for the stranger too, who only claims to be it.\n`)
+  if (told !== undefined) {
+    tell(`Fastify's own request.ip is ${told.visit.client} for the stranger too, who only claims to be it.\n`)
+  }
   const { ip, realAddress } = first.answer ?? {}
-  if (ip !== realAddress?.address) say(`Fastify's own request.ip is ${ip} for the first, as for every client behind this balancer.\n`)
-}
-
-function asWritten (options: FastifyRealIpOptions): string {
-  if (Object.keys(options).length === 0) return ''
-  return `, ${inspect(options, { breakLength: Infinity }).replaceAll('[ ', '[').replaceAll(' ]', ']')}`
+  if (ip !== realAddress?.address) {
+    tell(`Fastify's own request.ip is ${ip} for the first, as for every client behind this balancer.\n`)
+  }
 }
 
 /** Answers the user's own requests until Ctrl-C. */
@@ -71,9 +68,15 @@ async function serve ({ own }: Stage): Promise<void> {
     if (error.code !== 'EADDRINUSE') throw error
     return app.listen({ host: '127.0.0.1', port: 0 })
   })
-  say(`Now your own requests. ${own.about}\n\n  curl ${paint('bold', `${origin}/`)}\n\nCtrl-C ends this.\n`)
+  tell(`Now your own requests, to a server of this process. ${own.about}\n`)
+  say(`${drawOptions(own.options)}\n\n  curl ${paint('bold', `${origin}/`)}\n\nCtrl-C ends this.\n`)
   if (!stop.signal.aborted) await once(stop.signal, 'abort')
   await app.close()
+}
+
+/** Prose, in lines that fit. */
+function tell (text: string): void {
+  for (const line of text.split('\n')) say(wrap(line, COLUMNS).join('\n'))
 }
 
 function say (text: string): void {

@@ -1,4 +1,4 @@
-// HTTPS and HTTP/2 on one port. node dist/examples/https-http2.js, then: curl -k https://127.0.0.1:3000, with --http1.1 too
+// HTTPS and HTTP/2 on one port. TRUSTED_PEERS=127.0.0.1 node dist/examples/https-http2.js, then: curl -k https://127.0.0.1:3000, with --http1.1 too
 //
 // TLS ends here, behind a balancer that forwards TCP: no header could tell the address, the connection itself does.
 
@@ -10,9 +10,11 @@ import realIp from 'fastify-real-ip'
 // A certificate for tests, unless there is one of your own.
 const fixtures = join(dirname(require.resolve('fastify-real-ip/package.json')), 'test/fixtures')
 const {
-  HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS,
+  HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS = '',
   TLS_KEY = join(fixtures, 'key.pem'), TLS_CERT = join(fixtures, 'cert.pem')
 } = process.env
+// Lost or empty it is no list of addresses: the server then fails to start.
+const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.split(',')
 
 async function main (): Promise<void> {
   const app = Fastify({
@@ -20,7 +22,7 @@ async function main (): Promise<void> {
     http2: true,
     https: { key: readFileSync(TLS_KEY), cert: readFileSync(TLS_CERT), allowHTTP1: true }
   })
-  await app.register(realIp, { trustedPeers: TRUSTED_PEERS?.split(',') ?? 'any' })
+  await app.register(realIp, { trustedPeers })
 
   app.get('/', (request) => `Hello, ${request.realIp}, over HTTP/${request.raw.httpVersion}\n`)
 

@@ -1,4 +1,4 @@
-// How the connections came, for Prometheus. node dist/examples/metrics.js, then: curl http://127.0.0.1:3000/metrics
+// How the connections came, for Prometheus. TRUSTED_PEERS=127.0.0.1 node dist/examples/metrics.js, then: curl http://127.0.0.1:3000/metrics
 //
 // What to watch: real_ip_connections_by_reason_total{reason="no-toa"} counts clients who hide behind a balancer that does
 // not tell, {reason="untrusted-peer"} claims of peers that are no balancers, {reason="unverified-peer"} connections whose
@@ -8,7 +8,9 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import { Counter, Registry } from 'prom-client'
 import realIp, { type Stats } from 'fastify-real-ip'
 
-const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS } = process.env
+const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS = '' } = process.env
+// Lost or empty it is no list of addresses: the server then fails to start.
+const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.split(',')
 
 /** The plugin counts anyway: its numbers are only read when Prometheus asks. */
 function countConnections (app: FastifyInstance): Registry {
@@ -37,7 +39,7 @@ function countConnections (app: FastifyInstance): Registry {
 
 async function main (): Promise<void> {
   const app = Fastify({ logger: true })
-  await app.register(realIp, { trustedPeers: TRUSTED_PEERS?.split(',') ?? 'any' })
+  await app.register(realIp, { trustedPeers })
   const registry = countConnections(app)
 
   app.get('/', (request) => `Hello, ${request.realIp}\n`)

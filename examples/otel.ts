@@ -1,4 +1,4 @@
-// The client's address in traces. node dist/examples/otel.js, then: curl http://127.0.0.1:3000
+// The client's address in traces. TRUSTED_PEERS=127.0.0.1 node dist/examples/otel.js, then: curl http://127.0.0.1:3000
 //
 // Spans are printed; an exporter of your own takes the place of ConsoleSpanExporter.
 
@@ -7,7 +7,9 @@ import { ConsoleSpanExporter, NodeTracerProvider, SimpleSpanProcessor } from '@o
 import Fastify from 'fastify'
 import realIp from 'fastify-real-ip'
 
-const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS } = process.env
+const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS = '' } = process.env
+// Lost or empty it is no list of addresses: the server then fails to start.
+const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.split(',')
 
 const provider = new NodeTracerProvider({ spanProcessors: [new SimpleSpanProcessor(new ConsoleSpanExporter())] })
 provider.register()
@@ -26,7 +28,7 @@ instrumentation.setTracerProvider(provider)
 async function main (): Promise<void> {
   const app = Fastify({ logger: true })
   // First: its own hook waits where a connection's sender is still being looked for.
-  await app.register(realIp, { trustedPeers: TRUSTED_PEERS?.split(',') ?? 'any' })
+  await app.register(realIp, { trustedPeers })
   await app.register(instrumentation.plugin())
   app.addHook('onClose', async () => { await provider.shutdown() })
 

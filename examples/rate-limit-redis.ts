@@ -1,4 +1,4 @@
-// A limit for each real client over many servers, which count in one Redis. Start two of them:
+// A limit for each real client over many servers, which count in one Redis. Start two of them, with TRUSTED_PEERS=127.0.0.1:
 // PORT=3000 node dist/examples/rate-limit-redis.js & PORT=3001 node dist/examples/rate-limit-redis.js
 //
 // REDIS is a URL or the path of a socket.
@@ -8,7 +8,9 @@ import Fastify from 'fastify'
 import { Redis } from 'ioredis'
 import realIp, { realIpKey } from 'fastify-real-ip'
 
-const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS, REDIS = 'redis://127.0.0.1:6379' } = process.env
+const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS = '', REDIS = 'redis://127.0.0.1:6379' } = process.env
+// Lost or empty it is no list of addresses: the server then fails to start.
+const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.split(',')
 
 async function main (): Promise<void> {
   const app = Fastify({ logger: true })
@@ -18,7 +20,7 @@ async function main (): Promise<void> {
   app.addHook('onClose', async () => { redis.disconnect() })
   await redis.connect().catch(() => { /* logged above; it goes on trying */ })
 
-  await app.register(realIp, { trustedPeers: TRUSTED_PEERS?.split(',') ?? 'any' })
+  await app.register(realIp, { trustedPeers })
   await app.register(rateLimit, {
     redis,
     // Without Redis there is no limit. Left out, without Redis there is no answer.

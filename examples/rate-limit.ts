@@ -1,15 +1,17 @@
-// A limit for each real client, on one machine. node dist/examples/rate-limit.js, then, six times:
+// A limit for each real client, on one machine. TRUSTED_PEERS=127.0.0.1 node dist/examples/rate-limit.js, then, six times:
 // curl -i http://127.0.0.1:3000
 
 import rateLimit from '@fastify/rate-limit'
 import Fastify from 'fastify'
 import realIp, { realIpKey } from 'fastify-real-ip'
 
-const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS } = process.env
+const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS = '' } = process.env
+// Lost or empty it is no list of addresses: the server then fails to start.
+const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.split(',')
 
 async function main (): Promise<void> {
   const app = Fastify({ logger: true })
-  await app.register(realIp, { trustedPeers: TRUSTED_PEERS?.split(',') ?? 'any' })
+  await app.register(realIp, { trustedPeers })
   await app.register(rateLimit, {
     max: 5,
     timeWindow: '1 minute',

@@ -1,14 +1,16 @@
-// Who is at the other end of a WebSocket. node dist/examples/websocket.js, then: npx wscat -c ws://127.0.0.1:3000/ws
+// Who is at the other end of a WebSocket. TRUSTED_PEERS=127.0.0.1 node dist/examples/websocket.js, then: npx wscat -c ws://127.0.0.1:3000/ws
 
 import websocket from '@fastify/websocket'
 import Fastify from 'fastify'
 import realIp from 'fastify-real-ip'
 
-const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS } = process.env
+const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS = '' } = process.env
+// Lost or empty it is no list of addresses: the server then fails to start.
+const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.split(',')
 
 async function main (): Promise<void> {
   const app = Fastify({ logger: true })
-  await app.register(realIp, { trustedPeers: TRUSTED_PEERS?.split(',') ?? 'any' })
+  await app.register(realIp, { trustedPeers })
   await app.register(websocket)
 
   app.get('/ws', { websocket: true }, (socket, request) => {

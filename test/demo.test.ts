@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { json } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
+import type { RealAddress } from 'fastify-real-ip'
 import { labUnavailable } from './lab/lab'
 import { hasIPv6, namespaceUnavailable } from './player/namespace'
 
@@ -30,11 +31,18 @@ async function run (args: string[], path?: string): Promise<Printed> {
 }
 
 /** The words of the table's rows: who sent, who that is, what TOA says, and what the plugin says of it. */
-const rowsOf = ({ stdout }: Printed) => stdout.split('\n')
-  .filter((line) => / (trusted|untrusted|unchecked|reset)\b/.test(line) && !line.includes('{'))
+const rowsOf = ({ stdout }: Printed) => stdout.replaceAll('\n      reason: ', '  ').split('\n')
+  .filter((line) => / (trusted|untrusted|unchecked|reset)\b/.test(line) && !line.includes('{') && !line.includes('-->'))
   .map((line) => line.trim().split(/ {2,}/))
 
-const accessLogOf = ({ stdout }: Printed) => JSON.parse(/^ +(\{.*\})$/m.exec(stdout)?.[1] ?? '{}')
+const accessLogOf = ({ stdout }: Printed) => JSON.parse(/^ +(\{"level"[^]*?\})$/m.exec(stdout)?.[1] ?? '{}')
+
+/** What is printed, as if lines had no end. */
+const unwrapped = ({ stdout }: Printed) => stdout.replace(/\s+/g, ' ')
+
+function fits (t: Test, { stdout }: Printed): void {
+  t.same(stdout.split('\n').filter((line) => line.length > 80), [], 'nothing is wider than 80 columns')
+}
 
 /** As in the lab: where it cannot run it is skipped, unless it is required. */
 function testWhere (missing: string | undefined, name: string, tests: (t: Test) => Promise<void>): void {
@@ -56,12 +64,13 @@ testWhere(namespaceUnavailable(), 'TOA on a real handshake, read from the SYN', 
     ['192.0.2.66', 'stranger', '203.0.113.7', '192.0.2.66', 'transport-peer', 'untrusted', 'untrusted-peer']
   ])
   t.match(printed.stdout, /203\.0\.113\.7 --> 10\.0\.0\.2 +--> keeps the SYN +--> .* --> request\.realIp\n/, 'the drawing')
-  t.match(printed.stdout, "app.register(realIp, { sources: ['saved-syn'], toa: 'alibaba', trustedPeers: ['10.0.0.2', 'fd00::2'] })")
+  t.match(unwrapped(printed), "app.register(realIp, { sources: ['saved-syn'], toa: 'alibaba', trustedPeers: ['10.0.0.2', 'fd00::2'] })")
+  fits(t, printed)
   t.match(accessLogOf(printed), {
     msg: 'incoming request',
     req: { method: 'GET', url: '/', realIp: '203.0.113.7', realPort: 51234, source: 'saved-syn', trust: 'trusted' }
   })
-  t.match(printed.stdout, /request\.ip is (::ffff:)?10\.0\.0\.2 for the first/)
+  t.match(unwrapped(printed), /request\.ip is (::ffff:)?10\.0\.0\.2 for the first/)
   t.notMatch(printed.stdout, '\x1b', 'no colours but on a terminal')
 
   const clients = [['198.51.100.23', '10.0.0.2'], ['2001:db8::23', balancer6]] as const
@@ -72,6 +81,11 @@ testWhere(namespaceUnavailable(), 'TOA on a real handshake, read from the SYN', 
     t.equal(accessLogOf(printed).req.realIp, client)
     t.notMatch(printed.stdout, '203.0.113.7')
   }
+
+  const long = await run(['--client', '2001:db8:1234:5678:9abc:def0:1234:5678', '--once'])
+  t.match(long.stdout, /\n {2}realIp +2001:db8:1234:5678:9abc:def0:1234:5678\n {2}source +saved-syn\n {2}trust +trusted\n/)
+  t.match(accessLogOf(long), { req: { realIp: '2001:db8:1234:5678:9abc:def0:1234:5678' } })
+  fits(t, long)
 
   const reset = await run(['--client=0.0.0.0', '--once'])
   t.equal(reset.code, 0)
@@ -87,7 +101,8 @@ testWhere(labUnavailable(), 'without namespaces, on the kernel lab', async (t) =
     ['127.0.0.66', 'stranger', '198.51.100.23', '127.0.0.66', 'transport-peer', 'untrusted', 'untrusted-peer']
   ])
   t.match(accessLogOf(printed), { req: { realIp: '198.51.100.23', source: 'vtoa', trust: 'trusted' } })
-  t.match(printed.stdout, /request\.ip is 198\.51\.100\.23 for the stranger too/)
+  fits(t, printed)
+  t.match(unwrapped(printed), /request\.ip is 198\.51\.100\.23 for the stranger too/)
 })
 
 /** A PATH with these programs, of which `without` is none. */
@@ -106,7 +121,8 @@ t.test('where nothing can write TOA it shows the peer, and says why', async (t) 
   const printed = await run(['--once'], NOWHERE)
   t.same([printed.code, printed.stderr], [0, ''])
   t.match(printed.stdout, /Only the peer is shown/)
-  t.match(printed.stdout, process.platform === 'linux' ? /namespace .* cannot be made here \(.*unshare/ : /namespaces are Linux's/)
+  t.match(unwrapped(printed), process.platform === 'linux' ? /namespace .* cannot be made here \(.*unshare/ : /namespaces are Linux's/)
+  fits(t, printed)
   const rows = rowsOf(printed)
   t.ok(rows.length >= 2)
   for (const [peer, toa, realIp, source, trust] of rows) {
@@ -119,7 +135,7 @@ t.test('where nothing can write TOA it shows the peer, and says why', async (t) 
 
   const other = await run(['--once', '--client', '198.51.100.23'], NOWHERE)
   t.equal(other.code, 0)
-  t.match(other.stdout, 'so that 198.51.100.23 cannot be shown')
+  t.match(unwrapped(other), 'so that 198.51.100.23 cannot be shown')
 })
 
 t.test('bad arguments: one sentence and code 2', async (t) => {
@@ -164,16 +180,20 @@ async function serve (t: Test) {
       if (match !== null) return match
     }
   }
+  await line(/^Now your own requests/)
+  const [options] = await line(/^ {2}app\.register\(realIp/)
   const [, origin] = await line(/curl (http:\/\/127\.0\.0\.1:\d+\/)/) as unknown as [string, string]
-  return { child, printed, ended, origin, line }
+  return { child, printed, ended, origin, options, line }
 }
 
 t.test('it takes the user\'s own requests until Ctrl-C, also where its port is taken', async (t) => {
   const demos = [await serve(t), await serve(t)]
   t.not(demos[0]?.origin, demos[1]?.origin)
-  for (const { child, printed, ended, origin, line } of demos) {
+  for (const { child, printed, ended, origin, options, line } of demos) {
     const [response] = await once(get(`${origin}hello?you=there`), 'response') as [IncomingMessage]
-    t.match(await json(response), { realAddress: { address: '127.0.0.1', family: 'IPv4' }, ip: '127.0.0.1' })
+    const { realAddress, ip } = await json(response) as { realAddress: RealAddress, ip: string }
+    t.match({ realAddress, ip }, { realAddress: { address: '127.0.0.1', family: 'IPv4' }, ip: '127.0.0.1' })
+    t.equal(realAddress.trust === 'trusted', options !== '  app.register(realIp)', 'what is printed is in force')
     t.ok(await line(/GET \/hello\?you=there {2}realIp 127\.0\.0\.1 {2}source /), 'a line for it')
     child.kill('SIGINT')
     const [code] = await ended

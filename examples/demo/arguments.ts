@@ -7,7 +7,8 @@ export interface Arguments {
   readonly once: boolean
 }
 
-export const help = `Shows what fastify-real-ip makes of connections that carry a client's address in TOA, then serves your own requests.
+export const help = `Shows what fastify-real-ip makes of connections that carry a client's address
+in TOA, then serves your own requests.
 
   npm start
   npm start -- --client 198.51.100.23    the client's address, IPv4 or IPv6

@@ -20,13 +20,13 @@ export const openKernelLab: OpenStage = async (visits) => {
     lab.enterServer()
     const seen = await perform(lab, visits)
     return {
-      about: 'The clients write TOA on their own segments, as a balancer would, and eBPF programs on this kernel\n' +
+      about: 'The clients write TOA on their own segments, as a balancer would, and eBPF programs on this kernel ' +
         'stand in for the vtoa module: getsockopt 1348 answers, and getpeername is rewritten.',
       way: (first) => [
         ['client', first.visit.client as string],
-        ['balancer', addresses.balancer, 'writes TOA'],
-        ['kernel', 'getsockopt 1348', 'answers with TOA'],
-        ['fastify-real-ip', 'trusts the sender?', judgement(first)],
+        ['balancer', addresses.balancer, 'adds TOA'],
+        ['kernel', '1348 answers', 'with TOA'],
+        ['plugin', 'trusted?', judgement(first)],
         ['handler', 'request.realIp', String(first.answer?.realAddress.address)]
       ],
       options,

@@ -11,7 +11,7 @@ import { createServer } from './server'
 import { judgement, type OpenStage } from './stage'
 import { CLIENT_PORT, type Answer, type Seen, type Visit } from './visit'
 
-const strangerAddresses = { IPv4: '192.0.2.66', IPv6: '2001:db8:bad::66' } as const
+const strangerAddresses = { IPv4: '192.0.2.66', IPv6: '2001:db8::66' } as const
 const readsTheSyn = { sources: ['saved-syn'], toa: 'alibaba' } as const satisfies FastifyRealIpOptions
 const options = { ...readsTheSyn, trustedPeers: Object.values(balancerAddresses) }
 
@@ -28,13 +28,13 @@ export const openNamespace: OpenStage = async (visits, stop) => {
   const report = reports[0] ?? { error: `what runs in the private network namespace ended early, with status ${status}` }
   if ('error' in report) throw new Error(report.error)
   return {
-    about: 'A balancer, played in a private network namespace, writes TOA on real TCP handshakes. The kernel is\n' +
+    about: 'A balancer, played in a private network namespace, writes TOA on real TCP handshakes. The kernel is ' +
       'this one, unmodified: it keeps each SYN, and the plugin reads it. None of it needs root.',
     way: (first) => [
       ['client', first.visit.client as string],
-      ['balancer', balancerAddresses[isIPv6(first.visit.client as string) ? 'IPv6' : 'IPv4'], 'writes TOA'],
+      ['balancer', balancerAddresses[isIPv6(first.visit.client as string) ? 'IPv6' : 'IPv4'], 'adds TOA'],
       ['kernel', 'keeps the SYN', 'with its TOA'],
-      ['fastify-real-ip', 'trusts the sender?', judgement(first)],
+      ['plugin', 'trusted?', judgement(first)],
       ['handler', 'request.realIp', String(first.answer?.realAddress.address)]
     ],
     options,

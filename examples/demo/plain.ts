@@ -9,14 +9,14 @@ import type { Answer, Seen } from './visit'
 /** Plain requests to this host itself: `why` says what keeps them from carrying TOA, `client` is what they should have. */
 export async function openPlain (why: readonly string[], client: string | undefined): Promise<Stage> {
   return {
-    about: 'Only the peer is shown, the other end of each connection as the kernel or Node.js names it: on this\n' +
+    about: 'Only the peer is shown, the other end of each connection as the kernel or Node.js names it: on this ' +
       `machine the demo cannot make connections that carry TOA${client === undefined ? '' : `, so that ${client} cannot be shown`}.\n` +
       why.map((reason) => `  - ${reason}`).join('\n'),
     way: ({ answer }) => [
       ['client', String(answer?.ip)],
       ['balancer', 'none here', 'no TOA'],
       ['kernel', 'knows the peer', 'alone'],
-      ['fastify-real-ip', 'finds no TOA:', 'gives the peer'],
+      ['plugin', 'no TOA:', 'the peer'],
       ['handler', 'request.realIp', String(answer?.realAddress.address)]
     ],
     options: {},

@@ -1,48 +1,86 @@
-import type { RealAddress } from 'fastify-real-ip'
+import { inspect, stripVTControlCharacters, styleText } from 'node:util'
+import type { FastifyRealIpOptions, RealAddress } from 'fastify-real-ip'
+import { wrap } from '../../lib/cli/paint'
 import type { Seen } from './visit'
 
-type Style = 'bold' | 'dim' | 'green' | 'yellow'
-
-const codes: Record<Style, [on: number, off: number]> = { bold: [1, 22], dim: [2, 22], green: [32, 39], yellow: [33, 39] }
+export { wrap }
 
 /** Coloured on a terminal that has colours, and nowhere else. */
-export function paint (style: Style, text: string): string {
-  const [on, off] = codes[style]
-  return text !== '' && process.stdout.isTTY && process.stdout.hasColors() ? `\x1b[${on}m${text}\x1b[${off}m` : text
+export function paint (style: 'bold' | 'dim' | 'green' | 'yellow', text: string): string {
+  const colours = text !== '' && process.stdout.isTTY && process.stdout.hasColors()
+  return colours ? styleText(style, text, { validateStream: false }) : text
 }
 
-/** Columns, each as wide as its widest cell. A cell may be painted: only what is left of it counts. */
+/** As much as an ordinary terminal shows in a line. */
+export const COLUMNS = 80
+
+const width = (cell: string): number => stripVTControlCharacters(cell).length
+const fits = (lines: readonly string[]): boolean => lines.every((line) => width(line) <= COLUMNS)
+
+/** Columns, each as wide as its widest cell. */
 function align (rows: ReadonlyArray<readonly string[]>, gap: string): string[] {
-  const width = (cell: string) => cell.replace(/\x1b\[\d+m/g, '').length // eslint-disable-line no-control-regex
   const widths: number[] = []
   for (const row of rows) row.forEach((cell, i) => { widths[i] = Math.max(widths[i] ?? 0, width(cell)) })
   return rows.map((row) => '  ' + row.map((cell, i) => cell + ' '.repeat((widths[i] as number) - width(cell))).join(gap).trimEnd())
 }
 
-/** The stations of a connection's way from left to right, with arrows between their second lines. */
+/** The stations of a connection's way from left to right, or where that is too wide from top to bottom. */
 export function drawWay (stations: ReadonlyArray<readonly string[]>): string {
   const height = Math.max(...stations.map(({ length }) => length))
+  // Arrows stand between their second lines.
   const rows = Array.from({ length: height }, (_, line) => stations.flatMap((station, i) => {
     const text = station[line] ?? ''
     const cell = line === 0 ? paint('bold', text) : text
     return i === 0 ? [cell] : [line === 1 ? '-->' : '', cell]
   }))
-  return align(rows, ' ').join('\n')
+  const lines = align(rows, ' ')
+  if (fits(lines)) return lines.join('\n')
+  return align(stations.map(([name = '', ...rest], i) => [i === 0 ? '' : '-->', paint('bold', name), rest.join(', ')]), ' ').join('\n')
 }
 
-const headings = (checked: boolean) => [checked ? 'sent by' : 'peer', '', 'TOA says', 'realIp', 'source', 'trust', 'reason']
+const headings = (checked: boolean) => [checked ? 'sent by' : 'peer', '', 'TOA says', 'realIp', 'source', 'trust']
 const unknown = '-'
 
-/** A row for each visit. */
+/** A row for each visit, with a line for its reason; or where that is too wide a line for each cell. */
 export function drawTable (seen: readonly Seen[], checked: boolean): string {
   const rows = seen.map(({ visit, answer }) => {
     const toa = visit.client ?? 'nothing'
     const who = checked ? visit.by : ''
-    if (answer === undefined) return [unknown, who, toa, unknown, unknown, unknown, 'no client can have it: reset']
+    if (answer === undefined) {
+      return { cells: [unknown, who, toa, unknown, unknown, unknown], reason: 'no client can have it: reset' }
+    }
     const { address, source, trust, reason } = answer.realAddress
-    return [senderOf(answer), who, toa, paint('bold', address ?? unknown), source, paintTrust(trust), reason ?? '']
+    return { cells: [senderOf(answer), who, toa, paint('bold', address ?? unknown), source, paintTrust(trust)], reason }
   })
-  return align([headings(checked).map((heading) => paint('dim', heading)), ...rows], '  ').join('\n')
+  const names = headings(checked)
+  const [heading, ...lines] = align([names.map((name) => paint('dim', name)), ...rows.map(({ cells }) => cells)], '  ')
+  if (fits(lines)) {
+    const withReasons = rows.flatMap(({ reason }, i) => [lines[i], ...reason === undefined ? [] : [`      reason: ${reason}`]])
+    return [heading, ...withReasons].join('\n')
+  }
+  return rows.map(({ cells, reason }) => align(
+    [...cells.map((cell, i) => [paint('dim', names[i] ?? ''), cell]), ['reason', reason ?? unknown]].filter(([, cell]) => cell !== ''), '  '
+  ).join('\n')).join('\n\n')
+}
+
+/** The options as a user writes them. */
+export function drawOptions (options: FastifyRealIpOptions): string {
+  const entries = Object.entries(options).map(([name, value]) => `${name}: ${inspect(value, { breakLength: Infinity })}`)
+  const written = entries.map((entry) => entry.replaceAll('[ ', '[').replaceAll(' ]', ']'))
+  if (written.length === 0) return '  app.register(realIp)'
+  const line = `  app.register(realIp, { ${written.join(', ')} })`
+  return line.length <= COLUMNS ? line : `  app.register(realIp, {\n${written.map((entry) => `    ${entry}`).join(',\n')}\n  })`
+}
+
+/** A line of JSON, broken between its members. */
+export function drawJson (line: string): string {
+  const lines: string[] = []
+  for (const member of line.split(/(?<=,)(?=")/)) {
+    const last = lines.at(-1)
+    if (last === undefined || last.length + member.length > COLUMNS - 2) lines.push(member)
+    else lines[lines.length - 1] = last + member
+  }
+  return lines.map((text) => `  ${paint('dim', text)}`).join('\n')
 }
 
 /** One line for a request of the user's own. */

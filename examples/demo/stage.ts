@@ -23,6 +23,6 @@ export type OpenStage = (visits: readonly Visit[], stop: AbortSignal) => Promise
 
 /** What the plugin made of a connection from the balancer, for its drawing. */
 export function judgement ({ answer }: Seen): string {
-  if (answer === undefined) return 'yes, but resets it'
-  return answer.realAddress.source === 'transport-peer' ? 'no: its own stands' : 'yes: believes TOA'
+  if (answer === undefined) return 'resets it'
+  return answer.realAddress.source === 'transport-peer' ? 'no: peer' : 'yes: TOA'
 }

@@ -69,7 +69,9 @@ export function readArguments (given: readonly string[]): Arguments {
   }
   if (rest.length > 0) throw new UsageError(`watch takes one port; '${rest[0]}' is too much.`)
   const { count } = values
-  if (count !== undefined && !/^[1-9]\d*$/.test(count)) throw new UsageError(`--count takes a number from 1 on, not '${count}'.`)
+  if (count !== undefined && !/^[1-9]\d*$/.test(count)) {
+    throw new UsageError(`--count takes a number from 1 on, not '${count}'.`)
+  }
   return {
     command,
     port: Number(port),
@@ -109,7 +111,13 @@ function readOptions (trustedPeers: string | undefined, toa: string | undefined)
     if (list.length === 0) throw new UsageError('--trusted-peers is empty: write addresses, ranges, or any.')
     given.trustedPeers = list.length === 1 && list[0] === 'any' ? 'any' : list
   }
-  if (toa !== undefined) given.toa = readToa(toa) as ToaFormat[]
+  if (toa !== undefined) {
+    if (!Array.isArray(given.trustedPeers)) {
+      throw new UsageError('--toa needs --trusted-peers with a list, as in --trusted-peers 10.0.0.0/24: ' +
+        'a client can write TOA on its SYN as well as a balancer can.')
+    }
+    given.toa = readToa(toa) as ToaFormat[]
+  }
   try {
     return checkOptions(given)
   } catch (error) {

@@ -3,18 +3,20 @@
 import { loadLibc, openCapture } from '../kernel/libc'
 import { type Arguments, help, readArguments, UsageError } from './arguments'
 import { diagnose, drawReport } from './doctor'
-import { readMachine } from './machine'
+import { readMachine, tryKoffi } from './machine'
+import { type Terminal, wrap } from './paint'
 import { watch } from './watch'
 
-const { isTTY, columns } = process.stdout
-const colours = isTTY && process.stdout.hasColors()
-const say = (text: string) => { process.stdout.write(`${text}\n`) }
-const note = (text: string) => { process.stderr.write(`${text}\n`) }
+const { stdout, stderr } = process
+// A terminal can change its width while watch runs.
+const terminal: Terminal = { colours: stdout.isTTY && stdout.hasColors(), get columns () { return stdout.columns } }
+const say = (text: string) => { stdout.write(`${text}\n`) }
+const note = (text: string) => { stderr.write(`${wrap(text, stderr.columns).join('\n')}\n`) }
 
 async function run (given: Arguments): Promise<number> {
   const { version } = require('fastify-real-ip/package.json') as { version: string }
   if (given === 'help') {
-    process.stdout.write(help)
+    stdout.write(help)
     return 0
   }
   if (given === 'version') {
@@ -23,17 +25,18 @@ async function run (given: Arguments): Promise<number> {
   }
   if (given.command === 'doctor') {
     const report = diagnose(await readMachine())
-    say(given.json ? JSON.stringify({ version, ...report }, null, 2) : drawReport(report, { colours, columns }))
+    say(given.json ? JSON.stringify({ version, ...report }, null, 2) : drawReport(report, terminal))
     return report.works ? 0 : 1
   }
   const stop = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => { stop.abort() })
-  await watch(given, { libc: loadLibc(), openCapture, say, note, colours, signal: stop.signal })
+  const koffi = tryKoffi()
+  await watch(given, { libc: koffi.state === 'fails' ? koffi.message : loadLibc(), openCapture, say, note, terminal, signal: stop.signal })
   return 0
 }
 
 // Whoever reads the output may have seen enough.
-for (const output of [process.stdout, process.stderr]) output.on('error', () => { process.exit() })
+for (const output of [stdout, stderr]) output.on('error', () => { process.exit() })
 
 async function main (): Promise<void> {
   try {

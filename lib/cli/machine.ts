@@ -35,7 +35,7 @@ export interface Machine {
 /** Whether koffi can be loaded, and what it said where it cannot; `'untried'`: no child process could try it. */
 export interface Koffi {
   readonly state: 'works' | 'fails' | 'untried'
-  readonly says: string
+  readonly message: string
 }
 
 export interface Kernel {
@@ -77,7 +77,7 @@ export async function readMachine (): Promise<Machine> {
     // The kernel shows this one in its first network namespace alone.
     hostNetwork: existsSync(NET_CORE) ? existsSync(`${NET_CORE}/netdev_max_backlog`) : undefined,
     hostProcesses: isFirstPidNamespace(),
-    kernel: koffi.state === 'fails' ? koffi.says : await askKernel(loadLibc())
+    kernel: koffi.state === 'fails' ? koffi.message : await askKernel(loadLibc())
   }
 }
 
@@ -98,15 +98,15 @@ function isFirstPidNamespace (): boolean | undefined {
 }
 
 /** In a child process: an abort inside a native library cannot be caught. */
-function tryKoffi (): Koffi {
+export function tryKoffi (): Koffi {
   try {
     const { error, signal, status, stdout } = spawnSync(process.execPath, [...process.execArgv, join(__dirname, 'try-libc.js')],
       { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], timeout: PATIENCE })
-    if (signal !== null) return { state: 'fails', says: `a process that loads koffi is ended by ${signal}` }
+    if (signal !== null) return { state: 'fails', message: `a process that loads koffi is ended by ${signal}` }
     if (error !== undefined) throw error
-    return status === 0 ? { state: 'works', says: '' } : { state: 'fails', says: stdout || `koffi cannot be loaded (exit code ${status})` }
+    return status === 0 ? { state: 'works', message: '' } : { state: 'fails', message: stdout || `koffi cannot be loaded (exit code ${status})` }
   } catch (error) {
-    return { state: 'untried', says: `no child process could try it (${nameOf(error)})` }
+    return { state: 'untried', message: `no child process could try it (${nameOf(error)})` }
   }
 }
 

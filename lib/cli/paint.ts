@@ -1,3 +1,5 @@
+import { stripVTControlCharacters, styleText } from 'node:util'
+
 export type Style = 'bold' | 'dim' | 'red' | 'green' | 'yellow'
 
 /** What the output goes to; neither for a file or a pipe. */
@@ -6,11 +8,20 @@ export interface Terminal {
   readonly columns?: number | undefined
 }
 
-const codes: Record<Style, [on: number, off: number]> = {
-  bold: [1, 22], dim: [2, 22], red: [31, 39], green: [32, 39], yellow: [33, 39]
+/** `colours` decides alone: Node.js 22.13 and later would look at this process's stdout too. */
+export function paint (style: Style, text: string, colours = false): string {
+  return colours ? styleText(style, text, { validateStream: false }) : text
 }
 
-export function paint (style: Style, text: string, colours: boolean): string {
-  const [on, off] = codes[style]
-  return colours ? `\x1b[${on}m${text}\x1b[${off}m` : text
+/** Lines of at most so many columns, where the words allow it. */
+export function wrap (text: string, columns = Infinity): string[] {
+  const lines: string[] = []
+  for (const word of text.split(' ')) {
+    const line = lines.at(-1)
+    if (line === undefined || width(line) + 1 + width(word) > columns) lines.push(word)
+    else lines[lines.length - 1] = `${line} ${word}`
+  }
+  return lines
 }
+
+const width = (text: string): number => stripVTControlCharacters(text).length

@@ -1,6 +1,7 @@
 import { isIPv6 } from 'node:net'
 import type { Attempt, KernelSource, RealAddress } from '../../types'
-import { paint, type Style } from './paint'
+import { explainUnread, isAnyLoaded, type Loaded, type SocketFamily } from './modules'
+import { paint, type Style, type Terminal, wrap } from './paint'
 import type { SegmentOption } from './segment-options'
 
 /** What is seen of one connection: the JSON of `watch --json`. */
@@ -26,7 +27,7 @@ export interface Seen {
 export type Asked = { readonly source: KernelSource, readonly address: string, readonly port: number } | Attempt
 
 const meanings: Readonly<Record<string, string>> = {
-  ENOPROTOOPT: 'no kernel module answers',
+  ENOPROTOOPT: 'no module answers: not loaded, or too old',
   ESRCH: 'no TOA on the segment that completed the handshake',
   EINVAL: 'no TOA on the segment that completed the handshake',
   EFAULT: 'TOA, but not of NAT64: getpeername has it',
@@ -47,35 +48,74 @@ const explain = (reason: string): string => meanings[reason] === undefined ? rea
 
 const isToa = ({ name }: SegmentOption): boolean => name === 'toa'
 
-/**
- * What there is to say beside the facts. `captureRefused` is the errno where there is no packet socket; `asks` whether the
- * format of TOA is still to be found out.
- */
-export function noteOn (
-  { transportPeer, syn, ack, sources }: Pick<Seen, 'transportPeer' | 'syn' | 'ack' | 'sources'>, captureRefused: string | undefined, asks: boolean
-): string[] {
+/** What `noteOn()` has to know beside the connection. */
+export interface Circumstances {
+  /** The errno where there is no packet socket. */
+  readonly captureRefused: string | undefined
+  /** Whether the format of TOA is still to be found out. */
+  readonly asks: boolean
+  readonly loaded: Loaded
+  readonly listener: SocketFamily
+}
+
+type Facts = Pick<Seen, 'transportPeer' | 'syn' | 'ack' | 'sources'>
+
+/** What there is to say beside the facts. */
+export function noteOn (facts: Facts, { captureRefused, asks, loaded, listener }: Circumstances): string[] {
+  const { transportPeer, syn, ack, sources } = facts
   const notes: string[] = []
-  const module = sources.some((asked) => 'reason' in asked
-    ? (asked.source === 'vtoa' || asked.source === 'nat64') && asked.reason !== 'ENOPROTOOPT'
-    : asked.source !== 'saved-syn' && asked.address !== transportPeer?.address)
+  const claims = claimsOf(facts)
+  const module = claims.length > 0 || sources.some((asked) =>
+    'reason' in asked && (asked.source === 'vtoa' || asked.source === 'nat64') && asked.reason !== 'ENOPROTOOPT')
   if (syn === null) notes.push('The kernel has not kept the SYN, as in a SYN flood (SYN cookies): its options are not visible.')
   if (!module && ack === null) {
-    notes.push('TOA after the SYN, on the ACK or on data, is not visible here: no kernel module answers' +
+    notes.push('TOA after the SYN, on the ACK or on data, is not visible here: ' +
+      (isAnyLoaded(loaded) ? 'the kernel module has nothing for this connection' : 'no kernel module answers') +
       (captureRefused === undefined ? '.' : `, and to capture it takes root (${captureRefused}).`))
   }
-  const onSyn = syn?.options.find(isToa)
+  const [onSyn, ...more] = syn?.options.filter(isToa) ?? []
   const onAck = ack?.find(isToa)
   if (syn !== null && ack !== null && onSyn === undefined && onAck === undefined) notes.push('Neither the SYN nor the ACK carries TOA.')
-  if (!module && onSyn === undefined && onAck !== undefined) {
+  // A balancer that stamps the SYN stamps the ACK alike.
+  const stamped = ack === null ? onSyn : onAck
+  const unread = stamped !== undefined && claims.length === 0 ? explainUnread(stamped, loaded, listener) : undefined
+  if (unread !== undefined) {
+    notes.push(unread)
+  } else if (!module && onSyn === undefined && onAck !== undefined) {
     notes.push('TOA is seen on the ACK, not on the SYN: that takes a kernel module to read, vtoa or the toa.ko of the balancer.')
   }
-  if (onSyn !== undefined && onAck !== undefined && (onSyn.address !== onAck.address || onSyn.port !== onAck.port)) {
+  if (hasVirtualServerFirst(ack ?? [])) {
+    notes.push('Kind 250, which names the virtual server, stands before the TOA: vtoa then finds no client.')
+  }
+  if (onSyn === undefined) return notes
+  if (onAck !== undefined && !sameClient(onSyn, onAck)) {
     notes.push("The SYN and the ACK carry different TOAs: the SYN's is a client's own, and must not be believed.")
-  } else if (asks && onSyn?.format !== undefined && transportPeer !== null) {
+  } else if (more.some((other) => !sameClient(onSyn, other))) {
+    notes.push('The SYN carries TOAs that differ: all but one are a client\'s own, and which is not to be told.')
+  } else if (claims.some((claim) => !sameClient(onSyn, claim))) {
+    notes.push("The SYN's TOA is not what the kernel module answers: with --toa such a connection is reset as ambiguous.")
+  } else if (asks && onSyn.refused !== undefined) {
+    notes.push(`The SYN's TOA is none to believe: ${explain(onSyn.refused)}.`)
+  } else if (asks && onSyn.format !== undefined && transportPeer !== null) {
     notes.push(`If ${transportPeer.address} is a balancer that writes this TOA, and strips what clients write, read it with ` +
       `--trusted-peers ${transportPeer.address} --toa ${onSyn.format}`)
   }
   return notes
+}
+
+/** What the kernel modules claim, who else than the transport peer is the client. */
+function claimsOf ({ transportPeer, sources }: Facts): ReadonlyArray<{ readonly address: string, readonly port: number }> {
+  return sources.flatMap((asked) =>
+    'reason' in asked || asked.source === 'saved-syn' || asked.address === transportPeer?.address ? [] : [asked])
+}
+
+type Client = Pick<SegmentOption, 'address' | 'port'>
+
+const sameClient = (a: Client, b: Client): boolean => a.address === b.address && a.port === b.port
+
+function hasVirtualServerFirst (options: ReadonlyArray<SegmentOption>): boolean {
+  const at = options.findIndex(({ name }) => name === 'virtual-server')
+  return at >= 0 && at < options.findIndex(isToa)
 }
 
 /** `address:port`. */
@@ -84,32 +124,42 @@ export function endpoint (address: string, port: number | undefined): string {
   return isIPv6(address) ? `[${address}]:${port}` : `${address}:${port}`
 }
 
-/** One connection as text. */
-export function drawSeen (seen: Seen, colours: boolean): string {
+/** One connection as text, in lines of so many columns where the words allow it. */
+export function drawSeen (seen: Seen, terminal: Terminal): string {
   const { connection, time, transportPeer, syn, ack, sources, decision, notes } = seen
+  const { colours, columns = Infinity } = terminal
   const rows: Array<[name: string, text: string]> = [
-    ['transport peer', transportPeer === null
-      ? 'not known'
-      : `${endpoint(transportPeer.address, transportPeer.port)} (told by ${transportPeer.by === 'saved-syn' ? 'the saved SYN' : 'sock_diag'})`],
-    ['SYN', syn === null ? 'not visible' : `${drawOptions(syn.options, colours)}${syn.payload ? ', with data' : ''}`],
-    ['ACK', ack === null ? 'not visible' : drawOptions(ack, colours)],
+    ['transport peer', drawPeer(transportPeer)],
+    ['SYN', syn === null ? 'not visible' : `${drawOptions(syn.options, terminal)}${syn.payload ? ', with data' : ''}`],
+    ['ACK', ack === null ? 'not visible' : drawOptions(ack, terminal)],
     ...sources.map((asked): [string, string] => [asked.source, drawAsked(asked, transportPeer)]),
-    ['the plugin says', drawDecision(decision, colours)]
+    ['the plugin says', drawDecision(decision, terminal)]
   ]
-  const width = Math.max(...rows.map(([name]) => name.length))
+  const margin = Math.max(...rows.map(([name]) => name.length)) + 4
+  const indent = (text: string, by: number) => wrap(text, columns - by).join(`\n${' '.repeat(by)}`)
   return [
     paint('bold', `Connection ${connection}`, colours) + paint('dim', ` at ${time}`, colours),
-    ...rows.map(([name, text]) => `  ${name.padEnd(width)}  ${text}`),
-    ...notes.map((note) => `  ${paint('yellow', note, colours)}`),
+    ...rows.map(([name, text]) => `  ${name.padEnd(margin - 4)}  ${indent(text, margin)}`),
+    ...notes.map((note) => `  ${paint('yellow', indent(note, 2), colours)}`),
     ''
   ].join('\n')
 }
 
-function drawOptions (options: ReadonlyArray<SegmentOption>, colours: boolean): string {
+function drawPeer (peer: Seen['transportPeer']): string {
+  if (peer === null) return 'not known'
+  return `${endpoint(peer.address, peer.port)} (told by ${peer.by === 'saved-syn' ? 'the saved SYN' : 'sock_diag'})`
+}
+
+function drawOptions (options: ReadonlyArray<SegmentOption>, { colours }: Terminal): string {
   if (options.length === 0) return 'no options'
-  return options.map(({ kind, length, name, value, address, port, writtenBy }) => {
-    if (address !== undefined) return `${paint('bold', `TOA ${kind}/${length} ${endpoint(address, port)}`, colours)} (${writtenBy})`
-    return value === undefined ? name : `${name} ${value}`
+  return options.map(({ kind, length, name, value, address, port, writtenBy, virtualServer, wouldBe }) => {
+    if (address !== undefined) {
+      return `${paint('bold', `TOA ${kind}/${length} ${endpoint(address, port)}`, colours)} (${writtenBy}` +
+        (virtualServer === undefined ? ')' : ` ${endpoint(virtualServer.address, virtualServer.port)})`)
+    }
+    if (name === 'virtual-server') return `${kind}/${length} ${value} (Alibaba, the virtual server and no client)`
+    const text = value === undefined ? name : `${name} ${value}`
+    return wouldBe === undefined ? text : `${text} (as TOA it would be ${endpoint(wouldBe.address, wouldBe.port)})`
   }).join(', ')
 }
 
@@ -119,9 +169,13 @@ function drawAsked (asked: Asked, peer: Seen['transportPeer']): string {
   return asked.address === peer?.address && asked.port === peer.port ? `${text}, the transport peer: no claim` : text
 }
 
-const trustStyles: Record<RealAddress['trust'], Style> = { trusted: 'green', untrusted: 'red', unverified: 'yellow', unchecked: 'yellow' }
+const trustStyles: Record<RealAddress['trust'], Style> = {
+  trusted: 'green', untrusted: 'red', unverified: 'yellow', unchecked: 'yellow'
+}
 
-function drawDecision ({ address, port, source, trust, reason, reset }: Seen['decision'], colours: boolean): string {
+function drawDecision (
+  { address, port, source, trust, reason, reset }: Seen['decision'], { colours }: Terminal
+): string {
   const what = address === undefined ? 'no address' : `${paint('bold', endpoint(address, port), colours)} by ${source}`
   return `${what}, ${paint(trustStyles[trust], trust, colours)}` +
     (reason === undefined ? '' : ` (${explain(reason)})`) +

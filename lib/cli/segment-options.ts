@@ -1,13 +1,15 @@
+import type { ToaFormat } from '../../types'
 import { formatAddress } from '../address/address'
 import { createEndpoint, decodeIPv6, unmap, word } from '../kernel/sockaddr'
-import { tcpHeaderAt, tcpOptionsEnd } from '../kernel/tcp-header'
-import { isExperiment } from '../sources/toa-option'
+import { decodeSender, hasPayload, tcpHeaderAt, tcpOptionsEnd } from '../kernel/tcp-header'
+import { findToa, isExperiment } from '../sources/toa-option'
+import { isPlausible } from '../trust/table'
 
 /** A TCP option of a segment, with what it would mean if a balancer wrote it. */
 export interface SegmentOption {
   readonly kind: number
   readonly length: number
-  /** `'toa'`; a name as tcpdump(1) has it; `'malformed'`; or `'kind N'`. */
+  /** `'toa'`; `'virtual-server'`; a name as tcpdump(1) has it; `'malformed'`; or `'kind N'`. */
   readonly name: string
   /** Its value in words, or in hexadecimal digits where it is not known; absent where it has none. */
   readonly value?: string
@@ -16,8 +18,14 @@ export interface SegmentOption {
   readonly port?: number
   /** Of TOA: who writes this kind and length. */
   readonly writtenBy?: string
+  /** Of TOA that carries it: the balancer's virtual server. */
+  readonly virtualServer?: { readonly address: string, readonly port?: number }
   /** Of TOA that `toa` can describe: how the command line has it. */
   readonly format?: string
+  /** Of TOA on a SYN, in the place of `format`: why the plugin would not believe it, or reset the connection. */
+  readonly refused?: string
+  /** Of an unknown option that has TOA's size: what it would mean. */
+  readonly wouldBe?: { readonly address: string, readonly port: number }
 }
 
 // IANA TCP parameters.
@@ -26,12 +34,17 @@ const NOP = 1
 const names: Readonly<Record<number, string>> = {
   2: 'mss', 3: 'wscale', 4: 'sackOK', 5: 'sack', 8: 'ts', 19: 'md5', 28: 'uto', 29: 'tcp-ao', 30: 'mptcp', 34: 'tfo', 69: 'eno'
 }
+const FLAGS = 13
+const SYN = 2
 
 interface ToaKind {
   readonly kind: number
   readonly length: number
   readonly family: 'IPv4' | 'IPv6'
   readonly by: string
+  /** Where the virtual server's address stands, and its port. */
+  readonly vip?: number
+  readonly vport?: number
 }
 
 // The longer forms of vtoa begin as the plain ones do, and go on with the virtual server.
@@ -41,19 +54,29 @@ const toaKinds: ReadonlyArray<ToaKind> = [
   { kind: 254, length: 20, family: 'IPv6', by: 'DPVS' },
   { kind: 200, length: 8, family: 'IPv4', by: 'UCloud, Tencent' },
   { kind: 253, length: 8, family: 'IPv4', by: 'UCloud, Tencent' },
-  { kind: 252, length: 20, family: 'IPv4', by: 'Alibaba, with the virtual server' },
-  { kind: 249, length: 40, family: 'IPv6', by: 'Alibaba, with the virtual server' }
+  { kind: 252, length: 20, family: 'IPv4', by: 'Alibaba, with the virtual server', vip: 12, vport: 16 },
+  { kind: 249, length: 40, family: 'IPv6', by: 'Alibaba, with the virtual server', vip: 24 }
 ]
 
+// vtoa's option with the virtual server's port and address, and no client.
+const VIRTUAL_SERVER = 250
 // Version 1 of what Akamai writes, and proxies that follow it: the version, then the address, and no port.
 const AKAMAI = 28
 const AKAMAI_LENGTH = 7
 
+/** A segment's headers, and where its options begin and end. */
+interface Segment {
+  readonly bytes: Uint8Array
+  readonly tcp: number
+  readonly start: number
+  readonly end: number
+}
+
 /** The options of the segment in `bytes`, IP and TCP headers, in order. */
 export function readSegmentOptions (bytes: Uint8Array, length: number): SegmentOption[] {
   const tcp = tcpHeaderAt(bytes, length)
-  const start = tcp + 20
-  const end = tcpOptionsEnd(bytes, length, tcp)
+  const segment: Segment = { bytes, tcp, start: tcp + 20, end: tcpOptionsEnd(bytes, length, tcp) }
+  const { start, end } = segment
   const options: SegmentOption[] = []
   for (let at = start; at < end;) {
     const kind = bytes[at] as number
@@ -63,44 +86,78 @@ export function readSegmentOptions (bytes: Uint8Array, length: number): SegmentO
       options.push({ kind, length: end - at, name: 'malformed', value: hexadecimal(bytes, at, end) })
       break
     }
-    options.push(readOption(bytes, at, size, positionOf(bytes, at, size, start, end)))
+    options.push(readOption(segment, at, size))
     at += size
   }
   return options
 }
 
-/** Where an option stands, if at an end: behind the last there is padding at most. */
-function positionOf (bytes: Uint8Array, at: number, size: number, start: number, end: number): 'first' | 'last' | undefined {
-  if (at === start) return 'first'
-  return bytes.subarray(at + size, end).every((byte) => byte === EOL || byte === NOP) ? 'last' : undefined
-}
-
-function readOption (bytes: Uint8Array, at: number, length: number, position: 'first' | 'last' | undefined): SegmentOption {
+function readOption (segment: Segment, at: number, length: number): SegmentOption {
+  const { bytes } = segment
   const kind = bytes[at] as number
   if (kind === NOP) return { kind, length, name: 'nop' }
   const option = { kind, length }
   const toaKind = toaKinds.find((known) => known.kind === kind && known.length === length)
   if (isExperiment(bytes, at)) return { ...option, name: 'experiment', value: hexadecimal(bytes, at + 2, at + length) }
-  if (toaKind !== undefined) {
-    const { family, by } = toaKind
-    return {
-      ...option,
-      name: 'toa',
-      address: addressAt(bytes, at + 4, family),
-      port: bytes[at + 2] as number << 8 | bytes[at + 3] as number,
-      writtenBy: by,
-      ...(position !== undefined && { format: `${kind}/${length}/${family}/${position}` })
-    }
-  }
+  if (toaKind !== undefined) return readToa(segment, at, toaKind)
   if (kind === AKAMAI && length >= AKAMAI_LENGTH && bytes[at + 2] === 1) {
-    return { ...option, name: 'toa', address: addressAt(bytes, at + 3, 'IPv4'), writtenBy: 'Akamai' }
+    return { ...option, name: 'toa', address: addressText(bytes, at + 3, 'IPv4'), writtenBy: 'Akamai' }
   }
-  const name = names[kind] ?? `kind ${kind}`
+  if (kind === VIRTUAL_SERVER && length === 8) {
+    return { ...option, name: 'virtual-server', value: `${addressText(bytes, at + 4, 'IPv4')}:${u16(bytes, at + 2)}` }
+  }
+  const known = names[kind]
+  const name = known ?? `kind ${kind}`
   const value = valueOf(name, bytes, at, length)
-  return { ...option, name, ...(value !== '' && { value }) }
+  return {
+    ...option,
+    name,
+    ...(value !== '' && { value }),
+    ...(known === undefined && (length === 8 || length === 20) && {
+      wouldBe: { address: addressText(bytes, at + 4, length === 8 ? 'IPv4' : 'IPv6'), port: u16(bytes, at + 2) }
+    })
+  }
 }
 
-function addressAt (bytes: Uint8Array, at: number, family: 'IPv4' | 'IPv6'): string {
+function readToa (segment: Segment, at: number, { kind, length, family, by, vip, vport }: ToaKind): SegmentOption {
+  const { bytes } = segment
+  const position = positionOf(segment, at, length)
+  const refused = isSyn(segment) ? whyRefused(segment, { kind, length, family, position: position ?? 'first' }) : undefined
+  return {
+    kind,
+    length,
+    name: 'toa',
+    address: addressText(bytes, at + 4, family),
+    port: u16(bytes, at + 2),
+    writtenBy: by,
+    ...(vip !== undefined && {
+      virtualServer: { address: addressText(bytes, at + vip, family), ...(vport !== undefined && { port: u16(bytes, at + vport) }) }
+    }),
+    ...(refused !== undefined && { refused }),
+    ...(refused === undefined && position !== undefined && { format: `${kind}/${length}/${family}/${position}` })
+  }
+}
+
+/** Where an option stands, if at an end: behind the last there is padding at most. */
+function positionOf ({ bytes, start, end }: Segment, at: number, size: number): 'first' | 'last' | undefined {
+  if (at === start) return 'first'
+  return bytes.subarray(at + size, end).every((byte) => byte === EOL || byte === NOP) ? 'last' : undefined
+}
+
+const isSyn = ({ bytes, tcp }: Segment): boolean => ((bytes[tcp + FLAGS] as number) & SYN) !== 0
+
+/** Why the plugin would not believe the TOA of a SYN if `toa` had this format; undefined if it would. */
+function whyRefused ({ bytes, tcp, start, end }: Segment, format: ToaFormat): string | undefined {
+  const [claim, sender] = [createEndpoint(), createEndpoint()]
+  decodeSender(bytes, tcp, sender)
+  const reason = findToa(bytes, start, end, hasPayload(bytes, tcp), [format], claim)
+  return reason ?? (isPlausible(claim, sender) ? undefined : 'implausible')
+}
+
+const u16 = (bytes: Uint8Array, at: number): number => bytes[at] as number << 8 | bytes[at + 1] as number
+
+/** The address that stands there, as text. */
+export function addressText (bytes: Uint8Array, at: number, family: 'IPv4' | 'IPv6'): string {
   const endpoint = createEndpoint()
   if (family === 'IPv6') {
     decodeIPv6(bytes, at, endpoint)
@@ -113,11 +170,12 @@ function addressAt (bytes: Uint8Array, at: number, family: 'IPv4' | 'IPv6'): str
 
 function valueOf (name: string, bytes: Uint8Array, at: number, length: number): string {
   switch (`${name}/${length}`) {
-    case 'mss/4': return String(bytes[at + 2] as number << 8 | bytes[at + 3] as number)
+    case 'mss/4': return String(u16(bytes, at + 2))
     case 'wscale/3': return String(bytes[at + 2])
     case 'ts/10': return `${word(bytes, at + 2) >>> 0}/${word(bytes, at + 6) >>> 0}`
     default: return hexadecimal(bytes, at + 2, at + length)
   }
 }
 
-const hexadecimal = (bytes: Uint8Array, from: number, to: number): string => Buffer.from(bytes.subarray(from, to)).toString('hex')
+const hexadecimal = (bytes: Uint8Array, from: number, to: number): string =>
+  Buffer.from(bytes.subarray(from, to)).toString('hex')

@@ -21,6 +21,9 @@ import { Tally } from '../trust/tally'
 import { Warnings } from '../warnings'
 import type { WatchArguments } from './arguments'
 import { Handshakes } from './capture'
+import { noteFirstBytes } from './first-bytes'
+import { Modules, type SocketFamily } from './modules'
+import type { Terminal } from './paint'
 import { type Asked, drawSeen, endpoint as endpointText, noteOn, type Seen } from './seen'
 import { readSegmentOptions } from './segment-options'
 
@@ -34,7 +37,7 @@ export interface Surroundings {
   readonly say: (text: string) => void
   /** Prints what is no connection. */
   readonly note: (text: string) => void
-  readonly colours: boolean
+  readonly terminal: Terminal
   /** Ends it. */
   readonly signal: AbortSignal
 }
@@ -49,12 +52,13 @@ interface Arrived {
 }
 
 /** Prints what the connections to a port bring. Throws an Error whose message is the sentence to print. */
-export async function watch (given: WatchArguments, { libc, openCapture, say, note, colours, signal }: Surroundings): Promise<void> {
+export async function watch (given: WatchArguments, { libc, openCapture, say, note, terminal, signal }: Surroundings): Promise<void> {
   if (typeof libc === 'string') throw new Error(`watch cannot look into connections here: ${libc}.`)
   const { options, port, host, count, json } = given
   const senders = new Senders(libc)
   const { syn, search } = senders
   const handshakes = new Handshakes()
+  const modules = new Modules()
   const arrived = new WeakMap<object, Arrived>()
   // By descriptor, while the connection is examined.
   const looks = new Map<number, Look>()
@@ -118,9 +122,11 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
           time,
           ...facts,
           decision: { address, port, family, source, trust, ...(reason && { reason }), reset },
-          notes: noteOn(facts, handshakes.refused, options.toa === undefined)
+          notes: noteOn(facts, {
+            captureRefused: handshakes.refused, asks: options.toa === undefined, loaded: modules.look(facts), listener: familyOf(server)
+          })
         }
-        say(json ? JSON.stringify(seen) : drawSeen(seen, colours))
+        say(json ? JSON.stringify(seen) : drawSeen(seen, terminal))
       }
 
       if (look.transportPeer !== null) print(look.transportPeer)
@@ -146,6 +152,7 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
   const server = createServer((_request, response) => {
     response.writeHead(200, { connection: 'close', 'content-type': 'text/plain' }).end('fastify-real-ip watch\n')
   })
+  noteFirstBytes(server, (socket, text) => { note(`Connection ${arrived.get(socket)?.connection}: ${text}`) })
   function end (): void {
     server.close()
     setTimeout(() => { server.closeAllConnections() }, GRACE).unref()
@@ -175,6 +182,8 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
     handshakes.close()
   }
 }
+
+const familyOf = (server: Server): SocketFamily => (server.address() as AddressInfo).family === 'IPv6' ? 'AF_INET6' : 'AF_INET'
 
 const plain = (endpoint: Endpoint): { address: string, port: number } => ({ address: formatAddress(endpoint), port: endpoint.port })
 

@@ -32,6 +32,6 @@ export class Nat64 implements Source {
   }
 
   missing (): string | undefined {
-    return this.#optname.isKnown() ? undefined : 'the toa module of DPVS is not loaded (getsockopt 4096 answers ENOPROTOOPT)'
+    return this.#optname.isKnown() ? undefined : 'no module answers 4096: not loaded, or too old'
   }
 }

@@ -25,6 +25,6 @@ export class Vtoa implements Source {
   }
 
   missing (): string | undefined {
-    return this.#optname.isKnown() ? undefined : 'the vtoa module is not loaded (getsockopt 1348 answers ENOPROTOOPT)'
+    return this.#optname.isKnown() ? undefined : 'no module answers 1348: not loaded, or too old'
   }
 }

@@ -19,10 +19,12 @@ export interface Start {
   readonly flags?: readonly string[]
   readonly before?: readonly string[]
   readonly env?: NodeJS.ProcessEnv
+  /** Another copy of it. */
+  readonly program?: string
 }
 
-function start (args: readonly string[], { flags = [], before = [], env = {} }: Start): ChildProcess {
-  const [command, ...rest] = [...before, process.execPath, ...flags, bin, ...args] as [string, ...string[]]
+function start (args: readonly string[], { flags = [], before = [], env = {}, program = bin }: Start): ChildProcess {
+  const [command, ...rest] = [...before, process.execPath, ...flags, program, ...args] as [string, ...string[]]
   return spawn(command, rest, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
 }
 
@@ -45,6 +47,8 @@ export interface Watch {
   text (): Promise<string>
   /** All that it has noted so far, on stderr. */
   readonly notes: readonly string[]
+  /** The first note that has this text, waited for. */
+  noted (text: string): Promise<string>
   readonly ended: Promise<number | null>
 }
 
@@ -58,9 +62,11 @@ export async function startWatch (t: Test, args: readonly string[] = ['--json'],
   })
   const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]()
   const notes: string[] = []
+  const waiting = new Set<() => void>()
   const port = await new Promise<number>((resolve, reject) => {
     createInterface({ input: child.stderr! }).on('line', (line) => {
       notes.push(line)
+      for (const look of waiting) look()
       const port = /^Listening on .*:(\d+); Ctrl-C ends it\.$/.exec(line)?.[1]
       if (port !== undefined) resolve(Number(port))
     }).on('close', () => { reject(new Error(`watch has not listened: ${notes.join('\n')}`)) })
@@ -70,6 +76,16 @@ export async function startWatch (t: Test, args: readonly string[] = ['--json'],
     port,
     notes,
     ended,
+    noted: (text) => new Promise((resolve) => {
+      const look = () => {
+        const found = notes.find((note) => note.includes(text))
+        if (found === undefined) return
+        waiting.delete(look)
+        resolve(found)
+      }
+      waiting.add(look)
+      look()
+    }),
     async seen () {
       const { value, done } = await lines.next()
       if (done === true) throw new Error(`watch has ended: ${notes.join('\n')}`)

@@ -1,7 +1,9 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  cpSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync, symlinkSync, truncateSync, writeFileSync
+} from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import { diagnose, drawReport, type Finding, type Report } from '../../lib/cli/doctor'
 import type { Kernel, Machine } from '../../lib/cli/machine'
@@ -21,7 +23,7 @@ const debian: Machine = {
   arch: 'x64',
   node: '20.20.2',
   release: '6.1.0-28-amd64',
-  koffi: { state: 'works', says: '' },
+  koffi: { state: 'works', message: '' },
   modules: { vtoa: false, toa: false },
   vtoaStats: undefined,
   toaStats: undefined,
@@ -34,10 +36,11 @@ const debian: Machine = {
 const alinux: Machine = { ...debian, release: '5.10.134-17.2.al8.x86_64' }
 const vtoa: Kernel = { ...plain, optnames: { 1345: 'ESRCH', 1346: without, 1347: 'ESRCH', 1348: 'ESRCH', 4096: without } }
 
+const REINSTALL = 'rm -rf node_modules/koffi node_modules/@koromix && npm install'
 const find = ({ findings }: Report, name: string) => findings.find((finding) => finding.name === name) as Finding
 
 t.test('which source works, and what the doctor concludes', async (t) => {
-  const cases: Array<[what: string, machine: Machine, sources: string[], says: RegExp]> = [
+  const cases: Array<[what: string, machine: Machine, sources: string[], message: RegExp]> = [
     ['no module', debian, [], /^No: no kernel module .* toa\.ko.* 'saved-syn'.* npx fastify-real-ip watch PORT$/],
     ['Alibaba Cloud Linux 3 without vtoa', alinux, [], /^No: vtoa does not answer\. sudo yum install vtoa -y && sudo systemctl start vtoa$/],
     ['in a container of it', { ...alinux, hostNetwork: false }, [], /on the host: sudo yum install vtoa/],
@@ -49,11 +52,11 @@ t.test('which source works, and what the doctor concludes', async (t) => {
     ["DPVS's, with NAT64", { ...debian, modules: { vtoa: false, toa: true }, kernel: { ...plain, optnames: { ...plain.optnames, 4096: 'EINVAL' } } }, ['nat64', 'getpeername'], /^Yes: nat64, getpeername\./],
     ['a module, but no system calls', { ...debian, modules: { vtoa: true, toa: true }, kernel: 'koffi cannot be loaded' }, [], /^No: koffi cannot be loaded\.$/]
   ]
-  for (const [what, machine, sources, says] of cases) {
+  for (const [what, machine, sources, message] of cases) {
     const report = diagnose(machine)
     t.same(report.sources, sources, what)
     t.equal(report.works, sources.length > 0, what)
-    t.match(report.says, says, what)
+    t.match(report.message, message, what)
     t.equal(find(report, "sources: 'auto'").state, typeof machine.kernel === 'string' ? 'unknown' : report.works ? 'good' : 'bad')
   }
 })
@@ -61,12 +64,12 @@ t.test('which source works, and what the doctor concludes', async (t) => {
 t.test('each line', async (t) => {
   const kernelOf = (changes: Partial<Kernel>): Partial<Machine> => ({ kernel: { ...plain, ...changes } })
   const notAsked = { kernel: 'koffi is broken' }
-  const cases: Array<[name: string, changes: Partial<Machine>, state: Finding['state'], says: RegExp, mend?: RegExp]> = [
+  const cases: Array<[name: string, changes: Partial<Machine>, state: Finding['state'], message: RegExp, fix?: RegExp]> = [
     ['platform', {}, 'good', /^linux on x64, Node\.js 20\.20\.2$/],
-    ['platform', { platform: 'darwin', kernel: 'no' }, 'bad', /^darwin .*TOA is read from Linux/],
+    ['platform', { platform: 'darwin', kernel: 'no' }, 'bad', /^darwin .*TOA is read from Linux/, /^run the server on Linux/],
 
     ['kernel', {}, 'unknown', /^6\.1\.0-28-amd64: vtoa is for Alibaba Cloud Linux 3 alone.*toa\.ko.*saved-syn/, /watch PORT/],
-    ['kernel', { platform: 'darwin', release: '24.1.0' }, 'unknown', /^24\.1\.0, not Linux$/],
+    ['kernel', { platform: 'darwin', release: '24.1.0' }, 'n/a', /^24\.1\.0, not Linux$/],
     ['kernel', { release: '5.10.134-17.al8.x86_64' }, 'good', /getsockopt 1348 and getpeername/],
     ['kernel', { release: '5.10.134-18.0.2.al8.aarch64' }, 'good', /getsockopt 1348 and getpeername/],
     ['kernel', { release: '5.10.140-1.al8.x86_64' }, 'good', /getsockopt 1348 and getpeername/],
@@ -81,66 +84,84 @@ t.test('each line', async (t) => {
     ['kernel', { release: '5.10.134-17.an8.x86_64' }, 'unknown', /Alibaba Cloud Linux 3 alone/, /watch PORT/],
 
     ['koffi', {}, 'good', /tried in a process of its own/],
-    ['koffi', { platform: 'darwin', koffi: { state: 'fails', says: 'TOA is read from Linux' } }, 'unknown', /^needed on Linux alone$/],
-    ['koffi', { koffi: { state: 'untried', says: 'no child process' } }, 'unknown', /^no child process$/],
-    ['koffi', { koffi: { state: 'fails', says: "koffi cannot be loaded (Cannot find module 'koffi')" } }, 'bad', /Cannot find/, /^npm install koffi$/],
-    ['koffi', { koffi: { state: 'fails', says: 'koffi cannot be loaded (Cannot load native addon)' } }, 'bad', /start Node\.js without --no-addons/],
-    ['koffi', { koffi: { state: 'fails', says: 'a process that loads koffi is ended by SIGSEGV' } }, 'bad', /SIGSEGV/, /^npm install koffi --force$/],
+    ['koffi', { platform: 'darwin', koffi: { state: 'fails', message: 'TOA is read from Linux' } }, 'n/a', /^needed on Linux alone$/],
+    ['koffi', { koffi: { state: 'untried', message: 'no child process' } }, 'unknown', /^no child process$/, /^node -e "require\('koffi'\)"/],
+    ['koffi', { koffi: { state: 'fails', message: "koffi cannot be loaded (Cannot find module 'koffi')" } }, 'bad', /Cannot find/, /^npm install koffi$/],
+    ['koffi', { koffi: { state: 'fails', message: 'koffi cannot be loaded (Cannot load native addon)' } }, 'bad', /Cannot load native addon/, /^start Node\.js without --no-addons/],
+    ['koffi', { koffi: { state: 'fails', message: 'koffi cannot be loaded (Cannot find the native Koffi module; did you bundle it correctly?)' } }, 'bad', /its binary is missing\. Optional dependencies were left out/, /^npm install --include=optional$/],
+    ['koffi', { koffi: { state: 'fails', message: 'koffi cannot be loaded (koffi.node: file too short)' } }, 'bad', /file too short\): its binary is cut short/, /^rm -rf node_modules\/koffi node_modules\/@koromix && npm install$/],
+    ['koffi', { koffi: { state: 'fails', message: 'a process that loads koffi is ended by SIGSEGV' } }, 'bad', /SIGSEGV: its binary is cut short, or not for this machine$/, /^rm -rf node_modules\/koffi node_modules\/@koromix && npm install$/],
 
-    ['module vtoa', {}, 'bad', /^not loaded$/],
+    ['module vtoa', {}, 'n/a', /^not loaded: it is for Alibaba Cloud Linux 3 alone$/],
+    ['module vtoa', { release: alinux.release, modules: { vtoa: false, toa: true } }, 'n/a', /^not loaded: another module is$/],
     ['module vtoa', { release: alinux.release }, 'bad', /^not loaded$/, /^sudo yum install vtoa -y && sudo systemctl start vtoa$/],
     ['module vtoa', { release: alinux.release, hostNetwork: false }, 'bad', /^not loaded$/, /^on the host: sudo yum/],
     ['module vtoa', { modules: { vtoa: true, toa: false } }, 'good', /^loaded$/],
-    ['module vtoa', { modules: undefined }, 'unknown', /\/sys\/module/],
-    ['module toa', {}, 'bad', /^not loaded.*DPVS/],
-    ['module toa', { modules: { vtoa: false, toa: true } }, 'good', /^loaded: getpeername/],
-    ['module toa', { modules: undefined }, 'unknown', /\/sys\/module/],
+    ['module vtoa', { modules: undefined }, 'unknown', /\/sys\/module/, /lsmod/],
+    ['module toa', {}, 'bad', /^not loaded.*DPVS/, /toa\.ko.* sudo insmod toa\.ko$/],
+    ['module toa', { release: alinux.release }, 'n/a', /^not loaded.*DPVS/],
+    ['module toa', { modules: { vtoa: true, toa: false } }, 'n/a', /^not loaded.*DPVS/],
+    ['module toa', { modules: { vtoa: false, toa: true } }, 'good', /^loaded: getpeername.*Huawei's does that for listeners on an IPv4 address alone: .* 0\.0\.0\.0, not on ::$/],
+    ['module toa', { modules: { vtoa: false, toa: true }, ...kernelOf({ optnames: { ...plain.optnames, 4096: 'EINVAL' } }) }, 'good', /^loaded: getpeername gives the client$/],
+    ['module toa', { modules: { vtoa: false, toa: true }, ...notAsked }, 'good', /Huawei/],
+    ['module toa', { modules: undefined }, 'unknown', /\/sys\/module/, /lsmod/],
 
-    ['counters', {}, 'unknown', /^none: no module is seen$/],
+    ['counters', {}, 'n/a', /^none: no module is seen$/],
     ['counters', { vtoaStats: '                    CPU0  CPU1\nsyn_recv_sock_toa :  3   4\nsyn_recv_sock_no_toa  1' }, 'good', /^vtoa_stats: syn_recv_sock_toa 7, syn_recv_sock_no_toa 1$/],
     ['counters', { vtoaStats: '', toaStats: 'getname_toa_ok : 2' }, 'good', /^vtoa_stats: empty; toa_stats: getname_toa_ok 2$/],
     ['counters', { toaStats: 'ok: 2\nfailed   : 3\nversion : 1.2 beta\nof-what : 9' }, 'good', /^toa_stats: ok 2, failed 3$/],
     ['counters', { modules: { vtoa: true, toa: true } }, 'unknown', /^\/proc\/net\/vtoa_stats is not seen/, /^on the host: cat \/proc\/net\/vtoa_stats$/],
     ['counters', { modules: { vtoa: false, toa: true } }, 'unknown', /^\/proc\/net\/toa_stats is not seen/, /^on the host: cat \/proc\/net\/toa_stats$/],
 
-    ['getsockopt 1348', {}, 'bad', /no module answers/],
+    ['getsockopt 1348', {}, 'n/a', /^no module answers 1348: not loaded, or too old; only vtoa/],
+    ['getsockopt 1348', { release: alinux.release, modules: { vtoa: true, toa: false } }, 'bad', /vtoa is loaded, and getpeername answers$/, /^sudo yum update vtoa/],
+    ['getsockopt 1348', { release: '5.10.134-16.al8.x86_64', modules: { vtoa: true, toa: false } }, 'bad', /vtoa is loaded, and getpeername answers$/, /^sudo yum update kernel/],
+    ['getsockopt 1348', { release: '5.10.134-14.al8.x86_64' }, 'bad', /no module answers 1348/, /^sudo yum update kernel/],
+    ['getsockopt 1348', { release: alinux.release, modules: { vtoa: false, toa: true } }, 'n/a', /^no module answers 1348: not loaded, or too old$/],
     ['getsockopt 1348', { release: alinux.release }, 'bad', /no module answers/, /yum install vtoa/],
     ['getsockopt 1348', { kernel: vtoa }, 'good', /^vtoa's: it answers \(ESRCH on a loopback connection, which has no TOA\)$/],
-    ['getsockopt 1348', notAsked, 'unknown', /^not asked: koffi is broken$/],
-    ['getsockopt 1345-1347', {}, 'bad', /no module answers/],
+    ['getsockopt 1348', notAsked, 'unknown', /^not asked: koffi is broken$/, /^sudo ip link set lo up/],
+    ['getsockopt 1348', { ...notAsked, koffi: { state: 'fails', message: 'koffi is broken' } }, 'unknown', /^not asked/, /^rm -rf/],
+    ['getsockopt 1348', { platform: 'darwin', kernel: 'TOA is read from Linux' }, 'n/a', /^not asked/],
+    ['getsockopt 1345-1347', {}, 'n/a', /no module answers/],
     ['getsockopt 1345-1347', { kernel: vtoa }, 'good', /^1345, 1347 answered/],
-    ['getsockopt 4096', {}, 'bad', /only DPVS with NAT64 needs it/],
+    ['getsockopt 4096', {}, 'n/a', /only DPVS with NAT64 needs it/],
     ['getsockopt 4096', kernelOf({ optnames: { ...plain.optnames, 4096: 'EINVAL' } }), 'good', /^DPVS's toa module: it answers \(EINVAL/],
 
     ['TCP_SAVE_SYN', {}, 'good', /read back/],
-    ['TCP_SAVE_SYN', kernelOf({ saveSyn: without, savedSyn: false }), 'bad', /^refused \(ENOPROTOOPT\).*Linux 4\.3/],
+    ['TCP_SAVE_SYN', kernelOf({ saveSyn: without, savedSyn: false }), 'bad', /^refused \(ENOPROTOOPT\).*Linux 4\.3/, /^update the kernel/],
     ['TCP_SAVE_SYN', kernelOf({ savedSyn: false }), 'bad', /no SYN was kept/, /tcp_syncookies=1/],
     ['sock_diag', {}, 'good', /who really sent/],
     ['sock_diag', kernelOf({ diag: false }), 'bad', /does not tell/, /modprobe -a inet_diag tcp_diag/],
-    ['sock_diag', notAsked, 'unknown', /not asked/],
+    ['sock_diag', notAsked, 'unknown', /not asked/, /lo up/],
 
     ['SYN cookies', { syncookies: '0' }, 'good', /^off/],
     ['SYN cookies', { syncookies: '1' }, 'good', /under a flood only/],
     ['SYN cookies', { syncookies: '2' }, 'bad', /always on/, /sysctl -w net\.ipv4\.tcp_syncookies=1/],
-    ['SYN cookies', { syncookies: undefined }, 'unknown', /cannot be read/],
+    ['SYN cookies', { syncookies: undefined }, 'unknown', /cannot be read/, /^on the host: sysctl net\.ipv4\.tcp_syncookies$/],
+    ['SYN cookies', { syncookies: undefined, platform: 'darwin' }, 'n/a', /cannot be read/],
     ['Fast Open', {}, 'good', /^off for servers$/],
     ['Fast Open', { fastopen: '3' }, 'good', /^on for servers, with cookies; .*trustedPeers/],
     ['Fast Open', { fastopen: '1539' }, 'bad', /without cookies/, /tcp_fastopen=1/],
-    ['Fast Open', { fastopen: undefined }, 'unknown', /cannot be read/],
+    ['Fast Open', { fastopen: undefined }, 'unknown', /cannot be read/, /^on the host: sysctl net\.ipv4\.tcp_fastopen$/],
 
     ['namespace', {}, 'good', /^the host's own network namespace$/],
     ['namespace', { hostProcesses: false }, 'good', /^a container in the host's own/],
     ['namespace', { hostProcesses: undefined }, 'good', /^the host's own network namespace$/],
     ['namespace', { hostNetwork: false }, 'unknown', /loaded on the host.*; their counters are seen on the host alone$/, /^on the host: npx fastify-real-ip doctor$/],
-    ['namespace', { hostNetwork: undefined }, 'unknown', /cannot be told/]
+    ['namespace', { hostNetwork: undefined }, 'unknown', /cannot be told/, /^on the host/],
+    ['namespace', { hostNetwork: undefined, platform: 'darwin' }, 'n/a', /Linux's/]
   ]
-  for (const [name, changes, state, says, mend] of cases) {
+  for (const [name, changes, state, message, fix] of cases) {
     const finding = find(diagnose({ ...debian, ...changes }), name)
-    const what = `${name}: ${finding.says}`
+    const what = `${name}: ${finding.message}`
     t.equal(finding.state, state, what)
-    t.match(finding.says, says)
-    if (mend === undefined) t.notOk('mend' in finding, what)
-    else t.match(finding.mend, mend)
+    t.match(finding.message, message)
+    if (fix === undefined) t.notOk('fix' in finding, what)
+    else t.match(finding.fix, fix)
+    for (const { name, state, fix } of diagnose({ ...debian, ...changes }).findings) {
+      t.equal(fix !== undefined || state === 'good' || state === 'n/a', true, `${name} is ${state}, and has its cure`)
+    }
   }
   t.same([...new Set(cases.map(([name]) => name)), "sources: 'auto'"], diagnose(debian).findings.map(({ name }) => name), 'and no other')
 })
@@ -149,31 +170,31 @@ t.test('the report as text', async (t) => {
   const report: Report = {
     works: false,
     sources: [],
-    says: 'No: not here.',
+    message: 'No: not here.',
     findings: [
-      { name: 'one', state: 'good', says: 'as it should be' },
-      { name: 'another', state: 'bad', says: 'not as it should be, far from it', mend: 'sudo mend it' },
-      { name: 'third', state: 'unknown', says: 'averyverylongword' }
+      { name: 'one', state: 'good', message: 'as it should be' },
+      { name: 'another', state: 'bad', message: 'not as it should be, far from it', fix: 'sudo mend it' },
+      { name: 'third', state: 'unknown', message: 'averyverylongword' }
     ]
   }
   t.equal(drawReport(report, {}), [
+    'No: not here.',
+    '',
     '  good     one      as it should be',
     '  bad      another  not as it should be, far from it',
     '                    -> sudo mend it',
-    '  unknown  third    averyverylongword',
-    '',
-    'No: not here.'
+    '  unknown  third    averyverylongword'
   ].join('\n'))
   t.equal(drawReport(report, { columns: 32 }), [
+    'No: not here.',
+    '',
     '  good     one      as it should',
     '                    be',
     '  bad      another  not as it',
     '                    should be,',
     '                    far from it',
     '                    -> sudo mend it',
-    '  unknown  third    averyverylongword',
-    '',
-    'No: not here.'
+    '  unknown  third    averyverylongword'
   ].join('\n'))
   const coloured = drawReport(report, { colours: true })
   t.match(coloured, '\x1b[32mgood   \x1b[39m')
@@ -193,14 +214,14 @@ t.test('on this machine, whatever it has', { skip: nothing }, async (t) => {
   t.equal(printed.code, report.works ? 0 : 1)
   t.equal(report.version, require('fastify-real-ip/package.json').version)
   t.same(report.findings.map(({ name }) => name), diagnose(debian).findings.map(({ name }) => name))
-  for (const { state, says } of report.findings) {
-    t.match(state, /^(good|bad|unknown)$/)
-    t.match(says, /\S/)
+  for (const { state, message } of report.findings) {
+    t.match(state, /^(good|bad|unknown|n\/a)$/)
+    t.match(message, /\S/)
   }
   t.match(find(report, 'koffi'), { state: 'good' })
   t.match(find(report, 'TCP_SAVE_SYN'), { state: 'good' })
   t.match(find(report, 'sock_diag'), { state: 'good' })
-  t.match(find(report, "sources: 'auto'").says, /^sources vtoa/)
+  t.match(find(report, "sources: 'auto'").message, /^sources vtoa/)
 
   const text = await run(['doctor'])
   t.equal(text.code, printed.code)
@@ -229,19 +250,19 @@ t.test('koffi that cannot be loaded', { skip: nothing }, async (t) => {
   const missing = whenKoffiLoads("throw new Error(\"Cannot find module 'koffi'\\nRequire stack:\\n- here\")")
   const nowhere = "process.execPath = '/nowhere/node'"
   const cases: Array<[what: string, flags: string[], koffi: Partial<Finding>, verdict: RegExp]> = [
-    ['missing', preload(t, missing), { state: 'bad', mend: 'npm install koffi' }, /^No: koffi cannot be loaded \(Cannot find module 'koffi'\)\.$/],
+    ['missing', preload(t, missing), { state: 'bad', fix: 'npm install koffi' }, /^No: koffi cannot be loaded \(Cannot find module 'koffi'\)\.$/],
     ['forbidden', ['--no-addons'], { state: 'bad' }, /^No: koffi cannot be loaded \(.*addon/],
     ['deadly', preload(t, whenKoffiLoads("process.kill(process.pid, 'SIGKILL')")), { state: 'bad' }, /ended by SIGKILL/],
     ['silent', preload(t, whenKoffiLoads('process.exit(7)')), { state: 'bad' }, /exit code 7/],
-    ['no child process, and forbidden', [...preload(t, nowhere), '--no-addons'], { state: 'unknown', says: 'no child process could try it (ENOENT)' }, /^No: koffi cannot be loaded \(.*addon/]
+    ['no child process, and forbidden', [...preload(t, nowhere), '--no-addons'], { state: 'unknown', message: 'no child process could try it (ENOENT)' }, /^No: koffi cannot be loaded \(.*addon/]
   ]
   for (const [what, flags, koffi, verdict] of cases) {
     const printed = await run(['doctor', '--json'], { flags })
     t.same([printed.code, printed.stderr], [1, ''], what)
     const report = parse(printed)
-    t.match(report.says, verdict)
+    t.match(report.message, verdict)
     t.match(find(report, 'koffi'), koffi)
-    t.match(find(report, 'sock_diag'), { state: 'unknown', says: /^not asked: / })
+    t.match(find(report, 'sock_diag'), { state: 'unknown', message: /^not asked: / })
   }
 
   const report = parse(await run(['doctor', '--json'], { flags: preload(t, nowhere) }))
@@ -249,13 +270,55 @@ t.test('koffi that cannot be loaded', { skip: nothing }, async (t) => {
   t.match(find(report, 'sock_diag'), { state: 'good' }, 'where no child process can be had it is tried here')
 })
 
+/** This package installed as users have it, with a copy of koffi; the program in it. */
+function install (t: Test, change: (modules: string) => void): string {
+  // Not inside the project, where the whole koffi would be found further up.
+  const folder = realpathSync(mkdtempSync(join(tmpdir(), 'doctor-')))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const modules = join(folder, 'node_modules')
+  const { dependencies, name } = require('fastify-real-ip/package.json')
+  const project = dirname(require.resolve('fastify-real-ip/package.json'))
+  for (const shipped of ['package.json', 'dist/lib']) cpSync(join(project, shipped), join(modules, name, shipped), { recursive: true })
+  for (const dependency of [...Object.keys(dependencies), '@koromix']) {
+    const from = join(project, 'node_modules', dependency)
+    mkdirSync(dirname(join(modules, dependency)), { recursive: true })
+    if (dependency === 'koffi' || dependency === '@koromix') cpSync(from, join(modules, dependency), { recursive: true })
+    else symlinkSync(from, join(modules, dependency))
+  }
+  change(modules)
+  return join(modules, name, 'dist/lib/cli/bin.js')
+}
+
+/** The binaries of koffi, which come in a package for each platform. */
+const binariesIn = (modules: string) => readdirSync(join(modules, '@koromix'), { recursive: true, encoding: 'utf8' })
+  .filter((name) => name.endsWith('.node')).map((name) => join(modules, '@koromix', name))
+
+t.test('koffi whose binary is broken, or was not installed', { skip: nothing }, async (t) => {
+  const broken: Array<[what: string, change: (modules: string) => void, fix: string, message: RegExp]> = [
+    ['left out', (modules) => { rmSync(join(modules, '@koromix'), { recursive: true }) }, 'npm install --include=optional',
+      /Cannot find the native Koffi module.*: its binary is missing\. Optional dependencies were left out/],
+    ['empty', (modules) => { for (const file of binariesIn(modules)) truncateSync(file) }, REINSTALL, /file too short\): its binary is cut short/],
+    ['cut short', (modules) => { for (const file of binariesIn(modules)) truncateSync(file, 100_000) }, REINSTALL,
+      /^a process that loads koffi is ended by SIG(BUS|SEGV): its binary is cut short/]
+  ]
+  for (const [what, change, fix, message] of broken) {
+    const program = install(t, change)
+    const printed = await run(['doctor', '--json'], { program })
+    t.same([printed.code, printed.stderr], [1, ''], what)
+    t.match(find(parse(printed), 'koffi'), { state: 'bad', fix, message })
+    const watch = await run(['watch', '0'], { program })
+    t.same([watch.code, watch.stdout], [1, ''], what)
+    t.match(watch.stderr, /^fastify-real-ip: watch cannot look into connections here: .*koffi.*\.\n$/)
+  }
+})
+
 t.test('elsewhere than on Linux', async (t) => {
   const flags = preload(t, "Object.defineProperty(process, 'platform', { value: 'plan9' })")
   const printed = await run(['doctor', '--json'], { flags })
   t.same([printed.code, printed.stderr], [1, ''])
   const report = parse(printed)
-  t.equal(report.says, 'No: TOA is read from Linux, this is plan9.')
-  t.match(find(report, 'platform'), { state: 'bad', says: /^plan9 / })
+  t.equal(report.message, 'No: TOA is read from Linux, this is plan9.')
+  t.match(find(report, 'platform'), { state: 'bad', message: /^plan9 / })
 
   const watch = await run(['watch', '0'], { flags })
   t.same(watch, { code: 1, stdout: '', stderr: 'fastify-real-ip: watch cannot look into connections here: TOA is read from Linux, this is plan9.\n' })
@@ -266,7 +329,7 @@ t.test('the permission model', { skip: nothing }, async (t) => {
   // tap's own preload does what the permission model forbids.
   const { code, stdout } = await run(['doctor', '--json'], { flags: [flag, '--allow-fs-read=*'], before: ['env', '-u', 'NODE_OPTIONS'] })
   t.equal(code, 1)
-  t.match(find(JSON.parse(stdout), 'koffi'), { state: 'unknown', says: 'no child process could try it (ERR_ACCESS_DENIED)' })
+  t.match(find(JSON.parse(stdout), 'koffi'), { state: 'unknown', message: 'no child process could try it (ERR_ACCESS_DENIED)' })
 })
 
 const noTerminal = spawnSync('script', ['--version']).error !== undefined && 'needs script(1)'
@@ -288,8 +351,8 @@ t.test('without /proc, /sys and a loopback interface', {
   const printed = await run(['doctor', '--json'], { before })
   t.same([printed.code, printed.stderr], [1, ''])
   const report = parse(printed)
-  t.match(report.says, /^No: no loopback connection can be made \(E\w+\)\.$/)
-  for (const name of ['module vtoa', 'counters', 'SYN cookies', 'Fast Open', 'namespace', 'sock_diag', "sources: 'auto'"]) {
+  t.match(report.message, /^No: no loopback connection can be made \(E\w+\)\.$/)
+  for (const name of ['module vtoa', 'SYN cookies', 'Fast Open', 'namespace', 'sock_diag', "sources: 'auto'"]) {
     t.equal(find(report, name).state, 'unknown', name)
   }
 })
@@ -308,17 +371,17 @@ t.test('what /proc and /sys say', {
     'echo 1539 > /proc/sys/net/ipv4/tcp_fastopen', 'echo 1000 > /proc/sys/net/core/netdev_max_backlog', "ln -s 'pid:[4026531836]' /proc/self/ns/pid"
   )
   t.equal(find(host, 'module vtoa').state, 'good')
-  t.equal(find(host, 'module toa').state, 'bad')
-  t.equal(find(host, 'counters').says, 'vtoa_stats: ok 2; toa_stats: ok 3')
-  t.match(find(host, 'SYN cookies').says, /^always on/)
-  t.match(find(host, 'Fast Open').says, /without cookies/)
-  t.equal(find(host, 'namespace').says, "the host's own network namespace")
+  t.equal(find(host, 'module toa').state, 'n/a')
+  t.equal(find(host, 'counters').message, 'vtoa_stats: ok 2; toa_stats: ok 3')
+  t.match(find(host, 'SYN cookies').message, /^always on/)
+  t.match(find(host, 'Fast Open').message, /without cookies/)
+  t.equal(find(host, 'namespace').message, "the host's own network namespace")
 
   const container = await on('mkdir /sys/module/toa', 'touch /proc/sys/net/core/netdev_max_backlog', "ln -s 'pid:[4026532000]' /proc/self/ns/pid")
-  t.equal(find(container, 'module vtoa').state, 'bad')
+  t.equal(find(container, 'module vtoa').state, 'n/a')
   t.equal(find(container, 'module toa').state, 'good')
-  t.equal(find(container, 'namespace').says, "a container in the host's own network namespace")
-  t.match(find(await on(), 'namespace').says, /^a container's or another network namespace/)
+  t.equal(find(container, 'namespace').message, "a container in the host's own network namespace")
+  t.match(find(await on(), 'namespace').message, /^a container's or another network namespace/)
   t.match(find(await on('rmdir /sys/module'), 'module vtoa'), { state: 'unknown' })
 })
 
@@ -330,9 +393,9 @@ inLab('beside the stand-in for vtoa', async (t, lab) => {
   const printed = await run(['doctor', '--json'])
   const report = parse(printed)
   t.equal(printed.code, 0)
-  t.match(report, { works: true, sources: ['vtoa'], says: /^Yes: vtoa\./ })
-  t.match(find(report, 'getsockopt 1348'), { state: 'good', says: /ESRCH/ })
-  t.match(find(report, "sources: 'auto'"), { state: 'good', says: /^sources vtoa, getpeername/ })
+  t.match(report, { works: true, sources: ['vtoa'], message: /^Yes: vtoa\./ })
+  t.match(find(report, 'getsockopt 1348'), { state: 'good', message: /ESRCH/ })
+  t.match(find(report, "sources: 'auto'"), { state: 'good', message: /^sources vtoa, getpeername/ })
 
   lab.module.stop()
   t.equal((await run(['doctor'])).code, 1)

@@ -1,7 +1,9 @@
 import { endianness } from 'node:os'
+import { stripVTControlCharacters } from 'node:util'
 import t from 'tap'
 import { Handshakes } from '../../lib/cli/capture'
-import { drawSeen, endpoint, noteOn, type Asked, type Seen } from '../../lib/cli/seen'
+import { type Circumstances, drawSeen, endpoint, noteOn, type Asked, type Seen } from '../../lib/cli/seen'
+import { Modules } from '../../lib/cli/modules'
 import { readSegmentOptions } from '../../lib/cli/segment-options'
 import { ACK, addressBytes, encodeSegment, PSH, SYN } from '../player/packet'
 import {
@@ -71,14 +73,19 @@ t.test('TOA of all known kinds, with what it means', async (t) => {
   const v6 = { name: 'toa', address: '2001:db8::7', port: 51234 }
   const of4 = (kind: number, ...rest: Uint8Array[]) => option(kind, toa(kind, '203.0.113.7', 51234).subarray(2), ...rest)
   const of6 = (kind: number, ...rest: Uint8Array[]) => option(kind, toa(kind, '2001:db8::7', 51234).subarray(2), ...rest)
+  const vpc = Buffer.of(0, 0, 7, 0)
   const cases: Array<[given: Option, is: object]> = [
     [of4(254), { ...v4, kind: 254, length: 8, writtenBy: 'Alibaba, DPVS, Huawei, UCloud', format: '254/8/IPv4/first' }],
     [of6(253), { ...v6, kind: 253, length: 20, writtenBy: 'Alibaba', format: '253/20/IPv6/first' }],
     [of6(254), { ...v6, kind: 254, length: 20, writtenBy: 'DPVS', format: '254/20/IPv6/first' }],
     [of4(200), { ...v4, kind: 200, length: 8, writtenBy: 'UCloud, Tencent', format: '200/8/IPv4/first' }],
     [of4(253), { ...v4, kind: 253, length: 8, writtenBy: 'UCloud, Tencent', format: '253/8/IPv4/first' }],
-    [of4(252, Buffer.alloc(12)), { ...v4, kind: 252, length: 20, writtenBy: 'Alibaba, with the virtual server', format: '252/20/IPv4/first' }],
-    [of6(249, Buffer.alloc(20)), { ...v6, kind: 249, length: 40, writtenBy: 'Alibaba, with the virtual server', format: '249/40/IPv6/first' }]
+    [of4(252, vpc, addressBytes('198.51.100.1'), Buffer.of(1, 187, 0, 0)), {
+      ...v4, kind: 252, length: 20, writtenBy: 'Alibaba, with the virtual server', virtualServer: { address: '198.51.100.1', port: 443 }, format: '252/20/IPv4/first'
+    }],
+    [of6(249, vpc, addressBytes('2001:db8::1')), {
+      ...v6, kind: 249, length: 40, writtenBy: 'Alibaba, with the virtual server', virtualServer: { address: '2001:db8::1' }, format: '249/40/IPv6/first'
+    }]
   ]
   for (const [given, is] of cases) t.same(read(given), [is])
 
@@ -89,8 +96,39 @@ t.test('TOA of all known kinds, with what it means', async (t) => {
   t.match(read(option(28, Buffer.of(1, 2))), [{ name: 'uto', value: '0102' }])
   t.same(read(fastOpenExperimental(Buffer.of(1, 2, 3, 4))), [{ kind: 254, length: 8, name: 'experiment', value: 'f98901020304' }])
   t.match(read(smc), [{ kind: 254, name: 'experiment' }])
-  t.match(read(of4(250)), [{ name: 'kind 250' }], 'the virtual server alone, no client')
+  t.same(read(of4(250)), [{ kind: 250, length: 8, name: 'virtual-server', value: '203.0.113.7:51234' }], 'no client')
   t.match(read(option(77, Buffer.of(1), addressBytes('203.0.113.7'))), [{ name: 'kind 77' }], "like Akamai's, of another kind")
+})
+
+t.test("an unknown option of TOA's size, with what it would mean", async (t) => {
+  const claim = (address: string) => toa(254, address, 51234).subarray(2)
+  t.match(read(option(77, claim('203.0.113.7'))), [{ name: 'kind 77', value: /^c822cb007107$/, wouldBe: { address: '203.0.113.7', port: 51234 } }])
+  t.match(read(option(252, claim('203.0.113.7'))), [{ name: 'kind 252', wouldBe: { address: '203.0.113.7', port: 51234 } }])
+  t.match(read(option(77, claim('2001:db8::7'))), [{ name: 'kind 77', wouldBe: { address: '2001:db8::7', port: 51234 } }])
+  for (const other of [option(30, claim('203.0.113.7')), option(77, Buffer.alloc(7)), option(254, Buffer.of(0xf9, 0x89, 1, 2, 3, 4))]) {
+    t.notOk('wouldBe' in read(other)[0]!)
+  }
+})
+
+t.test('a TOA on the SYN that the plugin would not believe has no format', async (t) => {
+  const stamp = toa(254, '203.0.113.7', 51234)
+  const cases: Array<[options: Option[], refused: string]> = [
+    [[stamp, toa(254, '203.0.113.8', 1)], 'ambiguous'],
+    [[mss(1), stamp, mss(1)], 'out-of-place'],
+    [[stamp, ...Array.from({ length: 28 }, () => nop)], 'no-room'],
+    [[toa(254, '0.0.0.0', 1)], 'implausible'],
+    [[toa(254, '127.0.0.1', 1)], 'implausible'],
+    [[toa(253, 'ff02::1', 1)], 'implausible']
+  ]
+  for (const [options, refused] of cases) {
+    const found = read(...options).find(({ name }) => name === 'toa')
+    t.match(found, { refused })
+    t.notOk('format' in found!, refused)
+  }
+  const ack = segment([mss(1), stamp, mss(1)], ACK)
+  t.notOk(readSegmentOptions(ack, ack.length).some((option) => 'refused' in option), 'of an ACK nothing is read')
+  const local = segment([toa(254, '127.0.0.1', 1)], SYN, { source: '127.0.0.1' })
+  t.match(readSegmentOptions(local, local.length), [{ format: '254/8/IPv4/first' }], 'loopback from loopback')
 })
 
 t.test('where the TOA stands, for --toa', async (t) => {
@@ -232,45 +270,132 @@ const none: Asked[] = [
   { source: 'saved-syn', reason: 'not-asked' }
 ]
 const own = read(...linuxSynOptions(7))
+const stamped250 = toa(250, '203.0.113.7', 51234).subarray(2)
 const stamped = read(toa(254, '203.0.113.7', 51234), mss(1460))
+const unloaded = { vtoa: false, toa: false, rewrites: false } as const
+const plainHost: Circumstances = { captureRefused: undefined, asks: true, loaded: unloaded, listener: 'AF_INET' }
+const notes = (facts: Parameters<typeof noteOn>[0], captureRefused: string | undefined, asks: boolean, more: Partial<Circumstances> = {}) =>
+  noteOn(facts, { ...plainHost, captureRefused, asks, ...more })
 const facts = { transportPeer: peer, syn: { options: own, payload: false }, ack: null, sources: none }
 
 t.test('what cannot be seen, and what follows', async (t) => {
-  t.same(noteOn(facts, 'EPERM', true), [
+  t.same(notes(facts, 'EPERM', true), [
     'TOA after the SYN, on the ACK or on data, is not visible here: no kernel module answers, and to capture it takes root (EPERM).'
   ])
-  t.match(noteOn(facts, undefined, true), [/no kernel module answers\.$/])
-  t.same(noteOn({ ...facts, ack: own }, undefined, true), ['Neither the SYN nor the ACK carries TOA.'])
-  t.same(noteOn({ ...facts, ack: stamped }, undefined, true), [
+  t.match(notes(facts, undefined, true), [/no kernel module answers\.$/])
+  t.same(notes({ ...facts, ack: own }, undefined, true), ['Neither the SYN nor the ACK carries TOA.'])
+  t.same(notes({ ...facts, ack: stamped }, undefined, true), [
     'TOA is seen on the ACK, not on the SYN: that takes a kernel module to read, vtoa or the toa.ko of the balancer.'
   ])
-  t.match(noteOn({ ...facts, syn: null, ack: stamped }, undefined, true), [/^The kernel has not kept the SYN/, /^TOA is seen on the ACK, not on the SYN/])
+  t.match(notes({ ...facts, syn: null, ack: stamped }, undefined, true), [/^The kernel has not kept the SYN/, /^TOA is seen on the ACK, not on the SYN/])
   const onBoth = { ...facts, syn: { options: stamped, payload: false } }
-  t.match(noteOn({ ...onBoth, ack: stamped }, undefined, true), [/^If 10\.0\.0\.2 is a balancer/])
+  t.match(notes({ ...onBoth, ack: stamped }, undefined, true), [/^If 10\.0\.0\.2 is a balancer/])
   for (const other of [toa(254, '198.51.100.66', 51234), toa(254, '203.0.113.7', 666)]) {
-    t.same(noteOn({ ...onBoth, ack: read(other) }, undefined, true), [
+    t.same(notes({ ...onBoth, ack: read(other) }, undefined, true), [
       "The SYN and the ACK carry different TOAs: the SYN's is a client's own, and must not be believed."
     ])
   }
-  t.same(noteOn({ ...facts, syn: { options: read(option(28, Buffer.of(1), addressBytes('203.0.113.7'))), payload: false }, ack: own }, undefined, true), [],
+  t.same(notes({ ...facts, syn: { options: read(option(28, Buffer.of(1), addressBytes('203.0.113.7'))), payload: false }, ack: own }, undefined, true), [],
     'a format that cannot be read')
-  t.match(noteOn({ ...facts, syn: { options: stamped, payload: false }, ack: own }, undefined, true), [
+  t.match(notes({ ...facts, syn: { options: stamped, payload: false }, ack: own }, undefined, true), [
     /^If 10\.0\.0\.2 is a balancer that writes this TOA.* --trusted-peers 10\.0\.0\.2 --toa 254\/8\/IPv4\/first$/
   ])
-  t.same(noteOn({ ...facts, syn: { options: stamped, payload: false }, ack: own }, undefined, false), [], 'with --toa there is nothing to find out')
-  t.same(noteOn({ ...facts, transportPeer: null, syn: null, ack: own }, undefined, true), [
+  t.same(notes({ ...facts, syn: { options: stamped, payload: false }, ack: own }, undefined, false), [], 'with --toa there is nothing to find out')
+  t.same(notes({ ...facts, transportPeer: null, syn: null, ack: own }, undefined, true), [
     'The kernel has not kept the SYN, as in a SYN flood (SYN cookies): its options are not visible.'
   ])
 
   const claimed: Asked[] = [...none.slice(0, 3), { source: 'saved-syn', address: '203.0.113.7', port: 1 }]
-  t.match(noteOn({ ...facts, sources: claimed }, undefined, false), [/no kernel module answers\.$/], 'what the SYN claims is no module')
+  t.match(notes({ ...facts, sources: claimed }, undefined, false), [/no kernel module answers\.$/], 'what the SYN claims is no module')
 
   for (const module of [
     { source: 'vtoa', reason: 'ESRCH' }, { source: 'nat64', reason: 'EINVAL' }, { source: 'getpeername', address: '203.0.113.7', port: 1 }
   ] as Asked[]) {
     const sources = none.map((asked) => asked.source === module.source ? module : asked)
-    t.same(noteOn({ ...facts, sources }, 'EPERM', true), [], `a module answers: ${module.source}`)
+    t.same(notes({ ...facts, sources }, 'EPERM', true), [], `a module answers: ${module.source}`)
   }
+})
+
+t.test('no advice under which connections would be reset', async (t) => {
+  const on = (...options: Option[]) => ({ ...facts, ack: own, syn: { options: read(...options), payload: false } })
+  const stamp = toa(254, '203.0.113.7', 51234)
+  t.same(notes(on(toa(254, '0.0.0.0', 1)), undefined, true), ["The SYN's TOA is none to believe: implausible: no client can have the address."])
+  t.match(notes(on(stamp, ...Array.from({ length: 28 }, () => nop)), undefined, true), [/^The SYN's TOA is none to believe: no-room: /])
+  for (const other of [toa(254, '198.51.100.66', 51234), toa(253, '2001:db8::66', 51234)]) {
+    t.same(notes(on(stamp, other), undefined, true), ["The SYN carries TOAs that differ: all but one are a client's own, and which is not to be told."])
+  }
+  t.match(notes(on(stamp, mss(1), stamp), undefined, true), [/--toa 254\/8\/IPv4\/first$/], 'twice the same')
+  const sources: Asked[] = [...none.slice(0, 2), { source: 'getpeername', address: '198.51.100.66', port: 51234 }]
+  t.same(notes({ ...on(stamp), ack: null, sources }, undefined, true), [
+    "The SYN's TOA is not what the kernel module answers: with --toa such a connection is reset as ambiguous."
+  ])
+  t.same(notes(on(toa(254, '0.0.0.0', 1)), undefined, false), [], 'with --toa the source itself says so')
+})
+
+t.test('a module that does not read the format, or not for this listener', async (t) => {
+  const ackOf = (...options: Option[]) => {
+    const bytes = segment(options, ACK)
+    return { ...facts, ack: readSegmentOptions(bytes, bytes.length) }
+  }
+  const v4 = (kind: number) => toa(kind, '203.0.113.7', 1)
+  const v6 = (kind: number) => toa(kind, '2001:db8::7', 1)
+  const withVip = option(252, v4(252).subarray(2), Buffer.alloc(12))
+  const vtoa = { ...unloaded, vtoa: true }
+  const toaModule = { ...unloaded, toa: true } as const
+  const dpvs = { ...unloaded, toa: 'DPVS' } as const
+  const cases: Array<[what: string, option: Option, more: Partial<Circumstances>, note: RegExp]> = [
+    ['vtoa', v6(254), { loaded: vtoa }, /^TOA 254\/20 is here, but the module vtoa is not known to read it: vtoa reads 254\/8, 253\/20, 252\/20, 249\/40\.$/],
+    ['vtoa, IPv4', v6(253), { loaded: vtoa }, /^TOA 253\/20 is here, but the module vtoa reads it for listeners on an IPv6 address, as ::, alone: watch again with --host ::\.$/],
+    ['vtoa, IPv6', withVip, { loaded: vtoa, listener: 'AF_INET6' }, /the module vtoa reads it for listeners on an IPv4 address.*--host 0\.0\.0\.0\.$/],
+    ['vtoa that could', v4(254), { loaded: vtoa }, /^TOA 254\/8 is here, and the module vtoa gave nothing\. It is read here by vtoa\.$/],
+    ['Huawei or another', v4(254), { loaded: toaModule, listener: 'AF_INET6' }, /the module toa gave nothing.* read here by LVS, DPVS, UCloud; by Huawei for listeners on an IPv4 address, as 0\.0\.0\.0, alone; not by Tencent\.$/],
+    ['no toa.ko', v4(77), { loaded: toaModule }, /^TOA 77\/8 is here, but the module toa is not known to read it/],
+    ["DPVS's", v4(200), { loaded: dpvs }, /the toa module of DPVS is not known to read it: DPVS reads 254\/8, 254\/20\.$/],
+    ['both', v6(254), { loaded: { ...vtoa, toa: 'DPVS' } }, /the module vtoa and the toa module of DPVS gave nothing.* by DPVS; not by vtoa\.$/],
+    ['none', v4(254), {}, /^TOA is seen on the ACK, not on the SYN: that takes a kernel module/]
+  ]
+  for (const [what, given, more, note] of cases) {
+    const seen = ackOf(given)
+    // Kind 77 is no TOA that is known: here it stands for one that will be.
+    const ack = seen.ack.map((option) => ({ ...option, name: 'toa' }))
+    t.match(notes({ ...seen, ack }, undefined, true, more), [note], what)
+  }
+  t.match(notes({ ...facts, syn: { options: stamped, payload: false } }, undefined, true, { loaded: toaModule, listener: 'AF_INET6' }), [
+    /the kernel module has nothing for this connection\.$/, /^TOA 254\/8 is here, and the module toa gave nothing\. .*Huawei/, /^If 10\.0\.0\.2/
+  ], 'where the ACK is not visible, by the SYN')
+  const claimed: Asked[] = [...none.slice(0, 2), { source: 'getpeername', address: '203.0.113.7', port: 1 }]
+  t.same(notes({ ...ackOf(v4(254)), sources: claimed }, undefined, true, { loaded: toaModule }), [], 'it is read')
+  const hidden = ackOf(option(250, v4(250).subarray(2)), v4(254))
+  t.match(notes(hidden, undefined, true, { loaded: vtoa }), [/^TOA 254\/8/, /^Kind 250, which names the virtual server, stands before the TOA/])
+  t.match(notes(ackOf(v4(254), option(250, v4(250).subarray(2))), undefined, true, { loaded: vtoa }), [/^TOA 254\/8/], 'behind it')
+  t.same(notes(ackOf(option(250, v4(250).subarray(2))), undefined, true), ['Neither the SYN nor the ACK carries TOA.'])
+})
+
+t.test('beside a module nobody is told that there is none', async (t) => {
+  for (const loaded of [{ ...unloaded, toa: true }, { ...unloaded, vtoa: true }, { ...unloaded, rewrites: true }] as const) {
+    t.same(notes(facts, 'EPERM', true, { loaded }), [
+      'TOA after the SYN, on the ACK or on data, is not visible here: the kernel module has nothing for this connection, and to capture it takes root (EPERM).'
+    ])
+  }
+})
+
+t.test('what is known of the modules', async (t) => {
+  const on = (names: string[]) => new Modules((name) => names.includes(name))
+  const answering = (source: Asked['source'], reason: string) =>
+    ({ ...facts, sources: none.map((asked) => asked.source === source ? { source, reason } : asked) })
+  t.same(on([]).look(facts), unloaded)
+  t.same(on(['vtoa']).look(facts), { ...unloaded, vtoa: true })
+  t.same(on(['toa']).look(facts), { ...unloaded, toa: true })
+  t.same(on([]).look(answering('vtoa', 'ESRCH')), { ...unloaded, vtoa: true }, '/sys/module need not show it')
+  t.same(on(['toa']).look(answering('nat64', 'EINVAL')), { ...unloaded, toa: 'DPVS' })
+  t.type(new Modules().look(facts).vtoa, 'boolean')
+
+  const modules = on([])
+  t.equal(modules.look(facts).rewrites, false)
+  const claimed: Asked[] = [{ source: 'getpeername', address: '203.0.113.7', port: 1 }]
+  t.equal(modules.look({ ...facts, transportPeer: null, sources: claimed }).rewrites, false, 'nothing to compare with')
+  t.equal(modules.look({ ...facts, sources: claimed }).rewrites, true)
+  t.equal(modules.look(facts).rewrites, true, 'from then on')
 })
 
 t.test('a connection as text', async (t) => {
@@ -283,13 +408,13 @@ t.test('a connection as text', async (t) => {
     decision: { address: '203.0.113.7', port: 51234, family: 'IPv4', source: 'saved-syn', trust: 'trusted', reset: false },
     notes: ['A note.']
   }
-  t.equal(drawSeen(seen, false), [
+  t.equal(drawSeen(seen, {}), [
     'Connection 3 at 2026-01-01T00:00:00.000Z',
     '  transport peer   10.0.0.2:40000 (told by the saved SYN)',
     '  SYN              TOA 254/8 203.0.113.7:51234 (Alibaba, DPVS, Huawei, UCloud), mss 1460, with data',
     '  ACK              not visible',
-    '  vtoa             ENOPROTOOPT: no kernel module answers',
-    '  nat64            ENOPROTOOPT: no kernel module answers',
+    '  vtoa             ENOPROTOOPT: no module answers: not loaded, or too old',
+    '  nat64            ENOPROTOOPT: no module answers: not loaded, or too old',
     '  getpeername      10.0.0.2:40000, the transport peer: no claim',
     '  saved-syn        strange',
     '  the plugin says  203.0.113.7:51234 by saved-syn, trusted',
@@ -297,7 +422,18 @@ t.test('a connection as text', async (t) => {
     ''
   ].join('\n'))
 
-  t.ok(drawSeen({ ...seen, syn: facts.syn }, false).includes('\n  SYN              mss 1460, sackOK, ts 7/0, nop, wscale 7\n'))
+  t.ok(drawSeen({ ...seen, syn: facts.syn }, {}).includes('\n  SYN              mss 1460, sackOK, ts 7/0, nop, wscale 7\n'))
+
+  const options = read(option(250, stamped250), option(252, stamped250, Buffer.of(0, 0, 7, 0), addressBytes('198.51.100.1'), Buffer.of(1, 187, 0, 0)), option(77, stamped250))
+  t.ok(drawSeen({ ...seen, syn: { options, payload: false } }, {}).includes(
+    '\n  SYN              250/8 203.0.113.7:51234 (Alibaba, the virtual server and no client), ' +
+    'TOA 252/20 203.0.113.7:51234 (Alibaba, with the virtual server 198.51.100.1:443), kind 77 c822cb007107 (as TOA it would be 203.0.113.7:51234)\n'
+  ))
+
+  const narrow = drawSeen({ ...seen, notes: ['One note, longer than forty columns are.'] }, { columns: 40, colours: true })
+  for (const line of narrow.split('\n')) t.ok(stripVTControlCharacters(line).length <= 40, line)
+  t.match(stripVTControlCharacters(narrow), '\n  SYN              TOA 254/8\n                   203.0.113.7:51234\n                   (Alibaba, DPVS,')
+  t.match(stripVTControlCharacters(narrow), '\n  One note, longer than forty columns\n  are.\n')
 
   const flood: Seen = {
     ...seen,
@@ -308,7 +444,7 @@ t.test('a connection as text', async (t) => {
     decision: { address: undefined, port: undefined, family: undefined, source: 'none', trust: 'unverified', reason: 'unverified-peer', reset: true },
     notes: []
   }
-  t.equal(drawSeen(flood, false), [
+  t.equal(drawSeen(flood, {}), [
     'Connection 3 at 2026-01-01T00:00:00.000Z',
     '  transport peer   not known',
     '  SYN              not visible',
@@ -317,21 +453,21 @@ t.test('a connection as text', async (t) => {
     '  the plugin says  no address, unverified (unverified-peer: who sent the packets is not known); the connection is reset',
     ''
   ].join('\n'))
-  t.match(drawSeen({ ...flood, transportPeer: { ...peer, by: 'sock_diag' } }, false), '10.0.0.2:40000 (told by sock_diag)')
+  t.match(drawSeen({ ...flood, transportPeer: { ...peer, by: 'sock_diag' } }, {}), '10.0.0.2:40000 (told by sock_diag)')
 
-  const coloured = drawSeen({ ...seen, decision: { ...seen.decision, reset: true } }, true)
+  const coloured = drawSeen({ ...seen, decision: { ...seen.decision, reset: true } }, { colours: true })
   t.match(coloured, '\x1b[1mTOA 254/8 203.0.113.7:51234\x1b[22m')
   t.match(coloured, '\x1b[32mtrusted\x1b[39m\x1b[31m; the connection is reset\x1b[39m')
   t.match(coloured, '\x1b[33mA note.\x1b[39m')
-  const styled = (trust: Seen['decision']['trust']) => drawSeen({ ...seen, decision: { ...seen.decision, trust } }, true)
+  const styled = (trust: Seen['decision']['trust']) => drawSeen({ ...seen, decision: { ...seen.decision, trust } }, { colours: true })
   t.match(styled('untrusted'), '\x1b[31muntrusted\x1b[39m')
   t.match(styled('unverified'), '\x1b[33munverified\x1b[39m')
   t.match(styled('unchecked'), '\x1b[33munchecked\x1b[39m')
-  t.notMatch(drawSeen({ ...seen, sources: [{ source: 'getpeername', address: '10.0.0.2', port: 1 }] }, false), 'no claim', 'another port is a claim')
+  t.notMatch(drawSeen({ ...seen, sources: [{ source: 'getpeername', address: '10.0.0.2', port: 1 }] }, {}), 'no claim', 'another port is a claim')
   t.match(coloured, '\x1b[2m at 2026-01-01T00:00:00.000Z\x1b[22m')
   for (const reason of [
     'ENOPROTOOPT', 'ESRCH', 'EINVAL', 'EFAULT', 'not-asked', 'no-saved-syn', 'no-option', 'out-of-place', 'no-room', 'syn-payload', 'ambiguous',
     'no-toa', 'untrusted-peer', 'unverified-peer', 'implausible'
-  ] as const) t.match(drawSeen({ ...seen, sources: [{ source: 'vtoa', reason }] }, false), new RegExp(` ${reason}: \\w`), 'every reason is explained')
+  ] as const) t.match(drawSeen({ ...seen, sources: [{ source: 'vtoa', reason }] }, {}), new RegExp(` ${reason}: \\w`), 'every reason is explained')
   t.equal(endpoint('2001:db8::7', undefined), '2001:db8::7')
 })

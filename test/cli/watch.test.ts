@@ -73,6 +73,18 @@ t.test('without the right to a packet socket', { skip: nothing || noSetpriv }, a
   t.match(notes, [/^TOA after the SYN, on the ACK or on data, is not visible here: .* takes root \(EPERM\)\.$/])
 })
 
+t.test('what tells a client in the first bytes is noted, with the connection', { skip: nothing }, async (t) => {
+  const { port, seen, noted } = await startWatch(t)
+  const first = await open(t, port)
+  await seen()
+  const second = await open(t, port)
+  await seen()
+  second.write('GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n')
+  t.match(await noted('Connection'), /^Connection 2: its request has x-forwarded-for: 203\.0\.113\.7\. /)
+  first.write('PROXY TCP4 203.0.113.7 10.0.0.1 51234 443\r\n')
+  t.match(await noted('PROXY'), /^Connection 1: it begins with a header of the PROXY protocol, version 1: PROXY TCP4 203/)
+})
+
 t.test('Ctrl-C ends it cleanly, whoever is still connected', { skip: nothing }, async (t) => {
   const { port, child, seen, ended } = await startWatch(t)
   await open(t, port)
@@ -135,7 +147,7 @@ async function watchOn (t: Test, args: string[], changes: Partial<Libc>, openCap
         const port = /^Listening on .*:(\d+); /.exec(note)?.[1]
         if (port !== undefined) resolve(Number(port))
       },
-      colours: false,
+      terminal: {},
       signal: stop.signal
     })
     ended.catch(reject)
@@ -197,6 +209,41 @@ async function connectFrom (client: StampingClient, port: number): Promise<numbe
   const { stdout } = await client.run(process.execPath, ['-e', code])
   return Number(stdout)
 }
+
+const noUser = process.getuid?.() === 0 && spawnSync('setpriv', ['--reuid', '65534', 'true']).status !== 0 && 'needs setpriv(1)'
+
+inLab('an ordinary user beside a module that rewrites getpeername alone', async (t, lab) => {
+  if (noUser !== false) throw new Error(noUser)
+  const client = await lab.client()
+  const before = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups', '--inh-caps=-all']
+  lab.module.start({ as: 'ucloud' })
+  const watch = await startWatch(t, ['--json', '--host', '127.0.0.1'], { before })
+  const port = await connectFrom(client, watch.port)
+  const told = await watch.seen()
+  t.match(told, {
+    transportPeer: { address: '127.0.0.1', port, by: 'saved-syn' },
+    ack: null,
+    decision: { address: derivedAddress(port), source: 'getpeername', trust: 'unchecked' }
+  })
+  client.set(null)
+  await connectFrom(client, watch.port)
+  const silent = await watch.seen()
+  t.match(silent.decision, { address: '127.0.0.1' })
+  t.same(silent.notes, [
+    'TOA after the SYN, on the ACK or on data, is not visible here: the kernel module has nothing for this connection, and to capture it takes root (EPERM).'
+  ])
+})
+
+inLab('beside a module that does not read the format, or not for this listener', async (t, lab) => {
+  const client = await lab.client()
+  lab.module.start()
+  const vtoa = await startWatch(t, ['--json', '--host', '127.0.0.1'])
+  client.set({ address: '2001:db8::7', port: 7, kind: 254, length: 20 })
+  await connectFrom(client, vtoa.port)
+  const seen = await vtoa.seen()
+  t.match(seen.ack?.find(({ name }) => name === 'toa'), { kind: 254, length: 20, address: '2001:db8::7' })
+  t.match(seen.notes[0], /^TOA 254\/20 is here, but the module vtoa is not known to read it: vtoa reads 254\/8/)
+})
 
 inLab('beside the stand-in for vtoa', async (t, lab) => {
   const client = await lab.client()

@@ -55,7 +55,9 @@ const needsLinux = (code: string) => process.platform !== 'linux' && code.includ
 
 for (const { place, code } of inLanguage('js').filter(({ mark }) => mark === 'run')) {
   t.test(`${place} runs`, { skip: needsLinux(code) }, async (t) => {
-    const response = await fetch(await run(t, code.replace('port: 3000', 'port: 0')))
+    t.match(code, "host: '::'", 'it listens where a balancer reaches it')
+    const here = hasIPv6() ? code : code.replace("host: '::'", "host: '0.0.0.0'")
+    const response = await fetch(await run(t, here.replace('port: 3000', 'port: 0')))
     t.equal(response.status, 200)
     t.match(await response.text(), /127\.0\.0\.1/)
   })

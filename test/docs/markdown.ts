@@ -64,13 +64,13 @@ const anchorOf = (heading: string) => heading.toLowerCase().replace(/[^\p{L}\p{N
 export const anchors = ({ prose }: Page): string[] =>
   [...prose.matchAll(/^#+ (.+)$/gm)].map(([, heading]) => anchorOf(heading as string))
 
-/** The links of a page that lead nowhere, of those that stay within the project. */
-export function brokenLinks (page: Page): string[] {
+/** The links of a page that lead nowhere, of those that stay within the project, or within what `isThere` tells. */
+export function brokenLinks (page: Page, isThere = (path: string) => existsSync(join(project, path))): string[] {
   return [...page.prose.matchAll(/\]\(([^)\s]+)\)/g)].map(([, link]) => link as string).filter((link) => {
     if (/^https?:/.test(link)) return false
     const [path, anchor] = link.split('#') as [string, string?]
-    const target = path === '' ? page.path : relative(project, join(project, dirname(page.path), path))
-    if (!existsSync(join(project, target))) return true
+    const target = path === '' ? page.path : relative(project, join(project, dirname(page.path), path)).replaceAll('\\', '/')
+    if (!isThere(target)) return true
     return anchor !== undefined && !anchors(readPage(target)).includes(anchor)
   })
 }

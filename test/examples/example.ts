@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { text } from 'node:stream/consumers'
 import type { Test } from 'tap'
 
 const examples = join(dirname(require.resolve('fastify-real-ip/package.json')), 'dist/examples')
@@ -20,7 +21,7 @@ export interface Example {
 /** Starts dist/examples/NAME.js on a free port, and waits until it listens. */
 export async function startExample (t: Test, name: string, env: NodeJS.ProcessEnv = {}): Promise<Example> {
   const child = spawn(process.execPath, [join(examples, `${name}.js`)], {
-    env: { ...process.env, PORT: '0', ...env },
+    env: { ...process.env, PORT: '0', TRUSTED_PEERS: 'any', ...env },
     stdio: ['ignore', 'pipe', 'inherit']
   })
   const ended = once(child, 'exit') as Promise<[number | null]>
@@ -39,6 +40,15 @@ export async function startExample (t: Test, name: string, env: NodeJS.ProcessEn
       return (await ended)[0]
     }
   }
+}
+
+/** Starts an example that is expected to end at once. */
+export async function runExample (name: string, env: NodeJS.ProcessEnv): Promise<{ code: number | null, stdout: string, stderr: string }> {
+  const child = spawn(process.execPath, [join(examples, `${name}.js`)], {
+    env: { ...process.env, PORT: '0', ...env }, stdio: ['ignore', 'pipe', 'pipe'], timeout: 30_000
+  })
+  const [stdout, stderr, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'exit')])
+  return { code: code as number | null, stdout, stderr }
 }
 
 class Lines {

@@ -1,12 +1,14 @@
 import { once } from 'node:events'
+import { readdirSync } from 'node:fs'
 import http from 'node:http'
 import http2 from 'node:http2'
 import https from 'node:https'
 import net, { type AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import WebSocket from 'ws'
-import { type Example, startExample } from './example'
+import { type Example, runExample, startExample } from './example'
 import { redisUnavailable, startRedis } from './redis'
 
 const required = process.env.FASTIFY_REAL_IP_LAB === 'required'
@@ -49,6 +51,21 @@ test('basic, with TRUSTED_PEERS', async (t) => {
   const example = await startExample(t, 'basic', { TRUSTED_PEERS: '192.0.2.1,192.0.2.2' })
   t.match(JSON.parse((await get(example, '/why')).body), { address: CLIENT, trust: 'untrusted' })
   return example
+})
+
+const registering = readdirSync(join(__dirname, '../../../examples'))
+  .filter((name) => name.endsWith('.ts') && name !== 'demo.ts').map((name) => name.replace(/\.ts$/, ''))
+
+t.test('without TRUSTED_PEERS no example starts', async (t) => {
+  t.equal(registering.length, 9)
+  for (const name of registering) {
+    for (const TRUSTED_PEERS of [undefined, '', ' ', 'nowhere']) {
+      const { code, stdout, stderr } = await runExample(name, { TRUSTED_PEERS, WORKERS: '1', REDIS: '/nonexistent/redis.sock' })
+      t.equal(code, 1, `${name}, TRUSTED_PEERS=${TRUSTED_PEERS}`)
+      t.notMatch(stdout, 'Server listening')
+      t.match(stderr, 'FST_REAL_IP_INVALID_OPTION')
+    }
+  }
 })
 
 test('access-log', async (t) => {

@@ -1,0 +1,69 @@
+import type { IncomingMessage, Server } from 'node:http'
+import { addressText } from './segment-options'
+import { endpoint } from './seen'
+
+// What proxies and CDNs write a client's address into.
+const headerNames = [
+  'forwarded', 'x-forwarded-for', 'x-real-ip', 'x-client-ip', 'x-cluster-client-ip', 'x-original-forwarded-for', 'true-client-ip',
+  'cf-connecting-ip', 'fastly-client-ip', 'fly-client-ip', 'ali-cdn-real-ip', 'x-azure-clientip', 'cloudfront-viewer-address'
+]
+
+// The PROXY protocol's specification: the text that version 1 begins with, and the 12 bytes of version 2.
+const V1 = 'PROXY '
+const V1_LENGTH = 107
+const V2 = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1')
+const V2_TCP4 = 0x11
+const V2_TCP6 = 0x21
+
+/** Has `note` told, once a connection, of a client's address that comes in its first bytes. Answers what is no HTTP. */
+export function noteFirstBytes (server: Server, note: (socket: object, text: string) => void): void {
+  const noted = new WeakSet<object>()
+  function once (socket: object, text: string | undefined): void {
+    if (text === undefined || noted.has(socket)) return
+    noted.add(socket)
+    note(socket, text)
+  }
+  server.on('request', ({ headers, socket }: IncomingMessage) => { once(socket, explainHeaders(headers)) })
+  server.on('clientError', (error: Error & { rawPacket?: Buffer }, socket) => {
+    if (error.rawPacket !== undefined) once(socket, explainPacket(error.rawPacket))
+    if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n')
+    else socket.destroy()
+  })
+}
+
+export function explainHeaders (headers: IncomingMessage['headers']): string | undefined {
+  const found = headerNames.flatMap((name) => headers[name] === undefined ? [] : [`${name}: ${printable(String(headers[name]))}`])
+  if (found.length === 0) return undefined
+  return `its request has ${found.join(', ')}. An HTTP proxy writes this, or the client itself: the plugin reads it with ` +
+    "'forwarded', from the proxies that it names alone."
+}
+
+export function explainPacket (packet: Buffer): string | undefined {
+  const proxy = readV1(packet) ?? readV2(packet)
+  if (proxy !== undefined) {
+    return `it begins with a header of the PROXY protocol, ${proxy}. The balancer sends the client's address there, not in a TCP option.`
+  }
+  if (packet[0] === 0x16 && packet[1] === 3) return 'it begins with TLS, and watch speaks plain HTTP: headers are not visible.'
+  return undefined
+}
+
+function readV1 (packet: Buffer): string | undefined {
+  const text = packet.toString('latin1', 0, V1_LENGTH)
+  if (!text.startsWith(V1)) return undefined
+  return `version 1: ${printable((text.split('\r\n', 1) as [string])[0])}`
+}
+
+function readV2 (packet: Buffer): string | undefined {
+  if (packet.length < 16 || !packet.subarray(0, V2.length).equals(V2)) return undefined
+  const family = packet[13]
+  if (family === V2_TCP4 && packet.length >= 28) {
+    return `version 2, from ${endpoint(addressText(packet, 16, 'IPv4'), packet.readUInt16BE(24))}`
+  }
+  if (family === V2_TCP6 && packet.length >= 52) {
+    return `version 2, from ${endpoint(addressText(packet, 16, 'IPv6'), packet.readUInt16BE(48))}`
+  }
+  return 'version 2, without a TCP address'
+}
+
+/** What anybody may have sent, for a terminal. */
+const printable = (text: string): string => text.slice(0, 200).replace(/[^\x20-\x7e]/g, '?')

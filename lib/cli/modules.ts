@@ -1,0 +1,89 @@
+import { existsSync } from 'node:fs'
+import type { Seen } from './seen'
+import type { SegmentOption } from './segment-options'
+
+/** A listening socket's family, which its connections share: on `::` it is AF_INET6 for IPv4 clients too. */
+export type SocketFamily = 'AF_INET' | 'AF_INET6'
+
+/** The kernel modules that read TOA, as far as they can be seen from here. */
+export interface Loaded {
+  readonly vtoa: boolean
+  /** `'DPVS'` where getsockopt 4096 answers, which no other does. */
+  readonly toa: boolean | 'DPVS'
+  /** Whether some program, a module or eBPF, has rewritten getpeername(2) before. */
+  readonly rewrites: boolean
+}
+
+interface Reader {
+  readonly module: 'vtoa' | 'toa'
+  readonly by: string
+  /** Kind and length of an option, and the sockets of whose connections it is read. */
+  readonly reads: Readonly<Record<string, ReadonlyArray<SocketFamily>>>
+}
+
+const both: ReadonlyArray<SocketFamily> = ['AF_INET', 'AF_INET6']
+const ipv4: ReadonlyArray<SocketFamily> = ['AF_INET']
+const ipv6: ReadonlyArray<SocketFamily> = ['AF_INET6']
+
+const readers: ReadonlyArray<Reader> = [
+  { module: 'vtoa', by: 'vtoa', reads: { '254/8': both, '253/20': ipv6, '252/20': ipv4, '249/40': both } },
+  { module: 'toa', by: 'LVS', reads: { '254/8': both, '253/20': both } },
+  // On AF_INET sockets 254/20 is for 'nat64', which says so itself.
+  { module: 'toa', by: 'DPVS', reads: { '254/8': both, '254/20': both } },
+  { module: 'toa', by: 'UCloud', reads: { '200/8': both, '254/8': both, '253/8': both } },
+  { module: 'toa', by: 'Tencent', reads: { '200/8': both } },
+  { module: 'toa', by: 'Huawei', reads: { '254/8': ipv4 } }
+]
+
+/** Keeps what is seen of the modules from connection to connection. */
+export class Modules {
+  #rewrites = false
+  readonly #isLoaded: (name: string) => boolean
+
+  constructor (isLoaded = (name: string) => existsSync(`/sys/module/${name}`)) {
+    this.#isLoaded = isLoaded
+  }
+
+  /** What is loaded now, by /sys/module and by what the sources of a connection answered. */
+  look ({ transportPeer, sources }: Pick<Seen, 'transportPeer' | 'sources'>): Loaded {
+    const answers = (name: string) =>
+      sources.some((asked) => asked.source === name && !('reason' in asked && asked.reason === 'ENOPROTOOPT'))
+    this.#rewrites ||= transportPeer !== null && sources.some((asked) =>
+      asked.source === 'getpeername' && 'address' in asked && asked.address !== transportPeer.address)
+    return {
+      vtoa: answers('vtoa') || this.#isLoaded('vtoa'),
+      toa: answers('nat64') ? 'DPVS' : this.#isLoaded('toa'),
+      rewrites: this.#rewrites
+    }
+  }
+}
+
+export const isAnyLoaded = ({ vtoa, toa, rewrites }: Loaded): boolean => vtoa || toa !== false || rewrites
+
+const socketsOf = { AF_INET: 'listeners on an IPv4 address, as 0.0.0.0', AF_INET6: 'listeners on an IPv6 address, as ::' } as const
+
+/**
+ * Why the modules that are loaded gave nothing for a connection that carries this TOA; undefined where none is known to
+ * be loaded.
+ */
+export function explainUnread ({ kind, length }: SegmentOption, { vtoa, toa }: Loaded, listener: SocketFamily): string | undefined {
+  const format = `${kind}/${length}`
+  const loaded = readers.filter(({ module, by }) => module === 'vtoa' ? vtoa : toa === true || toa === by)
+  if (loaded.length === 0) return undefined
+  const modules = [...new Set(loaded.map(({ module, by }) => toa === by ? `the toa module of ${by}` : `the module ${module}`))].join(' and ')
+  const able = loaded.filter(({ reads }) => format in reads)
+  if (able.length === 0) return `TOA ${format} is here, but ${modules} is not known to read it: ${listFormats(loaded)}.`
+  const there = able.filter(({ reads }) => reads[format]?.includes(listener))
+  const other = listener === 'AF_INET' ? 'AF_INET6' : 'AF_INET'
+  if (there.length === 0) {
+    return `TOA ${format} is here, but ${modules} reads it for ${socketsOf[other]}, alone: ` +
+      `watch again with --host ${other === 'AF_INET' ? '0.0.0.0' : '::'}.`
+  }
+  const elsewhere = able.filter((reader) => !there.includes(reader)).map(({ by }) => by)
+  return `TOA ${format} is here, and ${modules} gave nothing. It is read here by ${there.map(({ by }) => by).join(', ')}` +
+    (elsewhere.length === 0 ? '' : `; by ${elsewhere.join(', ')} for ${socketsOf[other]}, alone`) +
+    (loaded.length === able.length ? '' : `; not by ${loaded.filter((reader) => !able.includes(reader)).map(({ by }) => by).join(', ')}`) + '.'
+}
+
+const listFormats = (loaded: ReadonlyArray<Reader>): string =>
+  loaded.map(({ by, reads }) => `${by} reads ${Object.keys(reads).join(', ')}`).join('; ')
