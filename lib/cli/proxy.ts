@@ -5,7 +5,13 @@ import { nameTlv, readTlvs, type Tlv } from '../sources/proxy-tlvs'
 import { endpoint } from './seen'
 
 const families: Readonly<Record<number, string>> = {
-  0x00: 'UNSPEC', 0x11: 'TCP over IPv4', 0x12: 'UDP over IPv4', 0x21: 'TCP over IPv6', 0x22: 'UDP over IPv6', 0x31: 'UNIX stream', 0x32: 'UNIX datagram'
+  0x00: 'UNSPEC',
+  0x11: 'TCP over IPv4',
+  0x12: 'UDP over IPv4',
+  0x21: 'TCP over IPv6',
+  0x22: 'UDP over IPv6',
+  0x31: 'UNIX stream',
+  0x32: 'UNIX datagram'
 }
 
 const types: Readonly<Record<number, string>> = {
@@ -70,7 +76,7 @@ function nameV2 (bytes: Uint8Array): string {
   return `${command}, ${families[bytes[13] as number] ?? 'no known family'}`
 }
 
-const textOf = (end: Endpoint): string => endpoint(formatAddress(end), end.port === 0 ? undefined : end.port)
+const textOf = (end: Endpoint): string => endpoint(formatAddress(end), end.port || undefined)
 
 function valueOf (tlv: Tlv): string {
   if (tlv.type === CRC32C) return `${tlv.value.toString('hex')}, right`
@@ -79,7 +85,7 @@ function valueOf (tlv: Tlv): string {
   return property === 'uniqueId' ? String(value) : printable(value)
 }
 
-/** JSON, in which nothing can move the cursor, colour the terminal or turn the direction of text: strangers wrote it. */
+/** JSON without anything that could move the cursor, colour the terminal or turn the direction of text. */
 const printable = (value: unknown): string => JSON.stringify(value).replace(/[^\x20-\x7e]/gu, (character) =>
   /\p{L}|\p{N}/u.test(character) ? character : `\\u{${(character.codePointAt(0) as number).toString(16)}}`)
 

@@ -7,7 +7,7 @@ const table = Uint32Array.from({ length: 256 }, (_, byte) => {
   return crc
 })
 
-/** CRC32C of the first `length` bytes, unsigned; the four bytes at `checksum`, where the result is stored, count as zero. */
+/** CRC32C of the first `length` bytes, unsigned. The four bytes at `checksum`, where it is stored, count as zero. */
 export function crc32c (bytes: Uint8Array, length: number, checksum: number): number {
   let crc = -1
   for (let at = 0; at < length; at++) {

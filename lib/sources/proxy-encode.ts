@@ -23,7 +23,9 @@ export function encodeProxyHeader (options: EncodeProxyHeaderOptions = {}): Buff
   if (stranger !== undefined) throw invalid(`there is no option '${stranger}'; the options are '${known.join("', '")}'`)
   const { version = 2, tlvs = [], checksum = false } = options
   if (version !== 1 && version !== 2) throw invalid(`'version' must be 1 or 2, not ${inspect(version)}`)
-  if (!Array.isArray(tlvs)) throw invalid(`'tlvs' must be a list like [{ type: 1, value: Buffer.from('h2') }], not ${inspect(tlvs)}`)
+  if (!Array.isArray(tlvs)) {
+    throw invalid(`'tlvs' must be a list like [{ type: 1, value: Buffer.from('h2') }], not ${inspect(tlvs)}`)
+  }
   if (typeof checksum !== 'boolean') throw invalid(`'checksum' must be true or false, not ${inspect(checksum)}`)
   const source = checkEndpoint('source', options.source)
   const destination = checkEndpoint('destination', options.destination)
@@ -33,7 +35,9 @@ export function encodeProxyHeader (options: EncodeProxyHeaderOptions = {}): Buff
       : `'source' is ${source.family} and 'destination' is ${destination.family}; give two addresses of one family`)
   }
   if (version === 1) {
-    if (tlvs.length > 0 || checksum) throw invalid("version 1 has no TLVs and no checksum; leave out 'tlvs' and 'checksum', or write version: 2")
+    if (tlvs.length > 0 || checksum) {
+      throw invalid("version 1 has no TLVs and no checksum; leave out 'tlvs' and 'checksum', or write version: 2")
+    }
     return encodeV1(source, destination)
   }
   return encodeV2(source, destination, tlvs.map(encodeTlv), checksum)
@@ -46,7 +50,9 @@ function checkEndpoint (name: string, given: EncodeProxyHeaderOptions['source'])
   if (!isObject(given)) throw invalid(`'${name}' must be like ${example}, not ${inspect(given)}`)
   const { address, port } = given
   const parsed = typeof address === 'string' ? parseAddress(address) : undefined
-  if (parsed === undefined) throw invalid(`'${name}.address' must be an IP address without zone, like '203.0.113.7', not ${inspect(address)}`)
+  if (parsed === undefined) {
+    throw invalid(`'${name}.address' must be an IP address without zone, like '203.0.113.7', not ${inspect(address)}`)
+  }
   if (!Number.isInteger(port) || port < 0 || port > 0xffff) {
     throw invalid(`'${name}.port' must be a whole number from 0 to 65535, not ${inspect(port)}`)
   }
@@ -60,13 +66,18 @@ function encodeV1 (source: Endpoint | undefined, destination: Endpoint | undefin
     `PROXY ${protocol} ${formatAddress(source)} ${formatAddress(destination)} ${source.port} ${destination.port}\r\n`)
 }
 
-function encodeV2 (source: Endpoint | undefined, destination: Endpoint | undefined, tlvs: Buffer[], checksum: boolean): Buffer {
+function encodeV2 (
+  source: Endpoint | undefined, destination: Endpoint | undefined, tlvs: Buffer[], checksum: boolean
+): Buffer {
   const named = source !== undefined && destination !== undefined
-  const addresses = named ? [...[source, destination].map(encodeAddress), uint16(source.port), uint16(destination.port)] : []
+  const addresses = named
+    ? [encodeAddress(source), encodeAddress(destination), uint16(source.port), uint16(destination.port)]
+    : []
   const body = Buffer.concat([...addresses, ...tlvs, ...checksum ? [Buffer.of(CRC32C, 0, 4, 0, 0, 0, 0)] : []])
   const length = V2_FIXED + body.length
   if (length > PROXY_HEADER_MAX) {
-    throw invalid(`the header would have ${length} bytes, and receivers read ${PROXY_HEADER_MAX} at most; leave out some of 'tlvs'`)
+    throw invalid(
+      `the header would have ${length} bytes, and receivers read ${PROXY_HEADER_MAX} at most; leave out some of 'tlvs'`)
   }
   const command = named ? PROXY : LOCAL
   const family = named ? source.family === 'IPv4' ? TCP_OVER_IPV4 : TCP_OVER_IPV6 : UNSPEC
@@ -84,11 +95,16 @@ function encodeAddress ({ family, w0, w1, w2, w3 }: Endpoint): Buffer {
 
 function encodeTlv (given: { readonly type: number, readonly value: Uint8Array | string }, index: number): Buffer {
   const name = `'tlvs[${index}]'`
-  if (!isObject(given)) throw invalid(`${name} must be like { type: 1, value: Buffer.from('h2') }, not ${inspect(given)}`)
+  if (!isObject(given)) {
+    throw invalid(`${name} must be like { type: 1, value: Buffer.from('h2') }, not ${inspect(given)}`)
+  }
   const { type, value } = given
-  if (!Number.isInteger(type) || type < 0 || type > 0xff) throw invalid(`${name} needs a 'type' from 0 to 255, not ${inspect(type)}`)
+  if (!Number.isInteger(type) || type < 0 || type > 0xff) {
+    throw invalid(`${name} needs a 'type' from 0 to 255, not ${inspect(type)}`)
+  }
   if (typeof value === 'string' ? !/^(?:[0-9a-f]{2})*$/i.test(value) : !(value instanceof Uint8Array)) {
-    throw invalid(`${name} needs a 'value' of bytes or of hexadecimal text, not ${inspect(value)}; write text as Buffer.from(text)`)
+    throw invalid(
+      `${name} needs a 'value' of bytes or of hexadecimal text, not ${inspect(value)}; write text as Buffer.from(text)`)
   }
   const bytes = typeof value === 'string' ? Buffer.from(value, 'hex') : value
   if (bytes.length > 0xffff) throw invalid(`${name} has ${bytes.length} bytes; a TLV has at most 65535`)

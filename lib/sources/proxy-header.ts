@@ -1,6 +1,5 @@
-import { isIPv4, isIPv6 } from 'node:net'
 import type { ProxyFaultReason } from '../../types'
-import { type Address, parseAddress } from '../address/address'
+import { readDecimal, readIPv4, readIPv6 } from '../address/ascii'
 import { createEndpoint, decodeIPv6, type Endpoint, unmap, word } from '../kernel/sockaddr'
 import { crc32c } from './crc32c'
 
@@ -38,7 +37,7 @@ export interface ProxyHeader {
   readonly local: boolean
   readonly source: Endpoint | undefined
   readonly destination: Endpoint | undefined
-  /** A copy of the TLVs, which are well-formed; empty for version 1, and for LOCAL and UNSPEC, whose content is skipped. */
+  /** A copy of the TLVs, which are well-formed; empty for version 1, LOCAL and UNSPEC. */
   readonly tlvs: Uint8Array
 }
 
@@ -66,6 +65,10 @@ const missing = (at: number): ProxyFault => fault('proxy-missing', at, 'no PROXY
 
 const none = new Uint8Array(0)
 
+/** A header that names no client, and whose content is skipped. */
+const nameless = (length: number, version: 1 | 2): ProxyHeader =>
+  ({ length, version, local: true, source: undefined, destination: undefined, tlvs: none })
+
 function decodeV2 (bytes: Uint8Array, length: number): ProxyHeader | ProxyFault | 'more' {
   for (let at = 0; at < SIGNATURE.length; at++) {
     if (at === length) return 'more'
@@ -74,7 +77,9 @@ function decodeV2 (bytes: Uint8Array, length: number): ProxyHeader | ProxyFault 
   if (length === 12) return 'more'
   const command = bytes[12] as number
   if (command >>> 4 !== 2) return malformed(12, `the version is ${command >>> 4}, not 2`)
-  if (command !== LOCAL && command !== PROXY) return malformed(12, `the command is ${command & 15}, neither LOCAL (0) nor PROXY (1)`)
+  if (command !== LOCAL && command !== PROXY) {
+    return malformed(12, `the command is ${command & 15}, neither LOCAL (0) nor PROXY (1)`)
+  }
   if (length === 13) return 'more'
   const family = bytes[13] as number
   const addressLength = addressLengths[family]
@@ -85,10 +90,12 @@ function decodeV2 (bytes: Uint8Array, length: number): ProxyHeader | ProxyFault 
   const end = V2_FIXED + uint16(bytes, 14)
   if (end > PROXY_HEADER_MAX) return fault('proxy-too-long', 14, `it has ${end} bytes, of at most ${PROXY_HEADER_MAX}`)
   if (command === LOCAL || addressLength === undefined || family === UNSPEC) {
-    return length < end ? 'more' : { length: end, version: 2, local: true, source: undefined, destination: undefined, tlvs: none }
+    return length < end ? 'more' : nameless(end, 2)
   }
   const tlvs = V2_FIXED + addressLength
-  if (end < tlvs) return malformed(14, `the length is ${end - V2_FIXED}, the addresses alone have ${addressLength} bytes`)
+  if (end < tlvs) {
+    return malformed(14, `the length is ${end - V2_FIXED}, the addresses alone have ${addressLength} bytes`)
+  }
   if (length < end) return 'more'
   return tlvFault(bytes, tlvs, end) ?? readV2(bytes, family >>> 4, tlvs, end)
 }
@@ -151,19 +158,21 @@ function decodeV1 (bytes: Uint8Array, length: number): ProxyHeader | ProxyFault 
     if (end > at) at = end
     if (end === start + name.length) protocol = name
   }
-  if (protocol === undefined) return at === length ? 'more' : malformed(at, 'the protocol is neither TCP4, TCP6 nor UNKNOWN')
+  if (protocol === undefined) {
+    return at === length ? 'more' : malformed(at, 'the protocol is neither TCP4, TCP6 nor UNKNOWN')
+  }
   for (const behind = at; at < length && bytes[at] !== CR; at++) {
     if (at >= V1_MAX - 2) return fault('proxy-too-long', at, `the line does not end within ${V1_MAX} bytes`)
     const byte = bytes[at] as number
-    const allowed = protocol === 'UNKNOWN' ? at > behind ? byte !== LF : byte === SPACE : isAddressByte(byte, protocol === 'TCP6 ')
+    const allowed = protocol !== 'UNKNOWN'
+      ? isAddressByte(byte, protocol === 'TCP6 ')
+      : at > behind ? byte !== LF : byte === SPACE
     if (!allowed) return malformed(at, `byte 0x${hex(byte)} cannot stand in a line of ${protocol.trimEnd()}`)
   }
   if (at >= length - 1) return 'more'
   if (bytes[at + 1] !== LF) return malformed(at + 1, 'CR without LF')
-  if (protocol === 'UNKNOWN') return { length: at + 2, version: 1, local: true, source: undefined, destination: undefined, tlvs: none }
-  let line = ''
-  for (let i = start; i < at; i++) line += String.fromCharCode(bytes[i] as number)
-  return readV1(line, at + 2)
+  if (protocol === 'UNKNOWN') return nameless(at + 2, 1)
+  return readV1(bytes, start, at, protocol === 'TCP6 ')
 }
 
 /** How many characters of the text stand at `at`. */
@@ -179,26 +188,48 @@ function isAddressByte (byte: number, ipv6: boolean): boolean {
     (ipv6 && (byte === 0x3a || (byte >= 0x61 && byte <= 0x66) || (byte >= 0x41 && byte <= 0x46)))
 }
 
-/** What stands between "PROXY " and CR, in a header of `length` bytes. */
-function readV1 (line: string, length: number): ProxyHeader | ProxyFault {
-  const fields = line.split(' ')
-  if (fields.length !== 5) return malformed(length - 2, `${fields.length - 1} fields follow, not addresses and ports of source and destination`)
-  const [protocol, ...rest] = fields as [string, string, string, string, string]
-  const isAddress = protocol === 'TCP4' ? isIPv4 : isIPv6
-  let at = V1_START.length + protocol.length + 1
-  for (const [index, field] of rest.entries()) {
-    if (index < 2 ? !isAddress(field) : !isPort(field)) return malformed(at, `${JSON.stringify(field)} is no ${index < 2 ? `address of ${protocol}` : 'port'}`)
-    at += field.length + 1
+/** Addresses and ports between "PROXY " and CR at `end`. */
+function readV1 (bytes: Uint8Array, start: number, end: number, ipv6: boolean): ProxyHeader | ProxyFault {
+  // Where each field starts, and where another would.
+  const fields = [start]
+  for (let at = start; at <= end; at++) if (bytes[at] === SPACE || at === end) fields.push(at + 1)
+  if (fields.length !== 6) {
+    return malformed(end, `${fields.length - 2} fields follow, not addresses and ports of source and destination`)
   }
-  const [source, destination, sourcePort, destinationPort] = rest as [string, string, string, string]
-  return {
-    length, version: 1, local: false, source: endpointOf(source, sourcePort), destination: endpointOf(destination, destinationPort), tlvs: none
+  const source = createEndpoint()
+  const destination = createEndpoint()
+  for (let index = 1; index < 5; index++) {
+    const from = fields[index] as number
+    const to = (fields[index + 1] as number) - 1
+    const into = index % 2 === 1 ? source : destination
+    const read = index > 2
+      ? (into.port = readDecimal(bytes, from, to, 0xffff)) >= 0
+      : ipv6 ? readAddress6(bytes, from, to, into) : readAddress4(bytes, from, to, into)
+    if (!read) return malformed(from, index > 2 ? 'no port stands here' : `no IPv${ipv6 ? 6 : 4} address stands here`)
   }
+  return { length: end + 2, version: 1, local: false, source, destination, tlvs: none }
 }
 
-const isPort = (text: string): boolean => /^(?:0|[1-9]\d{0,4})$/.test(text) && Number(text) <= 0xffff
+function readAddress4 (bytes: Uint8Array, from: number, to: number, into: Endpoint): boolean {
+  const value = readIPv4(bytes, from, to)
+  // Signed, as word() has it: sameAddress() compares the words.
+  into.w3 = value | 0
+  return value >= 0
+}
 
-const endpointOf = (address: string, port: string): Endpoint => ({ ...parseAddress(address) as Address, port: Number(port) })
+const groups = new Uint16Array(8)
+
+function readAddress6 (bytes: Uint8Array, from: number, to: number, into: Endpoint): boolean {
+  if (!readIPv6(bytes, from, to, groups)) return false
+  const [a, b, c, d, e, f, g, h] = groups as unknown as [number, number, number, number, number, number, number, number]
+  into.family = 'IPv6'
+  into.w0 = a << 16 | b
+  into.w1 = c << 16 | d
+  into.w2 = e << 16 | f
+  into.w3 = g << 16 | h
+  unmap(into)
+  return true
+}
 
 const uint16 = (bytes: Uint8Array, at: number): number => (bytes[at] as number) << 8 | (bytes[at + 1] as number)
 

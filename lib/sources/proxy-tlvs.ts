@@ -46,7 +46,8 @@ export function readTlvs (block: Uint8Array): Tlv[] | undefined {
   const tlvs: Tlv[] = []
   for (let at = 0; at < bytes.length;) {
     const start = at + 3
-    const end = start <= bytes.length ? start + bytes.readUInt16BE(at + 1) : Infinity
+    if (start > bytes.length) return undefined
+    const end = start + bytes.readUInt16BE(at + 1)
     if (end > bytes.length) return undefined
     tlvs.push({ type: bytes.readUInt8(at), value: bytes.subarray(start, end) })
     at = end
@@ -62,7 +63,7 @@ export function describeProxyHeader ({ version, local, destination, tlvs }: Prox
     version,
     local,
     ...(destination !== undefined && {
-      destination: Object.freeze({ address: formatAddress(destination), port: destination.port === 0 ? undefined : destination.port })
+      destination: Object.freeze({ address: formatAddress(destination), port: destination.port || undefined })
     }),
     ...nameAll(meaningful, nameTlv)
   })
@@ -86,7 +87,9 @@ export function nameTlv ({ type, value }: Tlv): Named | undefined {
       return property && text(property, value.subarray(1))
     }
     case AWS: return value[0] === AWS_VPCE_ID ? text('awsVpceId', value.subarray(1)) : undefined
-    case AZURE: return value[0] === AZURE_LINK_ID && value.length === 5 ? ['azureLinkId', value.readUInt32LE(1)] : undefined
+    case AZURE: return value[0] === AZURE_LINK_ID && value.length === 5
+      ? ['azureLinkId', value.readUInt32LE(1)]
+      : undefined
     case GCP: return value.length === 8 ? ['gcpPscConnectionId', String(value.readBigUInt64BE())] : undefined
     default: return undefined
   }
@@ -122,8 +125,11 @@ function nameAll (tlvs: readonly Tlv[], name: (tlv: Tlv) => Named | undefined) {
   const others: ProxyTlv[] = []
   for (const tlv of tlvs) {
     const [property, value] = name(tlv) ?? []
-    if (property === undefined || property in found) others.push(Object.freeze({ type: tlv.type, value: hex(tlv.value) }))
-    else found[property] = value as Named[1]
+    if (property === undefined || property in found) {
+      others.push(Object.freeze({ type: tlv.type, value: hex(tlv.value) }))
+    } else {
+      found[property] = value as Named[1]
+    }
   }
   return { ...found, tlvs: Object.freeze(others) }
 }

@@ -131,11 +131,11 @@ export const goodHeaders: readonly GoodHeader[] = [
   over('the connection of GCP Private Service Connect', 'e00008 ffffffffc0a86402', { gcpPscConnectionId: '18446744072646845442', tlvs: [] }),
   over('TLVs that are unknown, repeated or not what they should be',
     tlv(0, '') + tlv(1, 'h2') + tlv(1, 'h3') + tlv(2, hex('ff')) + tlv(0xea, '\x02x') + tlv(0xee, '\x01abc') + tlv(0xe0, 'short') + tlv(0x20, hex('01000000')) +
-    tlv(0x20, hex('01 00000000 21 0009 54')) + tlv(0xf7, 'mine'), {
+    tlv(0x20, hex('01 00000000 21 0009 54')) + tlv(0x20, hex('01 00000000 21 00')) + tlv(0xf7, 'mine'), {
       alpn: 'h2',
       tlvs: [
         { type: 0, value: '' }, { type: 1, value: '6833' }, { type: 2, value: 'ff' }, { type: 0xea, value: '0278' }, { type: 0xee, value: '01616263' },
-        { type: 0xe0, value: '73686f7274' }, { type: 0x20, value: '01000000' }, { type: 0x20, value: '010000000021000954' }, { type: 0xf7, value: '6d696e65' }
+        { type: 0xe0, value: '73686f7274' }, { type: 0x20, value: '01000000' }, { type: 0x20, value: '010000000021000954' }, { type: 0x20, value: '01000000002100' }, { type: 0xf7, value: '6d696e65' }
       ]
     }),
   over('TLS with a name that is not UTF-8', tlv(0x20, hex('03 00000000', tlv(0x22, hex('c3')), tlv(0x22, 'a'), tlv(0x22, 'b'))),
