@@ -3,7 +3,7 @@ import { formatAddress } from '../address/address'
 import { createEndpoint, decodeIPv6, unmap, word } from '../kernel/sockaddr'
 import { decodeSender, hasPayload, tcpHeaderAt, tcpOptionsEnd } from '../kernel/tcp-header'
 import { findToa, isExperiment } from '../sources/toa-option'
-import { isPlausible } from '../trust/table'
+import { isPlausible } from '../trust/plausible'
 
 /** A TCP option of a segment, with what it would mean if a balancer wrote it. */
 export interface SegmentOption {
