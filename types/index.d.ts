@@ -53,7 +53,10 @@ declare namespace fastifyRealIp {
    * - `'unverified-peer'`: who sent the packets is not known.
    * - `'implausible'`: the claim is an address that no client can have (`0.0.0.0/8`, loopback, multicast, …).
    * - `'ambiguous'`: two TOAs on the SYN differ, or the SYN and a kernel module do.
-   * - `'forwarded-malformed'`: the forwarding header's next hop is no address; the last good one stands.
+   * - `'forwarded-malformed'`: the forwarding header's next hop is no address, or one that no client can have; the last
+   *   good one stands.
+   * - `'forwarded-missing'`: a proxy in `forwarded.trust` named nobody: it sent no header, or no hop before its own. Its
+   *   address stands, which all of its clients share.
    *
    * Why no kernel source gave the answer:
    * - `'native-unavailable'`: the system calls cannot be made in this process (not Linux, koffi missing, addons forbidden).
@@ -71,6 +74,7 @@ declare namespace fastifyRealIp {
     | 'implausible'
     | 'ambiguous'
     | 'forwarded-malformed'
+    | 'forwarded-missing'
     | 'native-unavailable'
     | 'no-fd'
     | 'no-answer'
@@ -197,7 +201,7 @@ declare namespace fastifyRealIp {
     /** By `trust`. */
     readonly trust: Readonly<Record<RealAddress['trust'], number>>
     /** A connection without a reason is in none of these. */
-    readonly reason: Readonly<Record<Exclude<Reason, 'forwarded-malformed' | 'unobserved' | 'injected'>, number>>
+    readonly reason: Readonly<Record<Exclude<Reason, 'forwarded-malformed' | 'forwarded-missing' | 'unobserved' | 'injected'>, number>>
   }
 
   /**

@@ -2,7 +2,7 @@ import { Duplex } from 'node:stream'
 import type { RealAddress } from '../../types'
 import { acceptedSocket, fdOf, readPeer, reset, socketOfSession } from '../node/sockets'
 import { Checked, type Evidence } from '../trust/evidence'
-import { hopsOf, walk } from './forwarded'
+import { compileHeader, type ReadHops, walk } from './forwarded'
 import type { Guard } from '../trust/guard'
 import type { ForwardedOptions } from '../options/options'
 import { createPrivateMap } from '../node/private-map'
@@ -30,11 +30,13 @@ export class Observer {
   // socket, nor a dead stream to its session. Never by fd: the kernel gives it to the next connection.
   readonly #evidence = createPrivateMap<Evidence>()
   readonly #guard: Guard
-  readonly #forwarded: { readonly trust: Ranges, readonly header: ForwardedOptions['header'] } | undefined
+  readonly #forwarded: { readonly trust: Ranges, readonly readHops: ReadHops } | undefined
 
   constructor (guard: Guard, forwarded: ForwardedOptions | undefined) {
     this.#guard = guard
-    this.#forwarded = forwarded && { trust: compileRanges(forwarded.trust, 'forwarded.trust'), header: forwarded.header }
+    this.#forwarded = forwarded && {
+      trust: compileRanges(forwarded.trust, 'forwarded.trust'), readHops: compileHeader(forwarded.header)
+    }
   }
 
   readonly listeners: ServerListeners = {
@@ -71,7 +73,7 @@ export class Observer {
     const forwarded = this.#forwarded
     if (forwarded === undefined || raw.rawHeaders === undefined || !(evidence instanceof Checked)) return base
     if (!(ruling ?? this.#guard.judge(evidence)).forwards) return base
-    return walk(base, forwarded.trust, hopsOf[forwarded.header](raw.rawHeaders))
+    return walk(base, forwarded.trust, forwarded.readHops, raw.rawHeaders)
   }
 
   /** The answer for any object of a connection. Never throws. `kept` gives the answer that a request has begun with. */

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { isIP } from 'node:net'
-import { hopsOf, walk } from '../../lib/http/forwarded'
+import { compileHeader, walk } from '../../lib/http/forwarded'
 import { compileRanges } from '../../lib/address/ranges'
 import type { RealAddress } from 'fastify-real-ip'
 import { parsePlain, textOf, unmapped, within } from '../trust/plain'
@@ -22,7 +22,7 @@ export const base = (address: string | undefined): RealAddress => Object.freeze(
 const raw = (header: string, lines: readonly string[]) => ['Host', 'x', ...lines.flatMap((line) => [header, line]), 'X-Other', '198.51.100.9']
 
 export function walked (start: string | undefined, header: Header, lines: readonly string[]): RealAddress {
-  return walk(base(start), proxies, hopsOf[header](raw(header, lines)))
+  return walk(base(start), proxies, compileHeader(header), raw(header, lines))
 }
 
 // Few addresses, of which some are trusted.
