@@ -6,7 +6,7 @@ import { answer } from '../trust/evidence'
 import { isPlausible } from '../trust/table'
 import { linesFromLast } from './header-lines'
 import { rememberOrigin } from './origin'
-import { parseForwarded } from './rfc7239'
+import { type ForwardedElement, parseForwarded } from './rfc7239'
 
 /** One hop that a forwarding header names; `protocol` and `host` as a Forwarded element has them. */
 export interface Hop extends AddressPort {
@@ -17,10 +17,13 @@ export interface Hop extends AddressPort {
 /** Reads the hops of a header from the nearest to the farthest; `undefined` for an entry that is no address. */
 export type ReadHops = (rawHeaders: ReadonlyArray<string>) => Iterable<Hop | undefined>
 
-/** The reader of a header; any name but two stands for a header whose value is one address. */
-export function compileHeader (name: string): ReadHops {
+/**
+ * The reader of a header; any name but two stands for a header whose value is one address. `origins`: what Forwarded says
+ * of protocol and host is remembered for protocolOf() and hostOf(), which takes a WeakMap entry for each answer.
+ */
+export function compileHeader (name: string, origins = false): ReadHops {
   if (name === 'x-forwarded-for') return hopsOfXForwardedFor
-  if (name === 'forwarded') return hopsOfForwarded
+  if (name === 'forwarded') return (rawHeaders) => hopsOfForwarded(rawHeaders, origins)
   const parse = name === 'cloudfront-viewer-address' ? parseAddressThenPort : parseAddressPort
   return (rawHeaders) => onlyHop(rawHeaders, name, parse)
 }
@@ -41,15 +44,20 @@ function * hopsOfXForwardedFor (rawHeaders: ReadonlyArray<string>): Iterable<Hop
  * RFC 7239 Forwarded, line by line: Node.js joins repeated lines, so that an open quote on one would swallow the next.
  * A malformed line is one hop without an address.
  */
-function * hopsOfForwarded (rawHeaders: ReadonlyArray<string>): Iterable<Hop | undefined> {
+function * hopsOfForwarded (rawHeaders: ReadonlyArray<string>, origins: boolean): Iterable<Hop | undefined> {
   for (const line of linesFromLast(rawHeaders, 'forwarded')) {
     const elements = parseForwarded(line)
-    if (elements === undefined) yield undefined
-    for (const element of elements?.reverse() ?? []) {
-      const node = element.for === undefined ? undefined : parseAddressPort(element.for)
-      yield node && { ...node, protocol: element.proto, host: element.host }
+    if (elements === undefined) {
+      yield undefined
+    } else {
+      for (let i = elements.length - 1; i >= 0; i--) yield hopOf(elements[i] as ForwardedElement, origins)
     }
   }
+}
+
+function hopOf ({ for: node, proto, host }: ForwardedElement, origins: boolean): Hop | undefined {
+  const hop = node === undefined ? undefined : parseAddressPort(node)
+  return hop === undefined || !origins ? hop : { ...hop, protocol: proto, host }
 }
 
 const none: ReadonlyArray<undefined> = []
