@@ -3,7 +3,9 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { FastifyRealIpOptions } from '../types'
 import { FST_REAL_IP_ALREADY_REGISTERED } from './errors'
+import { realIpIn } from './http/allow-list'
 import { bindLogger, withRealIp } from './http/log'
+import { refuseFactory } from './http/not-called'
 import { checkOptions } from './options/options'
 import { realIpKey } from './http/rate-limit'
 import { register, type Registration } from './plugin'
@@ -17,6 +19,7 @@ const registrations = shared[registry] ??= new WeakMap()
 function fastifyRealIp (app: FastifyInstance, given: FastifyRealIpOptions, done: (error?: Error) => void): void {
   try {
     const options = checkOptions(given)
+    refuseFactory(options.admit, { realIpIn, realIpKey, withRealIp }, 'admit')
     const { server } = app
     let registration = registrations.get(server)
     if (registration === undefined) {
@@ -53,3 +56,4 @@ module.exports.default = plugin
 module.exports.fastifyRealIp = plugin
 module.exports.withRealIp = withRealIp
 module.exports.realIpKey = realIpKey
+module.exports.realIpIn = realIpIn

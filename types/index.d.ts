@@ -163,8 +163,11 @@ declare namespace fastifyRealIp {
     readonly port: number | undefined
   }
 
+  /** A Fastify request of any server: HTTP/1 or HTTP/2, whatever its routes, schemas and loggers are. */
+  export type AnyRequest = FastifyRequest<any, any, any, any, any, any, any, any>
+
   /** What `lookup` takes. */
-  export type Connection = Duplex | Http2Session | Http2Stream | IncomingMessage | Http2ServerRequest | FastifyRequest
+  export type Connection = Duplex | Http2Session | Http2Stream | IncomingMessage | Http2ServerRequest | AnyRequest
 
   /** What `app.realIp` offers. */
   export interface RealIp {
@@ -291,14 +294,35 @@ declare namespace fastifyRealIp {
    * What fields of log lines are called:
    * - `'plain'`: `realIp`, `realPort`, `source`, `trust`, `reason`, `transportPeer`;
    * - `'opentelemetry'`: `client.address`, `client.port`, `network.peer.address` and `network.peer.port`, as
-   *   OpenTelemetry's semantic conventions name them, and `source`, `trust`, `reason`, for which they have no name.
+   *   OpenTelemetry's semantic conventions name them, and `real_ip.source`, `real_ip.trust`, `real_ip.reason`, for which
+   *   they have no name.
    */
   export type LogNames = 'plain' | 'opentelemetry'
+
+  /** How many bits of an address log lines keep; the others are written as 0. */
+  export interface LogMask {
+    /**
+     * Of 32.
+     * @default 24
+     */
+    ipv4?: number
+    /**
+     * Of 128.
+     * @default 48
+     */
+    ipv6?: number
+  }
 
   /** What `withRealIp()` takes. */
   export interface WithRealIpOptions {
     /** @default 'plain' */
     names?: LogNames
+    /**
+     * Masks the client's address in log lines, and leaves its port out: `{ ipv4: 24, ipv6: 48 }`. The transport peer too,
+     * where it may be a client: unless `trust` is `'trusted'` and it is another host than the address. Everything that is
+     * no log line has the whole address: `request.realIp`, `realIpKey()`, `admit`.
+     */
+    mask?: LogMask
   }
 
   /**
@@ -309,9 +333,12 @@ declare namespace fastifyRealIp {
    *
    * What is not known is left out. Where the given serializer returns no object, or what is logged is no request of a
    * server with the plugin, nothing is added. Throws `FST_REAL_IP_INVALID_OPTION` for options that it does not know.
+   *
+   * Given to pino without being called (`req: withRealIp`), it serializes as `withRealIp()` does, and warns once
+   * (`FST_REAL_IP_NOT_CALLED`).
    */
   export function withRealIp (options?: WithRealIpOptions): (request: any) => { [field: string]: unknown }
-  export function withRealIp<Request = FastifyRequest> (
+  export function withRealIp<Request = AnyRequest> (
     serializer: ((request: Request) => any) | undefined, options?: WithRealIpOptions
   ): (request: Request) => { [field: string]: unknown }
 
@@ -331,20 +358,54 @@ declare namespace fastifyRealIp {
    *
    * The key of a client is its address, written as `@fastify/rate-limit` itself writes it: IPv4 as it is, IPv6 as the
    * first address of its subnet. Clients who hide behind the address of a balancer or a proxy share a key that is no
-   * address: the reason (`'no-toa'`, `'implausible'`, `'ambiguous'`, `'forwarded-malformed'`), a colon, and the address
-   * that they share. Requests without a known address share `'unknown:'` and the reason.
+   * address: the reason (`'no-toa'`, `'implausible'`, `'ambiguous'`, `'forwarded-malformed'`, `'forwarded-missing'`), a
+   * colon, and the address that they share. Requests without a known address share `'unknown:'` and the reason.
    *
-   * Throws `FST_REAL_IP_INVALID_OPTION` for options that it does not know. The generator never throws.
+   * Throws `FST_REAL_IP_INVALID_OPTION` for options that it does not know. The generator never throws. Given to a limiter
+   * without being called (`keyGenerator: realIpKey`), it makes the keys of `realIpKey()`, and warns once
+   * (`FST_REAL_IP_NOT_CALLED`).
    */
-  export function realIpKey (options?: RealIpKeyOptions): (request: FastifyRequest) => string
+  export function realIpKey (options?: RealIpKeyOptions): (request: AnyRequest) => string
+
+  /**
+   * Makes an allow list, for requests or as `admit`:
+   *
+   *     const isStaff = realIpIn(['192.0.2.0/24', '2001:db8::/32'])
+   *     app.get('/admin', (request, reply) => isStaff(request) ? 'hello' : reply.code(403).send('no'))
+   *
+   * The list is written like `trustedPeers` and compiled once; IPv4 and IPv6 never mix. Never true for an address that
+   * many clients share (the reasons for which `realIpKey()` makes a key of its own), where `trust` is `'unverified'` or
+   * `'unchecked'`, where no address is known, or for what is neither a request nor an answer.
+   *
+   * Throws `FST_REAL_IP_INVALID_OPTION` for a list that it does not understand. The function that it makes never throws.
+   */
+  export function realIpIn (list: ReadonlyArray<string>): (asked: AnyRequest | RealAddress) => boolean
 
   /** HTTP proxies in front of the balancer. */
   export interface ForwardedOptions {
     /** The proxies whose header entries are believed, as a list like `trustedPeers`. */
     trust: ReadonlyArray<string>
-    /** @default 'x-forwarded-for' */
-    header?: 'x-forwarded-for' | 'forwarded'
+    /**
+     * `'x-forwarded-for'` and `'forwarded'` (RFC 7239) are lists, read from the right for as long as the address at hand is
+     * in `trust`. Any other name stands for a header whose value is one address: one line, without a list, else the reason
+     * is `'forwarded-malformed'`. In `cloudfront-viewer-address` a port follows the last colon.
+     * @default 'x-forwarded-for'
+     */
+    header?: ForwardedHeader
   }
+
+  /** Headers that are known to hold the client's address; any other name is taken too. */
+  export type ForwardedHeader =
+    | 'x-forwarded-for'
+    | 'forwarded'
+    | 'cf-connecting-ip'
+    | 'true-client-ip'
+    | 'fastly-client-ip'
+    | 'fly-client-ip'
+    | 'x-real-ip'
+    | 'x-azure-clientip'
+    | 'cloudfront-viewer-address'
+    | (string & {})
 
   /** The plugin, by name. */
   export const fastifyRealIp: FastifyRealIp

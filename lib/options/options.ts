@@ -1,7 +1,9 @@
-import type { FastifyRealIpOptions, KernelSource, LogNames, RealAddress, ToaFormat, TrustedPeers } from '../../types'
-import { FST_REAL_IP_INVALID_OPTION } from '../errors'
+import type { FastifyRealIpOptions, KernelSource, RealAddress, ToaFormat, TrustedPeers } from '../../types'
 import { compileRanges } from '../address/ranges'
+import { checkHeaderName } from './header-name'
+import { checkLogOptions, type LogOptions } from './log'
 import { toaPresets } from './toa'
+import { checkObject, invalid, isWhole, quoted, show } from './values'
 import type { Setting, Settings } from '../trust/table'
 
 /** The checked options, frozen. Plain values: two of them can be compared. */
@@ -15,12 +17,13 @@ export interface Options {
   readonly settings: Settings
   readonly forwarded: ForwardedOptions | undefined
   readonly admit: ((address: RealAddress) => boolean) | undefined
-  readonly bindLogger: LogNames | undefined
+  readonly bindLogger: LogOptions | undefined
 }
 
 export interface ForwardedOptions {
   readonly trust: ReadonlyArray<string>
-  readonly header: 'x-forwarded-for' | 'forwarded'
+  /** In lower case. */
+  readonly header: string
 }
 
 /** What a balancer writes on the SYN; `silentOnSyn` says why it writes nothing there. */
@@ -35,13 +38,9 @@ const defaultSources: ReadonlyArray<KernelSource> = Object.freeze(['vtoa', 'getp
 
 const defaults = { untrusted: 'ignore', missing: 'ignore', invalid: 'reject', unverified: 'ignore' } as const
 const settings = Object.keys(defaults) as Setting[]
-const logNames: ReadonlyArray<LogNames> = ['plain', 'opentelemetry']
 const known = ['sources', 'require', 'toa', 'virtualServer', 'trustedPeers', ...settings, 'forwarded', 'admit', 'bindLogger']
 // Fastify's own options of register(), which reach the plugin too.
 const fastifyOptions = ['prefix', 'logLevel', 'logSerializers', 'encapsulate']
-
-const quoted = (names: ReadonlyArray<string>) => names.map((name) => `'${name}'`).join(', ')
-const invalid = (message: string) => new FST_REAL_IP_INVALID_OPTION(message)
 
 export function checkOptions (given: FastifyRealIpOptions): Options {
   for (const key of Object.keys(given)) {
@@ -117,10 +116,9 @@ function checkFormat (value: unknown): ToaFormat {
   const wrong = (why: string) => invalid(`'toa' has ${show(value)}: ${why}`)
   const [stranger] = Object.keys(rest)
   if (stranger !== undefined) throw wrong(`a format has no '${stranger}'; it has 'kind', 'length', 'family', 'position'`)
-  const isWithin = (number: unknown, least: number, most: number) => Number.isInteger(number) && number as number >= least && number as number <= most
-  if (!isWithin(kind, 2, 254)) throw wrong("'kind' must be the option's number, 2 to 254")
+  if (!isWhole(kind, 2, 254)) throw wrong("'kind' must be the option's number, 2 to 254")
   if (family !== 'IPv4' && family !== 'IPv6') throw wrong("'family' takes 'IPv4', 'IPv6'")
-  if (!isWithin(length, family === 'IPv4' ? 8 : 20, 40)) {
+  if (!isWhole(length, family === 'IPv4' ? 8 : 20, 40)) {
     throw wrong(`'length' must be the option's size in bytes with both header bytes, ${family === 'IPv4' ? 8 : 20} to 40`)
   }
   if (position !== 'first' && position !== 'last') throw wrong("'position' takes 'first', 'last'")
@@ -171,11 +169,8 @@ function checkForwarded (value: unknown): ForwardedOptions | undefined {
   const [stranger] = Object.keys(rest)
   if (stranger !== undefined) throw invalid(`'forwarded' has no '${stranger}'; it has 'trust' and 'header'`)
   if (!Array.isArray(trust)) throw invalid(`'forwarded.trust' must be a list of addresses and ranges, not ${show(trust)}`)
-  if (header !== 'x-forwarded-for' && header !== 'forwarded') {
-    throw invalid(`'forwarded.header' takes 'x-forwarded-for', 'forwarded', not ${show(header)}`)
-  }
   compileRanges(trust, 'forwarded.trust')
-  return Object.freeze({ trust: Object.freeze([...trust]), header })
+  return Object.freeze({ trust: Object.freeze([...trust]), header: checkHeaderName(header) })
 }
 
 function checkAdmit (value: unknown): Options['admit'] {
@@ -185,44 +180,19 @@ function checkAdmit (value: unknown): Options['admit'] {
   return value as Options['admit']
 }
 
-function checkBindLogger (value: unknown): LogNames | undefined {
+function checkBindLogger (value: unknown): LogOptions | undefined {
   if (value === undefined || value === false) return undefined
-  if (value === true) return 'plain'
-  if (typeof value === 'object' && value !== null) return checkLogNames(value, "'bindLogger'")
+  if (value === true) return checkLogOptions({}, "'bindLogger'")
+  if (typeof value === 'object' && value !== null) return checkLogOptions(value, "'bindLogger'")
   throw invalid(`'bindLogger' must be true, false, or an object like { names: 'opentelemetry' }, not ${show(value)}`)
-}
-
-/** Checks { names }, which errors call `option`. */
-export function checkLogNames (given: unknown, option: string): LogNames {
-  const { names = 'plain' } = checkObject(given, option, { names: 'opentelemetry' })
-  if (!logNames.includes(names as LogNames)) throw invalid(`'names' of ${option} takes ${quoted(logNames)}, not ${show(names)}`)
-  return names as LogNames
 }
 
 /** The length of the prefix that is one client's, in bits. */
 export function checkRealIpKeyOptions (given: unknown): number {
   const { ipv6Subnet = 64 } = checkObject(given, "realIpKey()'s options", { ipv6Subnet: 64 })
-  if (!Number.isInteger(ipv6Subnet) || ipv6Subnet as number < 1 || ipv6Subnet as number > 128) {
+  if (!isWhole(ipv6Subnet, 1, 128)) {
     throw invalid("'ipv6Subnet' must be a whole number from 1 to 128, the bits of the prefix that all addresses of a client " +
       `share, not ${show(ipv6Subnet)}; 64 is what most networks hand out`)
   }
-  return ipv6Subnet as number
-}
-
-/** Checks that it is an object without options that `example` does not have. */
-function checkObject<Known extends string> (
-  given: unknown, name: string, example: Record<Known, unknown>
-): { readonly [Key in Known]?: unknown } {
-  if (typeof given !== 'object' || given === null) throw invalid(`${name} must be an object like ${show(example)}, not ${show(given)}`)
-  const stranger = Object.keys(given).find((key) => !Object.hasOwn(example, key))
-  if (stranger !== undefined) throw invalid(`there is no '${stranger}' in ${name}; write ${show(example)}`)
-  return given
-}
-
-function show (value: unknown): string {
-  try {
-    return JSON.stringify(value) ?? String(value)
-  } catch {
-    return typeof value
-  }
+  return ipv6Subnet
 }
