@@ -1,6 +1,6 @@
 /// <reference types="node" />
 
-import type { FastifyPluginCallback, FastifyRequest } from 'fastify'
+import type { FastifyPluginCallback, FastifyRequest, RawServerBase, RouteGenericInterface } from 'fastify'
 import type { IncomingMessage } from 'node:http'
 import type { Http2ServerRequest, Http2Session, Http2Stream } from 'node:http2'
 import type { Duplex } from 'node:stream'
@@ -338,7 +338,7 @@ declare namespace fastifyRealIp {
    * (`FST_REAL_IP_NOT_CALLED`).
    */
   export function withRealIp (options?: WithRealIpOptions): (request: any) => { [field: string]: unknown }
-  export function withRealIp<Request = AnyRequest> (
+  export function withRealIp<Request = FastifyRequest<RouteGenericInterface, RawServerBase>> (
     serializer: ((request: Request) => any) | undefined, options?: WithRealIpOptions
   ): (request: Request) => { [field: string]: unknown }
 

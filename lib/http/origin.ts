@@ -42,8 +42,8 @@ function textOf (
 
 /** As Fastify reads lists: the last entry of the last line. */
 function lastEntry (rawHeaders: ReadonlyArray<string>, name: string): string | undefined {
-  for (const line of linesFromLast(rawHeaders, name)) return line.slice(line.lastIndexOf(',') + 1).trim()
-  return undefined
+  const [line] = linesFromLast(rawHeaders, name)
+  return line?.slice(line.lastIndexOf(',') + 1).trim()
 }
 
 /** RFC 3986 §3.2.2 and §3.2.3, of registered names only those that DNS has. */

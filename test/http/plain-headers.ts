@@ -40,9 +40,12 @@ export const plausible = fc.constantFrom(
   '10.0.0.1', '10.255.255.255', '11.0.0.0', '192.0.2.1', '192.0.2.2', '203.0.113.7', '240.0.0.1', '255.255.255.254',
   'fd00::1', 'fdff::', 'fe00::', '2001:db8::1', '2001:db8::2', '1::', '0:0:1::'
 )
-export const canonical = fc.oneof({ weight: 3, arbitrary: plausible }, { weight: 1, arbitrary: fc.constantFrom(
-  '0.0.0.0', '0.1.2.3', '127.0.0.1', '127.255.255.255', '224.0.0.1', '239.255.255.255', '255.255.255.255', '::', '::1', '::102:304', 'ff02::1', 'ffff::'
-) })
+export const canonical = fc.oneof({ weight: 3, arbitrary: plausible }, {
+  weight: 1,
+  arbitrary: fc.constantFrom(
+    '0.0.0.0', '0.1.2.3', '127.0.0.1', '127.255.255.255', '224.0.0.1', '239.255.255.255', '255.255.255.255', '::', '::1', '::102:304', 'ff02::1', 'ffff::'
+  )
+})
 
 /** The address and port of an entry: '' where there is none. */
 function plainNode (text: string): string {
