@@ -5,7 +5,7 @@ import proxyAddr from '@fastify/proxy-addr'
 import fastifyRealIp = require('fastify-real-ip')
 import { type Address, formatAddress, parseAddress } from '../lib/address/address'
 import { fdOf } from '../lib/node/sockets'
-import { hopsOf, walk } from '../lib/http/forwarded'
+import { compileHeader, walk } from '../lib/http/forwarded'
 import { loadLibc } from '../lib/kernel/libc'
 import { compileRanges } from '../lib/address/ranges'
 import { PeerAddress } from '../lib/kernel/peer-search'
@@ -75,50 +75,63 @@ async function ranges (): Promise<Loops | string> {
   }
 }
 
+/** A header's lines behind a proxy, as Node.js hands them over, and the connection's own answer, that of a trusted claim. */
+function behind (remoteAddress: string, family: 'IPv4' | 'IPv6', name: string, line: string) {
+  return {
+    raw: {
+      socket: { remoteAddress },
+      headers: { host: 'localhost', 'user-agent': 'bench', accept: '*/*', [name.toLowerCase()]: line },
+      rawHeaders: ['Host', 'localhost', 'User-Agent', 'bench', 'Accept', '*/*', name, line]
+    },
+    base: Object.freeze({
+      address: remoteAddress,
+      port: 1,
+      family,
+      source: 'getpeername',
+      trust: 'trusted',
+      transportPeer: Object.freeze({ address: '192.0.2.1', port: 1 }),
+      attempts: []
+    } as const)
+  }
+}
+
 async function forwarded (): Promise<Loops> {
   const families = {
     IPv4: { proxies: '198.51.100.', client: '203.0.113.', list: ['198.51.100.0/24'] },
     IPv6: { proxies: '2001:db8:51::', client: '2001:db8:113::', list: ['2001:db8:51::/48'] }
   }
   const loops: Record<string, Loop> = {}
-  for (const [family, { proxies, client, list }] of Object.entries(families)) {
-    const requests = Array.from({ length: REQUESTS }, (_, i) => {
-      const line = `${client}${10 + i}, ${proxies}${10 + i}, ${proxies}8`
-      const remoteAddress = `${proxies}9`
-      return {
-        raw: {
-          socket: { remoteAddress },
-          headers: { host: 'localhost', 'user-agent': 'bench', accept: '*/*', 'x-forwarded-for': line },
-          rawHeaders: ['Host', 'localhost', 'User-Agent', 'bench', 'Accept', '*/*', 'X-Forwarded-For', line]
-        },
-        // The connection's own answer, as the guard gives it for a trusted claim.
-        base: Object.freeze({
-          address: remoteAddress,
-          port: 1,
-          family: family as 'IPv4' | 'IPv6',
-          source: 'getpeername',
-          trust: 'trusted',
-          transportPeer: Object.freeze({ address: '192.0.2.1', port: 1 }),
-          attempts: []
-        } as const)
-      }
-    })
+  for (const [family, { proxies, client, list }] of Object.entries(families) as Array<['IPv4' | 'IPv6', typeof families.IPv4]>) {
     const trust = compileRanges(list, 'forwarded.trust')
     const compiled = proxyAddr.compile(list)
-    const throughProxyAddr = (i: number) => {
-      const { raw } = requests[i % REQUESTS] as typeof requests[number]
-      return proxyAddr(raw as unknown as Parameters<typeof proxyAddr>[0], compiled)
+    const requests = (name: string, write: (client: string, i: number) => string) => Array.from({ length: REQUESTS }, (_, i) =>
+      behind(`${proxies}9`, family, name, write(`${client}${10 + i}`, i)))
+    const add = (what: string, name: string, write: (client: string, i: number) => string) => {
+      const given = requests(name, write)
+      const readHops = compileHeader(name.toLowerCase())
+      const walked = (i: number) => {
+        const { base, raw } = given[i % REQUESTS] as typeof given[number]
+        return walk(base, trust, readHops, raw.rawHeaders)
+      }
+      for (let i = 0; i < REQUESTS; i++) {
+        if (walked(i).address !== `${client}${10 + i}`) throw new Error(`${what}: ${walked(i).address} instead of ${client}${10 + i}`)
+      }
+      loops[`${family} ${what}`] = loop(walked)
     }
-    const walked = (i: number) => {
-      const { base, raw } = requests[i % REQUESTS] as typeof requests[number]
-      return walk(base, trust, hopsOf['x-forwarded-for'](raw.rawHeaders))
+    const addProxyAddr = (what: string, write: (client: string, i: number) => string) => {
+      const given = requests('X-Forwarded-For', write)
+      const asked = (i: number) => proxyAddr(given[i % REQUESTS]?.raw as unknown as Parameters<typeof proxyAddr>[0], compiled)
+      loops[`${family} ${what}`] = loop(asked)
+      loops[`${family} ${what} again`] = loop(asked)
     }
-    for (let i = 0; i < REQUESTS; i++) {
-      if (walked(i).address !== throughProxyAddr(i)) throw new Error(`${walked(i).address} instead of ${throughProxyAddr(i)}`)
-    }
-    loops[`${family} proxy-addr`] = loop(throughProxyAddr)
-    loops[`${family} proxy-addr again`] = loop(throughProxyAddr)
-    loops[`${family} walk`] = loop(walked)
+    const threeHops = (client: string, i: number) => `${client}, ${proxies}${10 + i}, ${proxies}8`
+    addProxyAddr('proxy-addr, three hops', threeHops)
+    add('three hops', 'X-Forwarded-For', threeHops)
+    addProxyAddr('proxy-addr', (client) => client)
+    add('X-Forwarded-For', 'X-Forwarded-For', (client) => client)
+    add('X-Real-IP', 'X-Real-IP', (client) => client)
+    add('CloudFront-Viewer-Address', 'CloudFront-Viewer-Address', (client) => `${client}:443`)
+    add('Forwarded', 'Forwarded', (client) => family === 'IPv4' ? `for=${client};proto=https` : `for="[${client}]";proto=https`)
   }
   return { calls: 1024, loops }
 }

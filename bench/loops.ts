@@ -22,9 +22,13 @@ export const ranges = figure('ranges', 'an address asked of a list of 1,000 IPv4
   { name: 'IPv6', thing: 'IPv6', over: 'getpeername', control: 'getpeername again', target: 1 }
 ])
 
-export const forwarded = figure('forwarded', 'X-Forwarded-For of three hops, two of them trusted ÷ @fastify/proxy-addr',
-  ['IPv4', 'IPv6'].map((family) =>
-    ({ name: family, thing: `${family} walk`, over: `${family} proxy-addr`, control: `${family} proxy-addr again`, target: 1.2 })))
+const oneHop = ['X-Forwarded-For', 'X-Real-IP', 'CloudFront-Viewer-Address', 'Forwarded']
+export const forwarded = figure('forwarded', 'the client of a forwarding header ÷ @fastify/proxy-addr on X-Forwarded-For of as many hops',
+  ['IPv4', 'IPv6'].flatMap((family) => ['three hops', ...oneHop].map((header) => {
+    const over = `${family} proxy-addr${header === 'three hops' ? ', three hops' : ''}`
+    const name = header === 'three hops' ? 'X-Forwarded-For of three hops, two of them trusted' : header
+    return { name: `${family}: ${name}`, thing: `${family} ${header}`, over, control: `${over} again`, target: 1.2 }
+  })))
 
 // What several registrations of the plugin in one process cost is not what is asked here.
 export const log = figure('log', "Fastify's request line with another serializer ÷ with Fastify's own", [

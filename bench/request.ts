@@ -6,7 +6,7 @@ import type { Cores, Figure, Run } from './run'
 import type { Protocol } from './server'
 import { EVEN_TERMS, measureCosts, type Contestant, type Costs } from './slices'
 import { estimate, means, median, ratios, shuffled } from './statistics'
-import { otherResolvers, plugins, resolvers, sources, withModule } from './variants'
+import { otherResolvers, plugins, proxied, resolvers, sources, withModule } from './variants'
 
 interface Workload {
   readonly name: string
@@ -67,7 +67,20 @@ const workloads: readonly Workload[] = [
     withModule: Object.keys(withModule)
   },
   { name: 'tls', title: 'a TLS handshake per request', protocol: 'https', question: 'handshakes', warmUp: 800, slice: 15, rounds: 2, pairsInSession: 20, names },
-  { name: 'http2', title: 'HTTP/2 with 100 streams', protocol: 'h2c', question: 'streams', warmUp: 18_000, slice: 200, rounds: 3, pairsInSession: 2, names }
+  { name: 'http2', title: 'HTTP/2 with 100 streams', protocol: 'h2c', question: 'streams', warmUp: 18_000, slice: 200, rounds: 3, pairsInSession: 2, names },
+  {
+    name: 'proxied',
+    title: 'a request on a kept connection of an HTTP proxy',
+    protocol: 'http',
+    question: 'requests',
+    warmUp: 20_000,
+    slice: 250,
+    rounds: 6,
+    pairsInSession: 2,
+    names: Object.keys(proxied),
+    targets: { 'fastify-real-ip, forwarded': 1.1 },
+    dearer: ['request.ip, trustProxy: list']
+  }
 ]
 
 /** Of one workload, as fresh processes measured it: side by side on the kernel as it is, and with the module. */

@@ -41,6 +41,7 @@ const PAIRS = 100
 // On two cores that nobody else uses.
 const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
   'keep-alive': (pairs) => 17 * pairs,
+  proxied: (pairs) => 7 * pairs,
   'one-shot': (pairs) => 20 * pairs,
   'one-shot-sources': (pairs) => 2 * pairs,
   tls: (pairs) => 3 * pairs,
@@ -53,7 +54,7 @@ const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
   idle: () => 160,
   startup: () => 320,
   ranges: () => 20,
-  forwarded: () => 140,
+  forwarded: () => 240,
   log: () => 20
 }
 

@@ -48,6 +48,13 @@ export const plugins = ['fastify-real-ip', 'fastify-real-ip, trustedPeers'] as c
 export const otherResolvers = Object.keys(resolvers)
   .filter((name) => !(name in baselines) && !(name in emptyHook) && !(plugins as readonly string[]).includes(name))
 
+/** Behind an HTTP proxy, which names the client in X-Forwarded-For. */
+export const proxied: Readonly<Record<string, Variant>> = {
+  ...baselines,
+  'fastify-real-ip, forwarded': plugin({ trustedPeers: [], forwarded: { trust: trustedPeers } }),
+  'request.ip, trustProxy: list': { options: { trustProxy: trustedPeers }, address: (request) => request.ip }
+}
+
 /** Sources that need no module: they differ in what a connection costs, not a request. */
 export const sources: Readonly<Record<string, Variant>> = {
   "fastify-real-ip, sources: ['getpeername']": plugin({ sources: ['getpeername'] }),
@@ -62,4 +69,4 @@ export const withModule: Readonly<Record<string, Variant>> = {
   "fastify-real-ip, sources: ['vtoa'], trustedPeers": plugin({ sources: ['vtoa'], trustedPeers })
 }
 
-export const variants: Readonly<Record<string, Variant>> = { ...resolvers, ...sources, ...withModule }
+export const variants: Readonly<Record<string, Variant>> = { ...resolvers, ...proxied, ...sources, ...withModule }

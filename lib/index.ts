@@ -3,10 +3,13 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { FastifyRealIpOptions } from '../types'
 import { FST_REAL_IP_ALREADY_REGISTERED, FST_REAL_IP_NAME_TAKEN } from './errors'
+import { realIpIn } from './http/allow-list'
 import { bindLogger, withRealIp } from './http/log'
+import { refuseFactory } from './http/not-called'
 import { realIpKey } from './http/rate-limit'
 import { encodeProxyHeader } from './sources/proxy-encode'
-import { checkOptions } from './options/options'
+import { checkOverride, overrideRequest } from './http/override'
+import { checkOptions, type Options } from './options/options'
 import { register, type Registration, Station } from './plugin'
 import { Warnings } from './warnings'
 
@@ -20,6 +23,7 @@ function fastifyRealIp (app: FastifyInstance, given: FastifyRealIpOptions, done:
   try {
     const warnings = new Warnings(app.log)
     const options = checkOptions(given, (name) => { warnings.strangeOption(name) })
+    refuseFactory(options.admit, { realIpIn, realIpKey, withRealIp }, 'admit')
     decorate(app, findOrRegister(app, options))
     done()
   } catch (error) {
@@ -28,7 +32,7 @@ function fastifyRealIp (app: FastifyInstance, given: FastifyRealIpOptions, done:
 }
 
 /** Other options within one application are an error; another application on the same server takes it over. */
-function findOrRegister (app: FastifyInstance, options: Registration['options']): Registration {
+function findOrRegister (app: FastifyInstance, options: Options): Registration {
   const { server } = app
   const station = stations.get(server) ?? new Station()
   for (const registration of station.registrations) {
@@ -36,24 +40,25 @@ function findOrRegister (app: FastifyInstance, options: Registration['options'])
     if (!isDeepStrictEqual(registration.options, options)) throw new FST_REAL_IP_ALREADY_REGISTERED()
     return registration
   }
-  checkNames(app)
+  checkNames(app, options)
   const registration = register(app, options, station, () => { stations.delete(server) })
   stations.set(server, station)
   return registration
 }
 
 /** Throws where somebody else has a name, before anything is done. */
-function checkNames (app: FastifyInstance): void {
+function checkNames (app: FastifyInstance, options: Options): void {
+  if (options.overrideRequest) checkOverride(app)
   if (app.hasDecorator('realIp')) throw new FST_REAL_IP_NAME_TAKEN('app.realIp')
   for (const name of ['realIp', 'realAddress']) {
     if (app.hasRequestDecorator(name)) throw new FST_REAL_IP_NAME_TAKEN(`request.${name}`)
   }
 }
 
-function decorate (app: FastifyInstance, { options, realIp, requests }: Registration): void {
+function decorate (app: FastifyInstance, { options, observer, realIp, requests }: Registration): void {
   // A parent scope has registered the plugin, and this one inherits what it decorated.
   if (app.hasDecorator('realIp') && app.realIp === realIp) return
-  checkNames(app)
+  checkNames(app, options)
   requests.guard(app)
   app.decorate('realIp', realIp)
   app.decorateRequest('realIp', {
@@ -62,6 +67,9 @@ function decorate (app: FastifyInstance, { options, realIp, requests }: Registra
   app.decorateRequest('realAddress', {
     getter (this: FastifyRequest) { return requests.answer(this) }
   })
+  if (options.overrideRequest) {
+    overrideRequest(app, options.forwarded?.header ?? 'x-forwarded-for', observer.readHops, (request) => requests.answer(request))
+  }
   if (options.bindLogger !== undefined) bindLogger(app, options.bindLogger, (raw) => requests.addressOfRaw(raw))
 }
 
@@ -72,4 +80,5 @@ module.exports.default = plugin
 module.exports.fastifyRealIp = plugin
 module.exports.withRealIp = withRealIp
 module.exports.realIpKey = realIpKey
+module.exports.realIpIn = realIpIn
 module.exports.encodeProxyHeader = encodeProxyHeader

@@ -1,6 +1,7 @@
 import type { Server } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import type { RealIp } from '../types'
+import type { Address } from './address/address'
 import { compileRanges } from './address/ranges'
 import { FST_REAL_IP_INVALID_OPTION, FST_REAL_IP_NATIVE_UNAVAILABLE, FST_REAL_IP_NO_TRANSPORT_PEER } from './errors'
 import { Arrivals } from './http/arrivals'
@@ -13,6 +14,7 @@ import { Remembered } from './node/remembered'
 import { followServers, tellsOfServers } from './node/servers'
 import { isUnixListener, listeningFdOf, socketOfSession } from './node/sockets'
 import type { Options } from './options/options'
+import { checkForwardedTrust } from './options/trust'
 import { openKernel, Senders } from './sources/choose'
 import type { Evidence } from './trust/checked'
 import { Guard } from './trust/guard'
@@ -27,6 +29,7 @@ export interface Registration {
   readonly application: object
   readonly options: Options
   readonly requests: Requests
+  readonly observer: Observer
   readonly realIp: RealIp
 }
 
@@ -50,7 +53,8 @@ export function register (app: FastifyInstance, options: Options, station: Stati
     app.log.warn(`fastify-real-ip: ${libc}; request.realIp is the socket's own remote address, the balancer's if there is one`)
   }
   const senders = typeof libc === 'string' ? undefined : owners.shareSenders(() => new Senders(libc))
-  const owner = createOwner(app, options, senders, warnings)
+  const owner = createOwner(app, options, senders, warnings, (peer) => observer.isProxy(peer))
+  const observer = new Observer(owner, remembered)
 
   const prepare = (server: Server) => arm(server, owner, senders, libc)
   const error = app.server.listening ? prepare(app.server) : undefined
@@ -65,12 +69,12 @@ export function register (app: FastifyInstance, options: Options, station: Stati
     arrivals.open()
   }
 
-  const observer = new Observer(owner, remembered)
   const requests = new Requests(observer, owner.judge)
   const registration: Registration = {
     application: app.initialConfig,
     options,
     requests,
+    observer,
     realIp: createRealIp(owner, observer, requests)
   }
   registrations.add(registration)
@@ -104,12 +108,13 @@ export function register (app: FastifyInstance, options: Options, station: Stati
   return registration
 }
 
-function createOwner (app: FastifyInstance, options: Options, senders: Senders | undefined, warnings: Warnings): Owner {
+function createOwner (
+  app: FastifyInstance, options: Options, senders: Senders | undefined, warnings: Warnings, isProxy: (peer: Address) => boolean
+): Owner {
   const kernel = senders && openKernel(senders, options, (message) => { warnings.info(message) })
   const judge = new Judge(options, warnings.error)
-  const proxies = options.forwarded && compileRanges(options.forwarded.trust.addresses, 'forwarded.trust')
   // Fastify gives requests this property with 'trustProxy' alone.
-  const suspicions = new Suspicions(warnings, app.hasRequestDecorator('ips'), (peer) => proxies?.includes(peer) === true)
+  const suspicions = new Suspicions(warnings, app.hasRequestDecorator('ips'), isProxy)
   const { hasPolicy, canRefuse } = judge
   // Only Linux has modules that rewrite it. Whoever expects claims wants to know the sender for certain.
   const trustsRemote = options.forwardedOnly && process.platform !== 'linux'
@@ -159,6 +164,12 @@ function createRealIp ({ judge, tally }: Owner, observer: Observer, requests: Re
           "'trustedPeers' can be swapped only where it was given: register the plugin with it, [] for nobody")
       }
       judge.setTrustedPeers(trustedPeers)
+    },
+    setForwardedTrust (trust) {
+      if (observer.readHops === undefined) {
+        throw new FST_REAL_IP_INVALID_OPTION("'forwarded.trust' can be swapped only where 'forwarded' was given: register the plugin with it")
+      }
+      observer.setForwardedTrust(checkForwardedTrust(trust))
     },
     stats: () => tally.read()
   }

@@ -1,6 +1,6 @@
 /// <reference types="node" />
 
-import type { FastifyPluginCallback, FastifyRequest } from 'fastify'
+import type { FastifyPluginCallback, FastifyRequest, RawServerBase, RouteGenericInterface } from 'fastify'
 import type { IncomingMessage } from 'node:http'
 import type { Http2ServerRequest, Http2Session, Http2Stream } from 'node:http2'
 import type { Duplex } from 'node:stream'
@@ -55,7 +55,10 @@ declare namespace fastifyRealIp {
    * - `'implausible'`: the claim is an address that no client can have (`0.0.0.0/8`, loopback, multicast, …).
    * - `'ambiguous'`: two TOAs on the SYN differ, or the SYN and a kernel module do.
    * - `'proxy-local'`: a PROXY header names no client (a health check of the balancer); the peer's own address stands.
-   * - `'forwarded-malformed'`: the forwarding header's next hop is no address; the last good one stands.
+   * - `'forwarded-malformed'`: the forwarding header's next hop is no address, or one that no client can have; the last
+   *   good one stands.
+   * - `'forwarded-missing'`: a proxy in `forwarded.trust` named nobody: it sent no header, or no hop before its own. Its
+   *   address stands, which all of its clients share.
    *
    * Why no kernel source gave the answer:
    * - `'native-unavailable'`: the system calls cannot be made in this process (not Linux, koffi missing, addons forbidden).
@@ -75,6 +78,7 @@ declare namespace fastifyRealIp {
     | 'proxy-local'
     | ProxyFaultReason
     | 'forwarded-malformed'
+    | 'forwarded-missing'
     | 'native-unavailable'
     | 'no-fd'
     | 'no-answer'
@@ -302,8 +306,11 @@ declare namespace fastifyRealIp {
     readonly port: number | undefined
   }
 
+  /** A Fastify request of any server: HTTP/1 or HTTP/2, whatever its routes, schemas and loggers are. */
+  export type AnyRequest = FastifyRequest<any, any, any, any, any, any, any, any>
+
   /** What `lookup` takes. */
-  export type Connection = Duplex | Http2Session | Http2Stream | IncomingMessage | Http2ServerRequest | FastifyRequest
+  export type Connection = Duplex | Http2Session | Http2Stream | IncomingMessage | Http2ServerRequest | AnyRequest
 
   /** What `app.realIp` offers. */
   export interface RealIp {
@@ -319,6 +326,12 @@ declare namespace fastifyRealIp {
      * the plugin was registered without `trustedPeers`; then nothing has changed.
      */
     setTrustedPeers (trustedPeers: TrustedPeers): void
+    /**
+     * Swaps the list of HTTP proxies at once: a request keeps the answer that it has. Throws
+     * `FST_REAL_IP_INVALID_OPTION` for what `forwarded.trust` would not take, and where the plugin was registered without
+     * `forwarded`; then nothing has changed.
+     */
+    setForwardedTrust (trust: ReadonlyArray<string>): void
     /** The numbers of this server's connections, as they are now. Never throws. */
     stats (): Stats
   }
@@ -340,7 +353,7 @@ declare namespace fastifyRealIp {
     /** By `trust`. */
     readonly trust: Readonly<Record<RealAddress['trust'], number>>
     /** A connection without a reason is in none of these. */
-    readonly reason: Readonly<Record<Exclude<Reason, 'forwarded-malformed' | 'unobserved' | 'injected'>, number>>
+    readonly reason: Readonly<Record<Exclude<Reason, 'forwarded-malformed' | 'forwarded-missing' | 'unobserved' | 'injected'>, number>>
   }
 
   /**
@@ -415,6 +428,13 @@ declare namespace fastifyRealIp {
     /** Proxies that speak HTTP in front of the balancer, and the header they write. Needs `trustedPeers`. */
     forwarded?: ForwardedOptions
     /**
+     * `true`: `request.ip`, `request.ips`, and behind a trusted HTTP proxy `request.protocol` and `request.host` (from which
+     * Fastify makes `hostname` and `port`) come from this plugin, for other plugins that use them. `request.ip` is
+     * `undefined` where no address is known. An error beside `trustProxy`.
+     * @default false
+     */
+    overrideRequest?: boolean
+    /**
      * Asked once per connection, before any TLS or HTTP work, and again when its address changes with
      * `setTrustedPeers()`. Anything but exact `true` resets the connection.
      */
@@ -432,14 +452,35 @@ declare namespace fastifyRealIp {
    * What fields of log lines are called:
    * - `'plain'`: `realIp`, `realPort`, `source`, `trust`, `reason`, `transportPeer`;
    * - `'opentelemetry'`: `client.address`, `client.port`, `network.peer.address` and `network.peer.port`, as
-   *   OpenTelemetry's semantic conventions name them, and `source`, `trust`, `reason`, for which they have no name.
+   *   OpenTelemetry's semantic conventions name them, and `real_ip.source`, `real_ip.trust`, `real_ip.reason`, for which
+   *   they have no name.
    */
   export type LogNames = 'plain' | 'opentelemetry'
+
+  /** How many bits of an address log lines keep; the others are written as 0. */
+  export interface LogMask {
+    /**
+     * Of 32.
+     * @default 24
+     */
+    ipv4?: number
+    /**
+     * Of 128.
+     * @default 48
+     */
+    ipv6?: number
+  }
 
   /** What `withRealIp()` takes. */
   export interface WithRealIpOptions {
     /** @default 'plain' */
     names?: LogNames
+    /**
+     * Masks the client's address in log lines, and leaves its port out: `{ ipv4: 24, ipv6: 48 }`. The transport peer too,
+     * where it may be a client: unless `trust` is `'trusted'` and it is another host than the address. Everything that is
+     * no log line has the whole address: `request.realIp`, `realIpKey()`, `admit`.
+     */
+    mask?: LogMask
   }
 
   /**
@@ -450,9 +491,12 @@ declare namespace fastifyRealIp {
    *
    * What is not known is left out. Where the given serializer returns no object, or what is logged is no request of a
    * server with the plugin, nothing is added. Throws `FST_REAL_IP_INVALID_OPTION` for options that it does not know.
+   *
+   * Given to pino without being called (`req: withRealIp`), it serializes as `withRealIp()` does, and warns once
+   * (`FST_REAL_IP_NOT_CALLED`).
    */
   export function withRealIp (options?: WithRealIpOptions): (request: any) => { [field: string]: unknown }
-  export function withRealIp<Request = FastifyRequest> (
+  export function withRealIp<Request = FastifyRequest<RouteGenericInterface, RawServerBase>> (
     serializer: ((request: Request) => any) | undefined, options?: WithRealIpOptions
   ): (request: Request) => { [field: string]: unknown }
 
@@ -472,12 +516,28 @@ declare namespace fastifyRealIp {
    *
    * The key of a client is its address, written as `@fastify/rate-limit` itself writes it: IPv4 as it is, IPv6 as the
    * first address of its subnet. Clients who hide behind the address of a balancer or a proxy share a key that is no
-   * address: the reason (`'no-toa'`, `'implausible'`, `'ambiguous'`, `'forwarded-malformed'`), a colon, and the address
-   * that they share. Requests without a known address share `'unknown:'` and the reason.
+   * address: the reason (`'no-toa'`, `'implausible'`, `'ambiguous'`, `'forwarded-malformed'`, `'forwarded-missing'`), a
+   * colon, and the address that they share. Requests without a known address share `'unknown:'` and the reason.
    *
-   * Throws `FST_REAL_IP_INVALID_OPTION` for options that it does not know. The generator never throws.
+   * Throws `FST_REAL_IP_INVALID_OPTION` for options that it does not know. The generator never throws. Given to a limiter
+   * without being called (`keyGenerator: realIpKey`), it makes the keys of `realIpKey()`, and warns once
+   * (`FST_REAL_IP_NOT_CALLED`).
    */
-  export function realIpKey (options?: RealIpKeyOptions): (request: FastifyRequest) => string
+  export function realIpKey (options?: RealIpKeyOptions): (request: AnyRequest) => string
+
+  /**
+   * Makes an allow list, for requests or as `admit`:
+   *
+   *     const isStaff = realIpIn(['192.0.2.0/24', '2001:db8::/32'])
+   *     app.get('/admin', (request, reply) => isStaff(request) ? 'hello' : reply.code(403).send('no'))
+   *
+   * The list is written like `trustedPeers` and compiled once; IPv4 and IPv6 never mix. Never true for an address that
+   * many clients share (the reasons for which `realIpKey()` makes a key of its own), where `trust` is `'unverified'` or
+   * `'unchecked'`, where no address is known, or for what is neither a request nor an answer.
+   *
+   * Throws `FST_REAL_IP_INVALID_OPTION` for a list that it does not understand. The function that it makes never throws.
+   */
+  export function realIpIn (list: ReadonlyArray<string>): (asked: AnyRequest | RealAddress) => boolean
 
   /** Whose connections begin with a PROXY header, which is mandatory for them. */
   export interface ProxyProtocolOptions {
@@ -498,9 +558,27 @@ declare namespace fastifyRealIp {
   export interface ForwardedOptions {
     /** The proxies whose header entries are believed, as a list like `trustedPeers`. */
     trust: ReadonlyArray<string>
-    /** @default 'x-forwarded-for' */
-    header?: 'x-forwarded-for' | 'forwarded'
+    /**
+     * `'x-forwarded-for'` and `'forwarded'` (RFC 7239) are lists, read from the right for as long as the address at hand is
+     * in `trust`. Any other name stands for a header whose value is one address: one line, without a list, else the reason
+     * is `'forwarded-malformed'`. In `cloudfront-viewer-address` a port follows the last colon.
+     * @default 'x-forwarded-for'
+     */
+    header?: ForwardedHeader
   }
+
+  /** Headers that are known to hold the client's address; any other name is taken too. */
+  export type ForwardedHeader =
+    | 'x-forwarded-for'
+    | 'forwarded'
+    | 'cf-connecting-ip'
+    | 'true-client-ip'
+    | 'fastly-client-ip'
+    | 'fly-client-ip'
+    | 'x-real-ip'
+    | 'x-azure-clientip'
+    | 'cloudfront-viewer-address'
+    | (string & {})
 
   /** The plugin, by name. */
   export const fastifyRealIp: FastifyRealIp

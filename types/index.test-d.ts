@@ -4,11 +4,12 @@ import { connect as connectHttp2, type Http2ServerRequest, type Http2Session, ty
 import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import rateLimit from '@fastify/rate-limit'
-import Fastify, { type FastifyInstance, type FastifyPluginCallback, type FastifyRequest } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyPluginCallback, type FastifyRequest, type RawServerBase, type RouteGenericInterface } from 'fastify'
 import realIp, {
-  encodeProxyHeader, fastifyRealIp, realIpKey, withRealIp,
-  type Attempt, type Connection, type ConnectionMessage, type EncodeProxyHeaderOptions, type FastifyRealIpOptions, type ForwardedOptions,
-  type KernelSource, type LogNames, type ProxyEndpoint, type ProxyFaultReason, type ProxyProtocol, type ProxySsl, type ProxyTlv, type RealAddress, type RealIp, type RealIpKeyOptions, type Reason, type Source, type Stats,
+  encodeProxyHeader, fastifyRealIp, realIpIn, realIpKey, withRealIp,
+  type AnyRequest, type Attempt, type Connection, type ConnectionMessage, type EncodeProxyHeaderOptions, type FastifyRealIpOptions,
+  type ForwardedHeader, type ForwardedOptions, type KernelSource, type LogMask, type LogNames, type ProxyEndpoint, type ProxyFaultReason,
+  type ProxyProtocol, type ProxySsl, type ProxyTlv, type RealAddress, type RealIp, type RealIpKeyOptions, type Reason, type Source, type Stats,
   type ToaFormat, type TransportPeer, type TrustedPeers, type VirtualServer, type WithRealIpOptions
 } from 'fastify-real-ip'
 import pino from 'pino'
@@ -79,7 +80,7 @@ expectError(app.register(realIp, { trustedPeers: [], missing: 'believe' }))
 expectError(app.register(realIp, { trustedPeers: [], invalid: 'believe' }))
 expectError(app.register(realIp, { trustedPeers: [], unverified: 'trust' }))
 expectError(app.register(realIp, { trustedPeers: [], forwarded: { header: 'forwarded' } }))
-expectError(app.register(realIp, { trustedPeers: [], forwarded: { trust: [], header: 'x-real-ip' } }))
+expectError(app.register(realIp, { trustedPeers: [], forwarded: { trust: [], header: 7 } }))
 expectError(app.register(realIp, { admit: async () => true }))
 expectError(app.register(realIp, { sources: ['auto'] }))
 expectError(app.register(realIp, { toa: 'lvs' }))
@@ -167,6 +168,7 @@ switch (reason) {
   case 'implausible':
   case 'ambiguous':
   case 'forwarded-malformed':
+  case 'forwarded-missing':
   case 'native-unavailable':
   case 'no-fd':
   case 'no-answer':
@@ -189,7 +191,10 @@ expectType<RealAddress | undefined>(via)
 expectType<VirtualServer | undefined>(virtualServer)
 expectType<'first' | 'last'>({} as ToaFormat['position'])
 expectType<ReadonlyArray<string> | 'any' | ((peer: TransportPeer) => boolean)>({} as TrustedPeers)
-expectType<'x-forwarded-for' | 'forwarded' | undefined>({} as ForwardedOptions['header'])
+expectType<ForwardedHeader | undefined>({} as ForwardedOptions['header'])
+for (const header of ['x-forwarded-for', 'forwarded', 'cf-connecting-ip', 'cloudfront-viewer-address', 'x-of-my-own'] as const) {
+  expectAssignable<FastifyRealIpOptions>({ trustedPeers: [], forwarded: { trust: [], header } })
+}
 
 // What is known is read-only, and absent where it is not known.
 expectType<ReadonlyArray<Attempt>>(attempts)
@@ -223,15 +228,26 @@ expectType<(request: IncomingMessage) => { [field: string]: unknown }>(
 expectError(withRealIp({ names: 'ecs' }))
 expectError(withRealIp({ names: undefined }))
 expectError(withRealIp(() => ({}), 'opentelemetry'))
+expectError(withRealIp({ mask: true }))
+expectError(withRealIp({ mask: { ipv4: '24' } }))
+expectError(withRealIp({ mask: { v4: 24 } }))
+Fastify({ logger: { serializers: { req: withRealIp({ mask: {} }) } } })
+Fastify({ logger: { serializers: { req: withRealIp(({ id }) => ({ id }), { mask: { ipv4: 24, ipv6: 48 } }) } } })
+expectAssignable<FastifyRealIpOptions>({ bindLogger: { mask: { ipv6: 56 } } })
+expectAssignable<WithRealIpOptions>({ mask: {} satisfies LogMask })
 Fastify({ http2: true, logger: { serializers: { req: withRealIp() } } })
+Fastify({ http2: true, logger: { serializers: { req: withRealIp((request) => ({ id: request.id, url: request.url })) } } })
+Fastify({ http2: true, https: {}, logger: { serializers: { req: withRealIp(({ id }) => ({ id })) } } })
+Fastify({ http2: true, logger: { serializers: { req: withRealIp(({ realIp }) => { expectType<string | undefined>(realIp) }) } } })
 Fastify({ https: {}, logger: { serializers: { req: withRealIp(({ id }) => ({ id })) } } })
 Fastify({ loggerInstance: pino({ serializers: { req: withRealIp() } }) })
 expectAssignable<FastifyRealIpOptions>({ bindLogger: { names: 'plain' } satisfies WithRealIpOptions })
 expectNotAssignable<FastifyRealIpOptions>({ bindLogger: undefined })
 
 // realIpKey() makes what a rate limiter takes.
-expectType<(request: FastifyRequest) => string>(realIpKey())
-expectType<(request: FastifyRequest) => string>(realIpKey({ ipv6Subnet: 56 }))
+expectType<(request: AnyRequest) => string>(realIpKey())
+expectType<(request: AnyRequest) => string>(realIpKey({ ipv6Subnet: 56 }))
+expectAssignable<(request: FastifyRequest) => string>(realIpKey())
 expectError(realIpKey({ ipv6Subnet: '56' }))
 expectError(realIpKey({ ipv4Subnet: 24 }))
 expectError(realIpKey({ ipv6Subnet: undefined }))
@@ -267,6 +283,38 @@ expectError(encodeProxyHeader({ source: '203.0.113.7' }))
 expectError(encodeProxyHeader({ source: undefined }))
 expectError(encodeProxyHeader({ tlvs: [{ type: 1, value: 2 }] }))
 expectAssignable<EncodeProxyHeaderOptions>({})
+// realIpIn() makes what handlers, admit and limiters take.
+const isStaff = realIpIn(['192.0.2.0/24', 'loopback'] as const)
+expectType<(asked: AnyRequest | RealAddress) => boolean>(isStaff)
+app.register(realIp, { admit: isStaff })
+app.register(rateLimit, { allowList: isStaff })
+app.get('/staff', (request) => isStaff(request) && isStaff(request.realAddress) && isStaff(app.realIp.lookup(request.raw)))
+expectError(realIpIn('192.0.2.0/24'))
+expectError(realIpIn(undefined))
+expectError(realIpIn())
+expectError(isStaff('192.0.2.1'))
+expectError(app.register(realIp, { admit: realIpIn }))
+expectError(app.register(rateLimit, { keyGenerator: realIpKey }))
+
+// Requests of every raw server will do.
+const http2 = Fastify({ http2: true })
+http2.register(realIp)
+http2.get<{ Params: { id: string }, Body: { n: number } }>('/:id', (request) => {
+  expectType<string | undefined>(request.realIp)
+  expectType<RealAddress>(http2.realIp.lookup(request))
+  expectType<RealAddress>(http2.realIp.lookup(request.raw))
+  expectType<string>(realIpKey()(request))
+  return isStaff(request) ? request.params.id : String(request.body.n)
+})
+http2.addHook('onRequest', async (request) => { expectType<boolean>(isStaff(request)) })
+http2.setErrorHandler((_error, request) => realIpKey()(request))
+const overHttps2 = Fastify({ http2: true, https: { allowHTTP1: true } })
+overHttps2.get('/', (request) => [overHttps2.realIp.lookup(request), realIpKey()(request), isStaff(request)])
+const overHttps = Fastify({ https: {} })
+overHttps.get('/', (request) => [overHttps.realIp.lookup(request), realIpKey()(request), isStaff(request)])
+declare const either: FastifyRequest<RouteGenericInterface, RawServerBase>
+expectAssignable<AnyRequest>(either)
+expectAssignable<Connection>(either)
 
 // Other plugins can depend on it.
 const dependent: FastifyPluginCallback = (instance: FastifyInstance, _options, done) => {

@@ -1,6 +1,3 @@
-import { isIP } from 'node:net'
-import ipaddr from 'ipaddr.js'
-
 /** An IP address as four 32-bit words in host order, signed or not; IPv4 uses `w3` alone, the others are 0. */
 export interface Address {
   readonly family: 'IPv4' | 'IPv6'
@@ -76,17 +73,87 @@ export function formatAddress (address: Address): string {
 
 /** Parses an address without zone; IPv4-mapped IPv6 becomes IPv4. `undefined` for anything else. */
 export function parseAddress (text: string): Address | undefined {
-  const version = isIP(text)
-  if (version === 0 || text.includes('%')) return undefined
-  // An IPv4 address that Node.js has checked needs no second parser. ipaddr.js takes ::a.b.c.d for ::ffff:a.b.c.d.
-  const bytes = version === 4
-    ? text.split('.').map(Number)
-    : ipaddr.process(text.replace(/^::(?=[^:]+$)/, '::0:')).toByteArray()
-  const word = (at: number) =>
-    (bytes[at] as number) << 24 | (bytes[at + 1] as number) << 16 | (bytes[at + 2] as number) << 8 | (bytes[at + 3] as number)
-  return bytes.length === 4
-    ? { family: 'IPv4', w0: 0, w1: 0, w2: 0, w3: word(0) }
-    : { family: 'IPv6', w0: word(0), w1: word(4), w2: word(8), w3: word(12) }
+  if (text.includes(':')) return parseIPv6(text)
+  const w3 = parseIPv4(text, 0)
+  return w3 === undefined ? undefined : { family: 'IPv4', w0: 0, w1: 0, w2: 0, w3 }
+}
+
+const DOT = 0x2e
+const COLON = 0x3a
+
+/** The dotted address that `text` is from `start` on. */
+function parseIPv4 (text: string, start: number): number | undefined {
+  let word = 0
+  let dots = 0
+  let octet = -1
+  for (let i = start; i < text.length; i++) {
+    const code = text.charCodeAt(i)
+    const digit = code - 0x30
+    if (digit >= 0 && digit <= 9) {
+      // No leading zeros: some take them for octal.
+      if (octet === 0) return undefined
+      octet = octet < 0 ? digit : octet * 10 + digit
+      if (octet > 255) return undefined
+    } else if (code === DOT && octet >= 0) {
+      word = word << 8 | octet
+      octet = -1
+      dots++
+    } else {
+      return undefined
+    }
+  }
+  return dots === 3 && octet >= 0 ? word << 8 | octet : undefined
+}
+
+const groups = new Uint16Array(8)
+
+/** By the grammar of RFC 4291 §2.2. */
+function parseIPv6 (text: string): Address | undefined {
+  let count = 0
+  // How many groups stand before '::'.
+  let gap = -1
+  let i = 0
+  if (text.startsWith('::')) {
+    gap = 0
+    i = 2
+  }
+  while (i < text.length) {
+    const start = i
+    let group = 0
+    for (let digit; i < text.length && (digit = hexDigitOf(text.charCodeAt(i))) >= 0; i++) group = group << 4 | digit
+    if (text.charCodeAt(i) === DOT) {
+      const word = parseIPv4(text, start)
+      if (word === undefined || count > 6) return undefined
+      groups[count++] = word >>> 16
+      groups[count++] = word & 0xffff
+      break
+    }
+    if (i === start || i - start > 4 || count === 8) return undefined
+    groups[count++] = group
+    if (i === text.length) break
+    if (text.charCodeAt(i++) !== COLON || i === text.length) return undefined
+    if (text.charCodeAt(i) === COLON) {
+      if (gap >= 0) return undefined
+      gap = count
+      i++
+    }
+  }
+  if (gap < 0 ? count < 8 : count === 8) return undefined
+  const zeros = 8 - count
+  const groupAt = (index: number) =>
+    (gap < 0 || index < gap ? groups[index] : index < gap + zeros ? 0 : groups[index - zeros]) as number
+  const wordAt = (index: number) => groupAt(index) << 16 | groupAt(index + 1)
+  const [w0, w1, w2, w3] = [wordAt(0), wordAt(2), wordAt(4), wordAt(6)]
+  return w0 === 0 && w1 === 0 && w2 === 0xffff
+    ? { family: 'IPv4', w0: 0, w1: 0, w2: 0, w3 }
+    : { family: 'IPv6', w0, w1, w2, w3 }
+}
+
+/** The value of a hexadecimal digit; -1 for any other character. */
+function hexDigitOf (code: number): number {
+  if (code >= 0x30 && code <= 0x39) return code - 0x30
+  const letter = code | 0x20
+  return letter >= 0x61 && letter <= 0x66 ? letter - 0x57 : -1
 }
 
 /**

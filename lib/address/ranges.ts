@@ -68,7 +68,12 @@ function parseRange (entry: unknown, option: string): Range {
   return { first, last: mask(address, prefix, (word, bits) => word | ~bits) }
 }
 
-export function mask (address: Address, prefix: number, apply: (word: number, bits: number) => number): Address {
+/** The first address of the range of `prefix` bits that holds `address`: for IPv4 of 32 bits, for IPv6 of 128. */
+export function firstOfPrefix (address: Address, prefix: number): Address {
+  return mask(address, address.family === 'IPv4' ? prefix + 96 : prefix, (word, bits) => word & bits)
+}
+
+function mask (address: Address, prefix: number, apply: (word: number, bits: number) => number): Address {
   const at = (word: number, index: number) => {
     const bits = Math.max(0, Math.min(32, prefix - index * 32))
     return apply(word, bits === 0 ? 0 : -1 << (32 - bits)) | 0

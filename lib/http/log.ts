@@ -1,6 +1,8 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import type { LogNames, RealAddress, WithRealIpOptions } from '../../types'
-import { checkLogNames } from '../options/options'
+import type { LogNames, WithRealIpOptions } from '../../types'
+import { checkLogOptions, type LogOptions } from '../options/log'
+import { compileMask, type Shown } from './mask'
+import { isNotCalled, isOptions } from './not-called'
 
 type Fields = Record<string, unknown>
 type Serializer = (request: FastifyRequest) => unknown
@@ -9,7 +11,7 @@ interface Naming {
   /** The field of the address alone. */
   readonly address: string
   /** Writes all that a request's line says of its address. */
-  write (to: Fields, address: RealAddress): Fields
+  write (to: Fields, address: Shown): Fields
 }
 
 // What is undefined would not be written, but costs the time to find that out.
@@ -26,15 +28,16 @@ const namings: Readonly<Record<LogNames, Naming>> = {
       return to
     }
   },
-  // https://opentelemetry.io/docs/specs/semconv/registry/attributes/, 'client' and 'network'
+  // https://opentelemetry.io/docs/specs/semconv/registry/attributes/, 'client' and 'network'. A field 'source' would
+  // collide with its source.address where dots make objects.
   opentelemetry: {
     address: 'client.address',
     write (to, { address, port, source, trust, reason, transportPeer }) {
       if (address !== undefined) to['client.address'] = address
       if (port !== undefined) to['client.port'] = port
-      to.source = source
-      to.trust = trust
-      if (reason !== undefined) to.reason = reason
+      to['real_ip.source'] = source
+      to['real_ip.trust'] = trust
+      if (reason !== undefined) to['real_ip.reason'] = reason
       if (transportPeer !== undefined) {
         to['network.peer.address'] = transportPeer.address
         if (transportPeer.port !== undefined) to['network.peer.port'] = transportPeer.port
@@ -44,23 +47,31 @@ const namings: Readonly<Record<LogNames, Naming>> = {
   }
 }
 
+const isArgument = isOptions('names', 'mask')
+
 export function withRealIp (
   serializer?: Serializer | WithRealIpOptions, options: WithRealIpOptions = {}
 ): (request: FastifyRequest) => unknown {
-  if (serializer !== undefined && typeof serializer !== 'function') return withRealIp(undefined, serializer)
-  const { write } = namings[checkLogNames(options, "withRealIp()'s options")]
+  if (typeof serializer !== 'function') {
+    if (isNotCalled(serializer, 'withRealIp', isArgument)) return withRealIp()(serializer as FastifyRequest) as never
+    if (serializer !== undefined) return withRealIp(undefined, serializer)
+  }
+  const { names, mask } = checkLogOptions(options, "withRealIp()'s options")
+  const { write } = namings[names]
+  const { show, maskText } = compileMask(mask)
   if (serializer === undefined) {
     return (request) => {
+      if (typeof request !== 'object' || request === null) return request
       const { realAddress } = request
       // The user's own objects of another kind come here too.
-      return realAddress === undefined ? withRemoteAddress(request) : write(describe(request), realAddress)
+      return realAddress === undefined ? withRemoteAddress(request, maskText) : write(describe(request), show(realAddress))
     }
   }
   return (request) => {
     const fields = serializer(request)
-    const { realAddress } = request
+    const realAddress = request?.realAddress
     return typeof fields === 'object' && fields !== null && realAddress !== undefined
-      ? write({ ...fields }, realAddress)
+      ? write({ ...fields }, show(realAddress))
       : fields
   }
 }
@@ -74,8 +85,10 @@ function describe (request: FastifyRequest): Fields {
   return fields
 }
 
-function withRemoteAddress (request: FastifyRequest): Fields {
-  return { ...describe(request), remoteAddress: request.ip, remotePort: request.socket?.remotePort }
+function withRemoteAddress (request: FastifyRequest, maskText: ((text: string) => string | undefined) | undefined): Fields {
+  const { ip } = request
+  if (maskText !== undefined && typeof ip === 'string') return { ...describe(request), remoteAddress: maskText(ip) }
+  return { ...describe(request), remoteAddress: ip, remotePort: request.socket?.remotePort }
 }
 
 type Factory = FastifyInstance['childLoggerFactory']
@@ -84,14 +97,20 @@ type Raw = FastifyRequest['raw'] & { [kBound]?: true }
 const binding = new WeakSet<Factory>()
 
 /**
- * Binds the address to the logger of each request of a scope. `addressOf` gives undefined while it is not known.
+ * Binds the address to the logger of each request of a scope. `realIpOf` gives undefined while it is not known.
  *
  * Fastify asks the child logger factory that a route found when it was declared. The loggers of routes and handlers that
  * were declared before, or are given another factory behind this plugin's back, are replaced in onRequest: their line
  * "incoming request" is then already written.
  */
-export function bindLogger (app: FastifyInstance, names: LogNames, addressOf: (raw: Raw) => string | undefined): void {
+export function bindLogger (app: FastifyInstance, { names, mask }: LogOptions, realIpOf: (raw: Raw) => string | undefined): void {
   const name = namings[names].address
+  const { maskText } = compileMask(mask)
+
+  function addressOf (raw: Raw): string | undefined {
+    const address = realIpOf(raw)
+    return address === undefined || maskText === undefined ? address : maskText(address)
+  }
 
   function bound (factory: Factory): Factory {
     if (binding.has(factory)) return factory

@@ -1,12 +1,14 @@
 import { Http2ServerRequest, Http2ServerResponse } from 'node:http2'
 import type { RealAddress } from '../../types'
+import type { Address } from '../address/address'
 import { compileRanges, type Ranges } from '../address/ranges'
 import type { Remembered } from '../node/remembered'
+import type { PeerList } from '../options/trust'
 import { acceptedSocket, reset } from '../node/sockets'
 import { Checked, type Evidence } from '../trust/checked'
 import { isLoopback } from '../trust/plausible'
 import type { Ruling } from '../trust/table'
-import { hopsOf, walk } from './forwarded'
+import { compileHeader, type ReadHops, walk } from './forwarded'
 import type { Owner } from './owners'
 import { kClient, type Staged } from './staged'
 
@@ -29,15 +31,26 @@ const HOPS = 5
 export class Observer {
   readonly #owner: Owner
   readonly #remembered: Remembered<Evidence>
-  readonly #forwarded: { readonly trust: Ranges, readonly unix: boolean, readonly header: keyof typeof hopsOf } | undefined
+  /** Reads the forwarding header; undefined: none counts. */
+  readonly readHops: ReadHops | undefined
+  #proxies: { readonly ranges: Ranges, readonly unix: boolean } | undefined
 
   constructor (owner: Owner, remembered: Remembered<Evidence>) {
-    const { forwarded } = owner.options
+    const { forwarded, overrideRequest } = owner.options
     this.#owner = owner
     this.#remembered = remembered
-    this.#forwarded = forwarded && {
-      trust: compileRanges(forwarded.trust.addresses, 'forwarded.trust'), unix: forwarded.trust.unix, header: forwarded.header
-    }
+    if (forwarded === undefined) return
+    this.readHops = compileHeader(forwarded.header, overrideRequest)
+    this.setForwardedTrust(forwarded.trust)
+  }
+
+  /** Swaps the proxies whose headers are believed: for requests that are answered from now on. */
+  setForwardedTrust ({ addresses, unix }: PeerList): void {
+    this.#proxies = { ranges: compileRanges(addresses, 'forwarded.trust'), unix }
+  }
+
+  isProxy (address: Address): boolean {
+    return this.#proxies?.ranges.includes(address) === true
   }
 
   /** What was found for the connection of a raw request. */
@@ -62,12 +75,13 @@ export class Observer {
   answer (raw: Related, evidence: Evidence, ruling?: Ruling): RealAddress {
     const { judge } = this.#owner
     const base = judge.answer(evidence, ruling)
-    const forwarded = this.#forwarded
-    if (forwarded === undefined || raw.rawHeaders === undefined || !(evidence instanceof Checked)) return base
+    const proxies = this.#proxies
+    const { readHops } = this
+    if (proxies === undefined || readHops === undefined || raw.rawHeaders === undefined || !(evidence instanceof Checked)) return base
     if (!(ruling ?? judge.rule(evidence)).forwards) return base
     // The address that inject() has by default is no proxy's.
     if (evidence.isInjected && evidence.peer !== undefined && isLoopback(evidence.peer)) return base
-    return walk(base, forwarded.trust, hopsOf[forwarded.header](raw.rawHeaders))
+    return walk(base, proxies.ranges, readHops, raw.rawHeaders, proxies.unix && evidence.isUnix && base.address === undefined)
   }
 
   /** The answer for any object of a connection. Never throws. `kept` gives the answer that a request has begun with. */

@@ -1,10 +1,11 @@
-import type { FastifyRealIpOptions, KernelSource, LogNames, RealAddress, ToaFormat, TrustedPeers } from '../../types'
+import type { FastifyRealIpOptions, KernelSource, RealAddress, ToaFormat, TrustedPeers } from '../../types'
+import { checkLogOptions, type LogOptions } from './log'
 import { type Toa, toaPresets } from './toa'
 import {
   checkForwarded, checkProxyProtocol, checkSettings, checkTrustedPeers, type ForwardedOptions, needsList, type ProxyProtocolOptions, settings,
   type Settings
 } from './trust'
-import { checkFlag, checkObject, invalid, nearest, ownOf, quoted, show } from './values'
+import { checkFlag, checkObject, invalid, isWhole, nearest, ownOf, quoted, show } from './values'
 
 /** The checked options, frozen. Plain values: two of them can be compared. */
 export interface Options {
@@ -21,7 +22,9 @@ export interface Options {
   readonly settings: Settings
   readonly forwarded: ForwardedOptions | undefined
   readonly admit: ((address: RealAddress) => boolean) | undefined
-  readonly bindLogger: LogNames | undefined
+  /** `request.ip` and what belongs to it are this plugin's. */
+  readonly overrideRequest: boolean
+  readonly bindLogger: LogOptions | undefined
 }
 
 /** All kernel sources, in the order in which 'auto' tries them. */
@@ -29,9 +32,9 @@ export const kernelSources: ReadonlyArray<KernelSource> = Object.freeze(['vtoa',
 const allSources = [...kernelSources, 'proxy-protocol'] as const
 const defaultSources: ReadonlyArray<KernelSource> = Object.freeze(['vtoa', 'getpeername'])
 
-const logNames: ReadonlyArray<LogNames> = ['plain', 'opentelemetry']
 const known = [
-  'sources', 'require', 'toa', 'virtualServer', 'trustedPeers', ...settings, 'proxyProtocol', 'forwarded', 'admit', 'bindLogger'
+  'sources', 'require', 'toa', 'virtualServer', 'trustedPeers', ...settings, 'proxyProtocol', 'forwarded', 'overrideRequest', 'admit',
+  'bindLogger'
 ] as const
 // Fastify's own options of register(), which reach the plugin too, and what @fastify/autoload and fastify-cli pass on.
 const foreign = ['prefix', 'logLevel', 'logSerializers', 'encapsulate', 'autoConfig', 'skipOverride']
@@ -82,6 +85,7 @@ export function checkOptions (given: FastifyRealIpOptions, onStranger: (name: st
     settings: checkSettings(own),
     forwarded,
     admit: checkAdmit(own.admit),
+    overrideRequest: checkFlag('overrideRequest', own.overrideRequest),
     bindLogger: checkBindLogger(own.bindLogger)
   })
 }
@@ -127,11 +131,9 @@ function checkFormat (value: unknown): ToaFormat {
   const wrong = (why: string) => invalid(`'toa' has ${show(value)}: ${why}`)
   const [stranger] = Object.keys(rest)
   if (stranger !== undefined) throw wrong(`a format has no '${stranger}'; it has 'kind', 'length', 'family', 'position'`)
-  const isWithin = (number: unknown, least: number, most: number) =>
-    Number.isInteger(number) && number as number >= least && number as number <= most
-  if (!isWithin(kind, 2, 254)) throw wrong("'kind' must be the option's number, 2 to 254")
+  if (!isWhole(kind, 2, 254)) throw wrong("'kind' must be the option's number, 2 to 254")
   if (family !== 'IPv4' && family !== 'IPv6') throw wrong("'family' takes 'IPv4', 'IPv6'")
-  if (!isWithin(length, family === 'IPv4' ? 8 : 20, 40)) {
+  if (!isWhole(length, family === 'IPv4' ? 8 : 20, 40)) {
     throw wrong(`'length' must be the option's size in bytes with both header bytes, ${family === 'IPv4' ? 8 : 20} to 40`)
   }
   if (position !== 'first' && position !== 'last') throw wrong("'position' takes 'first', 'last'")
@@ -145,26 +147,19 @@ function checkAdmit (value: unknown): Options['admit'] {
   return value as Options['admit']
 }
 
-function checkBindLogger (value: unknown): LogNames | undefined {
+function checkBindLogger (value: unknown): LogOptions | undefined {
   if (value === undefined || value === false) return undefined
-  if (value === true) return 'plain'
-  if (typeof value === 'object' && value !== null) return checkLogNames(value, "'bindLogger'")
+  if (value === true) return checkLogOptions({}, "'bindLogger'")
+  if (typeof value === 'object' && value !== null) return checkLogOptions(value, "'bindLogger'")
   throw invalid(`'bindLogger' must be true, false, or an object like { names: 'opentelemetry' }, not ${show(value)}`)
-}
-
-/** Checks { names }, which errors call `option`. */
-export function checkLogNames (given: unknown, option: string): LogNames {
-  const { names = 'plain' } = checkObject(given, option, { names: 'opentelemetry' })
-  if (!logNames.includes(names as LogNames)) throw invalid(`'names' of ${option} takes ${quoted(logNames)}, not ${show(names)}`)
-  return names as LogNames
 }
 
 /** The length of the prefix that is one client's, in bits. */
 export function checkRealIpKeyOptions (given: unknown): number {
   const { ipv6Subnet = 64 } = checkObject(given, "realIpKey()'s options", { ipv6Subnet: 64 })
-  if (!Number.isInteger(ipv6Subnet) || ipv6Subnet as number < 1 || ipv6Subnet as number > 128) {
+  if (!isWhole(ipv6Subnet, 1, 128)) {
     throw invalid("'ipv6Subnet' must be a whole number from 1 to 128, the bits of the prefix that all addresses of a client " +
       `share, not ${show(ipv6Subnet)}; 64 is what most networks hand out`)
   }
-  return ipv6Subnet as number
+  return ipv6Subnet
 }

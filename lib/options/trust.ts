@@ -1,7 +1,8 @@
 import type { TrustedPeers } from '../../types'
 import { compileRanges } from '../address/ranges'
+import { checkHeaderName } from './header-name'
 import type { Toa } from './toa'
-import { checkObject, invalid, ownOf, quoted, show } from './values'
+import { checkObject, invalid, isWhole, ownOf, quoted, show } from './values'
 
 export type Setting = 'untrusted' | 'missing' | 'invalid' | 'unverified'
 export type Settings = Readonly<Record<Setting, 'ignore' | 'reject' | 'believe'>>
@@ -17,7 +18,8 @@ export interface PeerList {
 
 export interface ForwardedOptions {
   readonly trust: PeerList
-  readonly header: 'x-forwarded-for' | 'forwarded'
+  /** In lower case. */
+  readonly header: string
 }
 
 export interface ProxyProtocolOptions {
@@ -76,10 +78,7 @@ export function checkForwarded (value: unknown): ForwardedOptions | undefined {
   const { trust, header = 'x-forwarded-for', ...rest } = ownOf<'trust' | 'header'>(value)
   const [stranger] = Object.keys(rest)
   if (stranger !== undefined) throw invalid(`'forwarded' has no '${stranger}'; it has 'trust' and 'header'`)
-  if (header !== 'x-forwarded-for' && header !== 'forwarded') {
-    throw invalid(`'forwarded.header' takes 'x-forwarded-for', 'forwarded', not ${show(header)}`)
-  }
-  return Object.freeze({ trust: checkForwardedTrust(trust), header })
+  return Object.freeze({ trust: checkForwardedTrust(trust), header: checkHeaderName(header) })
 }
 
 export const checkForwardedTrust = (trust: unknown): PeerList => checkPeerList(trust, 'forwarded.trust')
@@ -99,10 +98,10 @@ const TIMEOUT_MAX = 60_000
 
 export function checkProxyProtocol (value: unknown): ProxyProtocolOptions {
   const { from, timeout = HEADER_TIMEOUT } = checkObject(value, "'proxyProtocol'", { from: ['10.0.0.0/24'], timeout: HEADER_TIMEOUT })
-  if (!Number.isInteger(timeout) || timeout as number < 1 || timeout as number > TIMEOUT_MAX) {
+  if (!isWhole(timeout, 1, TIMEOUT_MAX)) {
     throw invalid(`'proxyProtocol.timeout' must be a whole number of milliseconds from 1 to ${TIMEOUT_MAX}, not ${show(timeout)}`)
   }
   return Object.freeze({
-    from: from === undefined ? undefined : checkPeerList(from, 'proxyProtocol.from'), timeout: timeout as number
+    from: from === undefined ? undefined : checkPeerList(from, 'proxyProtocol.from'), timeout
   })
 }

@@ -13,6 +13,9 @@ export const quoted = (names: ReadonlyArray<string>): string => names.map((name)
 
 export const invalid = (message: string): Error => new FST_REAL_IP_INVALID_OPTION(message)
 
+export const isWhole = (value: unknown, least: number, most: number): value is number =>
+  Number.isInteger(value) && value as number >= least && value as number <= most
+
 /** The own properties of an object: what stands on a prototype, polluted perhaps, is nobody's setting. */
 export function ownOf<Known extends string> (given: object): { readonly [Key in Known]?: unknown } {
   return Object.assign(Object.create(null), given)

@@ -43,6 +43,10 @@ const isFunction = (value: unknown) => typeof value === 'function'
 const isSource = isOneOf('vtoa', 'nat64', 'getpeername', 'saved-syn')
 const isFormat = (value: unknown) => ['IPv4', 'IPv6'].some((family, i) =>
   isObject({ kind: isWhole(2, 254), length: isWhole(i === 0 ? 8 : 20, 40), family: isOneOf(family), position: isOneOf('first', 'last') })(value))
+// RFC 9110 §5.6.2; the names that cannot hold an address are few.
+const isHeader = (value: unknown) => typeof value === 'string' && /^[\w!#$%&'*+.^`|~-]+$/.test(value) &&
+  !isOneOf('connection', 'host', 'cookie')(value.toLowerCase())
+const isMask = isObject({ ipv4: optional(isWhole(0, 32)), ipv6: optional(isWhole(0, 128)) })
 const ignoreOrReject = optional(isOneOf('ignore', 'reject'))
 const needTrustedPeers = ['untrusted', 'missing', 'invalid', 'unverified', 'forwarded', 'toa'] as const
 
@@ -57,9 +61,9 @@ const isRight = isObject({
   missing: ignoreOrReject,
   invalid: ignoreOrReject,
   unverified: optional(isOneOf('ignore', 'reject', 'believe')),
-  forwarded: optional(isObject({ trust: isList, header: optional(isOneOf('x-forwarded-for', 'forwarded')) })),
+  forwarded: optional(isObject({ trust: isList, header: optional(isHeader) })),
   admit: optional(isFunction),
-  bindLogger: optional((value) => typeof value === 'boolean' || isObject({ names: optional(isOneOf('plain', 'opentelemetry')) })(value)),
+  bindLogger: optional((value) => typeof value === 'boolean' || isObject({ names: optional(isOneOf('plain', 'opentelemetry')), mask: optional(isMask) })(value)),
   prefix: () => true,
   logLevel: () => true,
   logSerializers: () => true,
@@ -88,10 +92,15 @@ export function plainOptions (given: Given): Given | undefined {
       invalid: given.invalid ?? 'reject',
       unverified: given.unverified ?? 'ignore'
     },
-    forwarded: forwarded && { trust: forwarded.trust, header: forwarded.header ?? 'x-forwarded-for' },
+    forwarded: forwarded && { trust: forwarded.trust, header: String(forwarded.header ?? 'x-forwarded-for').toLowerCase() },
     admit: given.admit,
-    bindLogger: typeof bindLogger === 'object' ? bindLogger.names ?? 'plain' : bindLogger === true ? 'plain' : undefined
+    bindLogger: typeof bindLogger === 'object' || bindLogger === true ? plainLogOptions(bindLogger === true ? {} : bindLogger) : undefined
   }
+}
+
+function plainLogOptions ({ names, mask }: Given): Given {
+  const { ipv4, ipv6 } = (mask ?? {}) as Given
+  return { names: names ?? 'plain', mask: mask && { ipv4: ipv4 ?? 24, ipv6: ipv6 ?? 48 } }
 }
 
 const entries: readonly Json[] = ['10.0.0.0/8', 'fd00::/8', '192.0.2.1', '::ffff:10.0.0.0/104', 'loopback']
@@ -107,14 +116,14 @@ const rightValues: Readonly<Record<string, readonly Json[]>> = {
   missing: ['ignore', 'reject'],
   invalid: ['ignore', 'reject'],
   unverified: ['ignore', 'reject', 'believe'],
-  forwarded: [{ trust: ['10.0.0.0/8'] }, { trust: [], header: 'forwarded' }, { trust: ['loopback'], header: 'x-forwarded-for' }],
+  forwarded: [{ trust: ['10.0.0.0/8'] }, { trust: [], header: 'forwarded' }, { trust: ['loopback'], header: 'x-forwarded-for' }, { trust: [], header: 'CF-Connecting-IP' }],
   admit: [special('function')],
-  bindLogger: [true, false, {}, { names: 'plain' }, { names: 'opentelemetry' }],
+  bindLogger: [true, false, {}, { names: 'plain' }, { names: 'opentelemetry' }, { mask: {} }, { mask: { ipv4: 24 }, names: 'plain' }],
   prefix: ['/x']
 }
 const wrongValues: readonly Json[] = [
   null, 0, 1, -1, 7, 8, 20, 40, 41, 254, 255, 1.5, '', 'any', 'x', 'vtoa', 'peer', 'believe', '10.0.0.1/8', '10.0.0.0/8, fd00::/8', 'first', 'IPv4', '::/0', 'toString',
-  '__proto__', 'fe80::1%eth0', '::ffff:10.0.0.0/95', [], {}, [[]], [null], [{}], ...Object.keys(specials).map(special)
+  '__proto__', 'connection', 'Host', 'x y', 'fe80::1%eth0', '::ffff:10.0.0.0/95', [], {}, [[]], [null], [{}], ...Object.keys(specials).map(special)
 ]
 const pool: readonly Json[] = [...wrongValues, ...entries, ...rightFormats, ...Object.values(rightValues).flat()]
 

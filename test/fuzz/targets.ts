@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { SocketAddress } from 'node:net'
 import fc from 'fast-check'
 import { canonicalAddress, formatAddress, parseAddress } from '../../lib/address/address'
-import { hopsOf } from '../../lib/http/forwarded'
+import { compileHeader } from '../../lib/http/forwarded'
 import { checkOptions } from '../../lib/options/options'
 import { compileRanges } from '../../lib/address/ranges'
 import { decodeSavedSyn, hasPayload, tcpHeaderAt, tcpOptionsEnd } from '../../lib/kernel/tcp-header'
@@ -16,7 +16,7 @@ import { describeProxyHeader } from '../../lib/sources/proxy-tlvs'
 import type { ToaFormat } from 'fastify-real-ip'
 import { addressOf, anyAddress, bitsOf, type Plain, parsePlain, plainOf, textOf, unmapped, within } from '../trust/plain'
 import { answers, plainAnswers } from '../trust/plain-answers'
-import { canonical, type Header, headers, noise, plainAddress, plainForwarded, plainWalk, plainXForwardedFor, walked } from '../http/plain-headers'
+import { canonical, type Header, headers, noise, plainAddress, plainReaders, plainWalk, walked } from '../http/plain-headers'
 import { list, plainRange, written } from '../address/plain-ranges'
 import { options as tcpOptions, packet, plainHasPayload, plainSender, plainTcp, plainToa } from '../kernel/plain-syn'
 import { plainDescription, plainProxy, type PlainProxy, proxyHeaders } from '../sources/plain-proxy'
@@ -225,27 +225,27 @@ function mustEncode ({ version, ends, tlvs }: Exclude<PlainProxy, string>): void
 }
 
 /** The sender on the first line, then the header's lines. */
-function headerTarget (name: Header, plain: (lines: readonly string[]) => string[]): Target {
+function headerTarget (name: Header, share: number): Target {
   return {
     name,
-    share: 110,
+    share,
     inputs: fc.tuple(canonical, fc.array(fc.oneof({ weight: 4, arbitrary: headers[name] }, { weight: 1, arbitrary: noise }), { maxLength: 3 }))
       .map(([peer, lines]) => latin1([peer, ...lines].join('\n'))),
     tokens: [
-      '10.0.0.1', '[fd00::1]', '"[fd00::1]:80"', '203.0.113.7', '::ffff:10.0.0.1', 'for=', ';', ',', ', ', '"', '\\', '\\"', ':', '%', '=', '\n', ' ', '\t', 'unknown', '[', ']'
+      '10.0.0.1', '127.0.0.1', '::1', '0.0.0.0', '224.0.0.1', '%eth0', ':443', 'proto=', 'host=', '[fd00::1]', '"[fd00::1]:80"', '203.0.113.7', '::ffff:10.0.0.1', 'for=', ';', ',', ', ', '"', '\\', '\\"', ':', '%', '=', '\n', ' ', '\t', 'unknown', '[', ']'
     ].map(latin1),
     check (input) {
       const [first = '', ...lines] = textIn(input).split('\n')
       const peer = parsePlain(first) === undefined ? '10.0.0.1' : first
       const { address = '', port, reason, source, family, trust: judged, via } = walked(peer, name, lines)
-      const [expected, ...rest] = plainWalk(peer, plain(lines))
+      const [expected, ...rest] = plainWalk(peer, plainReaders[name](lines))
       mustBe([plainAddress(address), port ?? '', reason, source].join(), [expected, ...rest].join())
       if (source === 'forwarded') {
         mustBeCanonical(address, parsePlain(expected) as Plain)
         mustBe([family, judged, via?.address].join(), [parsePlain(expected)?.family, 'trusted', peer].join())
       }
       // Nobody reads more hops than there can be entries.
-      const hops = [...hopsOf[name](lines.flatMap((line) => [name, line]))].length
+      const hops = [...compileHeader(name)(lines.flatMap((line) => [name, line]))].length
       assert(hops <= input.length, `${hops} hops in ${input.length} bytes`)
     }
   }
@@ -339,6 +339,6 @@ function readJson (input: Uint8Array): Json | undefined {
 
 export const targets: readonly Target[] = [
   sockaddr, toa, savedSyn, netlink, proxy,
-  headerTarget('x-forwarded-for', plainXForwardedFor), headerTarget('forwarded', plainForwarded),
+  headerTarget('x-forwarded-for', 110), headerTarget('forwarded', 110), headerTarget('x-real-ip', 30), headerTarget('cloudfront-viewer-address', 30),
   address, ranges, options
 ]

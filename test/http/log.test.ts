@@ -3,7 +3,7 @@ import { FastifyOtelInstrumentation } from '@fastify/otel'
 import Fastify, { type FastifyInstance, type FastifyRequest, type FastifyServerOptions } from 'fastify'
 import pino from 'pino'
 import t, { type Test } from 'tap'
-import realIp, { type FastifyRealIpOptions, withRealIp } from 'fastify-real-ip'
+import realIp, { type FastifyRealIpOptions, type RealAddress, realIpKey, withRealIp } from 'fastify-real-ip'
 import { TransportPeers } from '../../lib/kernel/peer-search'
 import { kinds, listen } from '../kinds'
 
@@ -112,8 +112,11 @@ t.test("names: 'opentelemetry' names everything as its conventions do", async (t
     app.get('/', speak)
     await ask(app)
     const { req: line } = output.find('incoming request')
-    t.match(line, { 'client.address': CLIENT, 'network.peer.address': CLIENT, source: 'transport-peer', trust: 'trusted', reason: 'no-toa' })
+    t.match(line, {
+      'client.address': CLIENT, 'network.peer.address': CLIENT, 'real_ip.source': 'transport-peer', 'real_ip.trust': 'trusted', 'real_ip.reason': 'no-toa'
+    })
     t.notOk('realIp' in line)
+    t.notOk('source' in line, 'which would collide with source.address')
     t.strictSame(output.bound(t, 'client.address'), { 'incoming request': CLIENT, 'in the handler': CLIENT, 'request completed': CLIENT })
     t.strictSame(output.bound(t), { 'incoming request': undefined, 'in the handler': undefined, 'request completed': undefined })
   }
@@ -123,10 +126,14 @@ t.test('what is not known has no field', async (t) => {
   const nothing = { address: undefined, port: undefined, family: undefined, source: 'none', trust: 'unverified', transportPeer: undefined, attempts: [] }
   const request = { method: 'GET', url: '/', host: 'x', headers: {}, realAddress: nothing } as unknown as FastifyRequest
   const portless = { ...request, realAddress: { ...nothing, transportPeer: { address: CLIENT, port: undefined } } } as unknown as FastifyRequest
+  const prefixes = { plain: '', opentelemetry: 'real_ip.' }
   for (const names of ['plain', 'opentelemetry'] as const) {
-    t.same(Object.keys(withRealIp({ names })(request) as object), ['method', 'url', 'host', 'source', 'trust'])
+    for (const mask of [undefined, {}]) {
+      t.same(Object.keys(withRealIp({ names, ...mask && { mask } })(request) as object), ['method', 'url', 'host', `${prefixes[names]}source`, `${prefixes[names]}trust`])
+    }
   }
-  t.same(Object.keys(withRealIp({ names: 'opentelemetry' })(portless) as object), ['method', 'url', 'host', 'source', 'trust', 'network.peer.address'])
+  t.same(Object.keys(withRealIp({ names: 'opentelemetry' })(portless) as object),
+    ['method', 'url', 'host', 'real_ip.source', 'real_ip.trust', 'network.peer.address'])
   const fields = { id: 1 }
   t.equal(withRealIp(() => fields)({} as FastifyRequest), fields, 'without the plugin')
 })
@@ -151,6 +158,65 @@ t.test("pino's redaction reaches the fields", async (t) => {
   t.equal(output.find('incoming request').req.realIp, '[Redacted]')
   t.equal(output.find('in the handler').realIp, '[Redacted]')
   t.notOk(output.lines.join('').includes(CLIENT))
+})
+
+t.test('mask: log lines have the masked address, all else the whole one', async (t) => {
+  const seen: unknown[] = []
+  const mask = { ipv4: 24, ipv6: 48 }
+  for (const [client, masked] of [
+    ['192.0.2.77', '192.0.2.0'], ['2001:db8:1:2:3:4:5:6', '2001:db8:1::'], ['::ffff:192.0.2.77', '192.0.2.0']
+  ] as const) {
+    for (const [names, field] of [['plain', 'realIp'], ['opentelemetry', 'client.address']] as const) {
+      const { app, output } = create(t, { serializers: { req: withRealIp({ names, mask }) } })
+      await app.register(realIp, { trustedPeers: [], bindLogger: { names, mask }, admit: ({ address }) => seen.push(address) > 0 })
+      app.get('/', (request) => {
+        request.log.info('in the handler')
+        return [request.realIp, realIpKey({ ipv6Subnet: 128 })(request)]
+      })
+      const { body } = await app.inject({ url: '/', remoteAddress: client })
+      const whole = client.replace('::ffff:', '')
+      t.same(JSON.parse(body), [whole, whole])
+      t.equal(output.find('incoming request').req[field], masked)
+      t.strictSame(output.bound(t, field), { 'incoming request': masked, 'in the handler': masked, 'request completed': masked })
+      t.notOk(output.lines.join('').includes(whole), `${whole} is nowhere in the log`)
+    }
+  }
+})
+
+t.test('mask: the port is left out, and a transport peer masked that may be a client', async (t) => {
+  const shown = (address: Partial<RealAddress>, mask = {}) => {
+    const answer = { address: '203.0.113.7', port: 5, source: 'getpeername', trust: 'trusted', transportPeer: { address: '10.0.0.2', port: 6 }, ...address }
+    const { method, ...fields } = withRealIp((): object => ({ method: 'GET' }), { mask })({ realAddress: answer } as unknown as FastifyRequest) as Record<string, unknown>
+    return fields
+  }
+  const rest = { source: 'getpeername', trust: 'trusted' }
+  t.strictSame(shown({}), { realIp: '203.0.113.0', ...rest, transportPeer: { address: '10.0.0.2', port: 6 } }, 'a balancer of the list')
+  t.strictSame(shown({ reason: 'implausible', address: '10.0.0.2' }), {
+    realIp: '10.0.0.0', ...rest, reason: 'implausible', transportPeer: { address: '10.0.0.0', port: undefined }
+  }, 'which is the address itself')
+  t.same(shown({ transportPeer: { address: '::ffff:203.0.113.7', port: 5 } }).transportPeer, { address: '203.0.113.0' }, 'in the text of the other family')
+  for (const trust of ['untrusted', 'unverified', 'unchecked'] as const) {
+    t.same(shown({ trust }).transportPeer, { address: '10.0.0.0' }, trust)
+  }
+  t.same(shown({ address: undefined }), { ...rest, transportPeer: { address: '10.0.0.0' } })
+  t.same(shown({ transportPeer: undefined }), { realIp: '203.0.113.0', ...rest })
+  t.equal(shown({}, { ipv4: 0 }).realIp, '0.0.0.0')
+  t.equal(shown({}, { ipv4: 32 }).realIp, '203.0.113.7')
+  t.equal(shown({}, { ipv4: 9 }).realIp, '203.0.0.0')
+  t.equal(shown({ address: 'fedc:ba98:7654:3210::1' }, { ipv6: 61 }).realIp, 'fedc:ba98:7654:3210::')
+  t.equal(shown({ address: 'fedc:ba98:7654:3217::1' }, { ipv6: 61 }).realIp, 'fedc:ba98:7654:3210::')
+  t.equal(shown({ address: 'fedc:ba98::1' }, { ipv6: 0 }).realIp, '::')
+})
+
+t.test('mask: the remote address too, of a request without the plugin', async (t) => {
+  const { app, output } = create(t, { serializers: { req: withRealIp({ mask: {} }) } })
+  app.get('/', () => 'ok')
+  await app.inject({ url: '/', remoteAddress: '192.0.2.77' })
+  await app.inject({ url: '/', remoteAddress: 'fe80::1:2:3:4%eth0' })
+  await app.inject({ url: '/', remoteAddress: 'nowhere' })
+  const lines = output.parsed.filter(({ msg }) => msg === 'incoming request')
+  t.strictSame(lines.map(({ req }) => req.remoteAddress), ['192.0.2.0', 'fe80::', undefined])
+  t.notOk(lines.some(({ req }) => 'remotePort' in req))
 })
 
 t.test('with loggerInstance', async (t) => {
@@ -410,7 +476,7 @@ t.test('while it is not known who sent it, the first line goes without', { skip:
 const wrong: Array<[what: string, call: () => unknown, says: RegExp]> = [
   ['an unknown name', () => withRealIp({ names: 'ecs' } as any), /'names' of .* takes 'plain', 'opentelemetry', not "ecs"/],
   ['a name from Object.prototype', () => withRealIp({ names: 'constructor' } as any), /not "constructor"/],
-  ['an unknown option', () => withRealIp(undefined, { convention: 'opentelemetry' } as any), /no 'convention' in withRealIp\(\)'s options; write \{"names":"opentelemetry"\}/],
+  ['an unknown option', () => withRealIp(undefined, { convention: 'opentelemetry' } as any), /no 'convention' in withRealIp\(\)'s options; write \{"names":"opentelemetry","mask":\{"ipv4":24,"ipv6":48\}\}/],
   ['no serializer', () => withRealIp('req' as any), /"req"/],
   ['null', () => withRealIp(null as any), /not null/],
   ['no options', () => withRealIp(() => ({}), 7 as any), /not 7/],

@@ -40,7 +40,15 @@ const wrong: Array<[options: any, says: RegExp]> = [
   [{ trustedPeers: [], forwarded: null }, /'forwarded' must be an object like/],
   [{ trustedPeers: [], forwarded: { trust: 'loopback' } }, /'forwarded.trust' must be a list/],
   [{ trustedPeers: [], forwarded: { trust: ['x'] } }, /'forwarded.trust' has "x"/],
-  [{ trustedPeers: [], forwarded: { trust: [], header: 'x-real-ip' } }, /'forwarded.header' takes 'x-forwarded-for', 'forwarded'/],
+  [{ trustedPeers: [], forwarded: { trust: [], header: 7 } }, /'forwarded.header' takes 'x-forwarded-for', 'forwarded', or the name of a header whose value is one address, like 'cf-connecting-ip': a name is a string, not number/],
+  [{ trustedPeers: [], forwarded: { trust: [], header: null } }, /a name is a string/],
+  [{ trustedPeers: [], forwarded: { trust: [], header: 'x real ip' } }, /"x real ip" is no header's name/],
+  [{ trustedPeers: [], forwarded: { trust: [], header: '' } }, /"" is no header's name/],
+  [{ trustedPeers: [], forwarded: { trust: [], header: ':authority' } }, /is no header's name/],
+  [{ trustedPeers: [], forwarded: { trust: [], header: 'Connection' } }, /'connection' is between two neighbours alone/],
+  [{ trustedPeers: [], forwarded: { trust: [], header: 'transfer-encoding' } }, /'transfer-encoding' is between two neighbours alone/],
+  [{ trustedPeers: [], forwarded: { trust: [], header: 'Host' } }, /'host' never holds an address/],
+  [{ trustedPeers: [], forwarded: { trust: [], header: 'X-Forwarded-Proto' } }, /'x-forwarded-proto' never holds an address/],
   [{ trustedPeers: [], forwarded: { trust: [], hops: 1 } }, /'forwarded' has no 'hops'/],
   [{ sources: ['saved-syn'] }, /'saved-syn' needs 'toa', what the balancer writes on the SYN: 'alibaba', 'ucloud', 'tencent', or formats like \[\{ kind: 254/],
   [{ sources: ['saved-syn'], trustedPeers: [], toa: 'dpvs' }, /'saved-syn' cannot be used with this 'toa': DPVS writes no TOA on the SYN since 1.9.6/],
@@ -59,6 +67,11 @@ const wrong: Array<[options: any, says: RegExp]> = [
   [{ trustedPeers: [], toa: [{ kind: 254, length: 8, family: 'IPv4', position: 'first', port: 1 }] }, /a format has no 'port'/],
   [{ virtualServer: 1 }, /'virtualServer' must be true or false, not 1/],
   [{ admit: 'yes' }, /'admit' must be a function/],
+  [{ bindLogger: { mask: 24 } }, /'mask' of 'bindLogger' must be an object like \{"ipv4":24,"ipv6":48\}, not 24/],
+  [{ bindLogger: { mask: { ipv4: 33 } } }, /'mask.ipv4' of 'bindLogger' must be a whole number from 0 to 32, the bits that are left, not 33/],
+  [{ bindLogger: { mask: { ipv6: -1 } } }, /'mask.ipv6' of 'bindLogger' must be a whole number from 0 to 128, .* not -1/],
+  [{ bindLogger: { mask: { ipv6: '48' } } }, /not "48"/],
+  [{ bindLogger: { mask: { v4: 24 } } }, /there is no 'v4' in 'mask' of 'bindLogger'/],
   [{ bindLogger: null }, /'bindLogger' must be true, false, or an object like .* not null/]
 ]
 
@@ -118,13 +131,16 @@ t.test('what is given is taken', async (t) => {
     toa: { formats },
     forwarded: { trust: ['10.0.0.1'], header: 'x-forwarded-for' },
     admit,
-    bindLogger: 'plain'
+    bindLogger: { names: 'plain', mask: undefined }
   })
   t.same(settings, { untrusted: 'reject', missing: 'ignore', invalid: 'reject', unverified: 'believe' })
   t.equal(checkOptions({ sources: 'auto' }).sources, 'auto')
   t.equal(checkOptions({ require: false }).require, false)
   t.same(checkOptions({ trustedPeers: [], forwarded: { trust: [], header: 'forwarded' } }).forwarded, { trust: [], header: 'forwarded' })
-  t.equal(checkOptions({ bindLogger: { names: 'opentelemetry' } }).bindLogger, 'opentelemetry')
+  t.equal(checkOptions({ trustedPeers: [], forwarded: { trust: [], header: 'CF-Connecting-IP' } }).forwarded?.header, 'cf-connecting-ip')
+  t.same(checkOptions({ bindLogger: { names: 'opentelemetry' } }).bindLogger, { names: 'opentelemetry', mask: undefined })
+  t.same(checkOptions({ bindLogger: { mask: {} } }).bindLogger, { names: 'plain', mask: { ipv4: 24, ipv6: 48 } })
+  t.same(checkOptions({ bindLogger: { mask: { ipv4: 0, ipv6: 128 } } }).bindLogger?.mask, { ipv4: 0, ipv6: 128 })
 })
 
 t.test("the presets of 'toa'", async (t) => {

