@@ -3,12 +3,12 @@ import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import type { FastifyRequest, FastifyServerOptions } from 'fastify'
 import proxyAddr from '@fastify/proxy-addr'
 import fastifyRealIp = require('fastify-real-ip')
-import { type Address, formatAddress, parseAddress } from '../lib/address/address'
+import { type Address, parseAddress } from '../lib/address/address'
 import { fdOf } from '../lib/node/sockets'
 import { compileHeader, walk } from '../lib/http/forwarded'
 import { loadLibc } from '../lib/kernel/libc'
 import { compileRanges } from '../lib/address/ranges'
-import { PeerAddress } from '../lib/kernel/peer-search'
+import { createEndpoint, type Endpoint } from '../lib/kernel/sockaddr'
 import { requestOf } from './arrived'
 import { answer } from './child'
 import type { Slices } from './loops'
@@ -54,15 +54,15 @@ async function ranges (): Promise<Loops | string> {
   const list = compileRanges([
     ...blocks.map((i) => `${nets.IPv4(i)}0.0/16`), ...blocks.map((i) => `${nets.IPv6(i)}:/48`)
   ], 'trustedPeers')
-  const asked = (write: (i: number) => string) => Array.from({ length: 4096 }, () => {
+  const asked = (write: (i: number) => string) => Array.from({ length: 4096 }, (): Endpoint => {
     const address = parseAddress(write(oneBelow(1000) * 8 + oneBelow(2))) as Address
-    return new PeerAddress(address, formatAddress(address))
+    return Object.assign(createEndpoint(), address)
   })
   const v4 = asked((i) => `${nets.IPv4(i)}${oneBelow(256)}.${oneBelow(256)}`)
   const v6 = asked((i) => `${nets.IPv6(i)}${oneBelow(65536).toString(16)}::${oneBelow(65536).toString(16)}`)
-  const ask = (addresses: readonly PeerAddress[]) => {
+  const ask = (addresses: readonly Endpoint[]) => {
     let at = 0
-    return loop(() => list.includes(addresses[at++ % 4096] as PeerAddress))
+    return loop(() => list.includes(addresses[at++ % 4096] as Endpoint))
   }
   return {
     calls: 4096,

@@ -1,12 +1,13 @@
 import type { AddressInfo, Socket } from 'node:net'
 import fastify from 'fastify'
 import fastifyRealIp = require('fastify-real-ip')
-import { fdOf } from '../lib/node/sockets'
+import { fdOf, listeningFdOf } from '../lib/node/sockets'
 import { loadLibc } from '../lib/kernel/libc'
 import { createEndpoint } from '../lib/kernel/sockaddr'
 import { SavedSyn } from '../lib/sources/saved-syn'
 import { toaPresets } from '../lib/options/toa'
-import { TransportPeers } from '../lib/kernel/peer-search'
+import { Senders } from '../lib/sources/choose'
+import { pluginOf } from './aside'
 import { answer } from './child'
 import { takeTurns } from './turns'
 
@@ -34,25 +35,20 @@ export interface Times {
 async function main (host: string, inARow: number, client: string): Promise<void> {
   const libc = loadLibc()
   if (typeof libc === 'string') throw new Error(libc)
-  const plain = fastify()
+  const asides = [fastify(), fastify()] as const
+  const [plain, listed] = asides
   await plain.register(fastifyRealIp)
-  await plain.ready()
+  await listed.register(fastifyRealIp, { trustedPeers: [client] })
+  for (const aside of asides) await aside.ready()
+  const [without, policy] = [pluginOf(plain.server), pluginOf(listed.server)]
   const app = fastify()
-  await app.register(fastifyRealIp, { trustedPeers: [client] })
   app.get('/', (_request, reply) => { reply.send('127.0.0.1') })
-  // So that its listening socket keeps the SYNs.
   await app.listen({ port: 0, host })
-
-  const [without, policy] = [plain, app].map(({ server }) => {
-    // The plugin's own listener stands before all others.
-    const listener = server.listeners('connection')[0] as (socket: Socket) => void
-    server.removeListener('connection', listener)
-    return listener
-  }) as [(socket: Socket) => void, (socket: Socket) => void]
-  const peers = new TransportPeers(libc)
+  const senders = new Senders(libc)
+  senders.arm(listeningFdOf(app.server))
   // The kernel lab stamps behind the other options.
   const formats = toaPresets.alibaba.formats.map((format) => ({ ...format, position: 'last' as const }))
-  const source = new SavedSyn(peers.syn, formats)
+  const source = new SavedSyn(senders.syn, formats)
   const sender = createEndpoint()
   const endpoint = createEndpoint()
 
@@ -69,10 +65,10 @@ async function main (host: string, inARow: number, client: string): Promise<void
     policy,
     call (_socket, fd) { libc.readSavedSyn(fd) },
     savedSyn (_socket, fd) {
-      found = peers.readSavedSyn(fd, sender) ? source.read(fd, endpoint) : 'no-saved-syn'
+      found = senders.syn.read(fd, sender) ? source.read(fd, endpoint) : 'no-saved-syn'
     }
   }, inARow, fdOf, (thing, socket) => {
-    if (thing === policy) trust = app.realIp.lookup(socket).trust
+    if (thing === policy) trust = listed.realIp.lookup(socket).trust
   })
 
   answer({

@@ -5,6 +5,7 @@ import { formatIPv4 } from '../lib/address/address'
 import { fdOf } from '../lib/node/sockets'
 import { loadLibc } from '../lib/kernel/libc'
 import { word } from '../lib/kernel/sockaddr'
+import { pluginOf } from './aside'
 import { answer } from './child'
 import { takeTurns } from './turns'
 
@@ -41,15 +42,14 @@ const remembered = new WeakMap<Socket, Least>()
 async function main (host: string, inARow: number): Promise<void> {
   const libc = loadLibc()
   if (typeof libc === 'string') throw new Error(libc)
+  const aside = fastify()
+  await aside.register(fastifyRealIp)
+  const EarlyRequest = await earlyRequest(aside)
+  const plugin = pluginOf(aside.server)
   const app = fastify()
-  await app.register(fastifyRealIp)
   app.get('/', (_request, reply) => { reply.send('127.0.0.1') })
-  const EarlyRequest = await earlyRequest(app)
   await app.listen({ port: 0, host })
 
-  // The plugin's own listener stands before all others.
-  const plugin = app.server.listeners('connection')[0] as (socket: Socket) => void
-  app.server.removeListener('connection', plugin)
   let source = ''
   const times = takeTurns(app.server, {
     nothing () {},
@@ -68,7 +68,7 @@ async function main (host: string, inARow: number): Promise<void> {
       seen.address = request.realIp
     }
   }, inARow, (socket) => new EarlyRequest({ socket }), (thing, socket) => {
-    if (thing === plugin) source = app.realIp.lookup(socket).source
+    if (thing === plugin) source = aside.realIp.lookup(socket).source
   })
 
   answer({

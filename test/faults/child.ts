@@ -9,6 +9,7 @@ export interface Order {
   readonly plugin?: FastifyRealIpOptions
   /** Every socket(AF_NETLINK) fails with EPERM. */
   readonly refuseNetlink?: boolean
+  readonly host?: string
   /** Descriptor 0 is free for a connection. */
   readonly closeStdin?: boolean
   /** The file to log to. */
@@ -68,7 +69,7 @@ async function serve (order: Order): Promise<void> {
   await app.register(realIp, { ...order.plugin, ...(stream && { bindLogger: true }) })
   app.get('/', (request) => request.realAddress)
   app.get('/failures', () => [...failures])
-  await app.listen({ port: 0, host: '127.0.0.1' })
+  await app.listen({ port: 0, host: order.host ?? '127.0.0.1' })
   if (order.closeStdin) closeSync(0)
   process.once('disconnect', () => { void app.close() })
   process.send?.((app.server.address() as { port: number }).port)

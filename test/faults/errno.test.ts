@@ -37,7 +37,7 @@ for (const [policy, options] of Object.entries(policies)) {
       const attempts = sources.map((source) => ({ source, reason: name }))
       t.match(answer, { address: '127.0.3.1', port: during.localPort, attempts }, name)
       // The saved SYN is another option, and tells the sender all the same.
-      t.match(answer, options.trustedPeers ? { trust: 'trusted' } : { source: 'peer', reason: 'no-answer', trust: 'unchecked' })
+      t.match(answer, options.trustedPeers ? { trust: 'trusted' } : { source: 'peer', reason: name === 'ENOTCONN' ? 'closed' : 'no-answer', trust: 'unchecked' })
 
       fault = 0
       const after = await http!.connect(port, { localAddress: '127.0.3.2' })

@@ -17,9 +17,9 @@ function isFiltered (pid: number): boolean {
   return /^Seccomp:\s+2$/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))
 }
 
-async function ask (port: number, localAddress = address): Promise<any> {
+async function ask (port: number, localAddress = address, host = '127.0.0.1'): Promise<any> {
   // A reset can come before the client has noticed that it is connected.
-  const client = await http!.connect(port, { localAddress }).catch(() => undefined)
+  const client = await http!.connect(port, { host, localAddress }).catch(() => undefined)
   if (client === undefined) return 'reset'
   client.socket.on('error', () => {})
   try {
@@ -69,13 +69,17 @@ testInNamespace(__filename, () => {
     t.match(after, { ...trusted, port: after.localPort })
   })
 
-  t.test('without a policy a loopback address is not believed, any other is', async (t) => {
-    const { port, pid } = await start(t, { refuseNetlink: true })
-    t.ok(isFiltered(pid))
-    const unproven = await ask(port, '127.0.0.1')
+  t.test('without a policy a loopback address is believed where the server has one too, any other everywhere', async (t) => {
+    const own = await start(t, { refuseNetlink: true })
+    const other = await start(t, { refuseNetlink: true, host: address })
+    for (const { pid } of [own, other]) t.ok(isFiltered(pid))
+    const proven = await ask(own.port, '127.0.0.1')
+    t.match(proven, { address: '127.0.0.1', port: proven.localPort, source: 'getpeername', trust: 'unchecked' })
+    // From loopback to another address of this host: that it is no claim would have to be proven.
+    const unproven = await ask(other.port, '127.0.0.1', address)
     t.match(unproven, { source: 'none', trust: 'unchecked', reason: 'implausible' })
     t.notOk('address' in unproven)
-    const seen = await ask(port)
+    const seen = await ask(own.port)
     t.match(seen, { address, port: seen.localPort, source: 'getpeername' })
   })
 })

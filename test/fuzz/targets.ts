@@ -322,8 +322,8 @@ const options: Target = {
     }
     if (checked !== undefined) {
       assert.deepEqual(checked, expected)
-      const { sources, settings, forwarded, trustedPeers } = checked
-      for (const part of [checked, sources, settings, forwarded, forwarded?.trust, trustedPeers]) assert(typeof part === 'function' || Object.isFrozen(part))
+      const { sources, settings, forwarded, proxyProtocol, trustedPeers } = checked
+      for (const part of [checked, sources, settings, forwarded, forwarded?.trust, forwarded?.trust.addresses, proxyProtocol, proxyProtocol?.from, trustedPeers]) assert(typeof part === 'function' || Object.isFrozen(part))
     }
     assert.deepEqual(given, revive(readJson(input)), 'the user\'s own object was changed')
   }

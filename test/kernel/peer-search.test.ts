@@ -3,8 +3,9 @@ import net, { type AddressInfo } from 'node:net'
 import { constants } from 'node:os'
 import t, { type Test } from 'tap'
 import { loadLibc, type Diag, type Libc } from '../../lib/kernel/libc'
+import { formatAddress } from '../../lib/address/address'
 import { createEndpoint } from '../../lib/kernel/sockaddr'
-import { peerAddress, type PeerAddress, TransportPeers } from '../../lib/kernel/peer-search'
+import { PeerSearch } from '../../lib/kernel/peer-search'
 import { noIPv6 } from '../kinds'
 
 if (process.platform !== 'linux') {
@@ -78,9 +79,11 @@ function lying (lie: (answer: Uint8Array) => void = (answer) => { answer.set([0,
 
 type Found = [address: string | undefined, port: number]
 
-const ask = (peers: TransportPeers, fd: number) => new Promise<Found>((resolve) => {
-  peers.ask(fd, (peer: PeerAddress | undefined, port: number) => { resolve([peer?.text, port]) })
+const ask = (search: PeerSearch, fd: number) => new Promise<Found>((resolve) => {
+  search.ask(fd, (peer) => { resolve(peer === undefined ? [undefined, 0] : [formatAddress(peer), peer.port]) })
 })
+
+const ignore = () => {}
 
 const places: Array<[name: string, host: string, to: string]> = [
   ['IPv4', '127.0.0.1', '127.0.0.1'], ['IPv6', '::1', '::1'], ['IPv4 of a dual-stack listener', '::', '127.0.0.1'], ['IPv6 of one', '::', '::1']
@@ -92,13 +95,13 @@ for (const [name, host, to] of places) {
     const { client, accepted } = await place.connect()
     const truth = [to, client.localPort]
     const honest = lying(() => {})
-    const peers = new TransportPeers(honest)
-    t.same(await ask(peers, fdOf(accepted)), truth)
+    const search = new PeerSearch(honest)
+    t.same(await ask(search, fdOf(accepted)), truth)
     t.same([honest.exacts, honest.dumps], [1, 0])
-    peers.close()
+    search.close()
 
     const liar = lying()
-    const others = new TransportPeers(liar)
+    const others = new PeerSearch(liar)
     t.same(await ask(others, fdOf(accepted)), truth)
     t.same([liar.exacts, liar.dumps], [1, 1])
     others.close()
@@ -110,10 +113,10 @@ t.test('a lie that is the truth of another connection', async (t) => {
   const [a, b] = [await place.connect('127.0.0.30'), await place.connect('127.0.0.31')]
   libc.getpeername(fdOf(b.accepted))
   const ofB = libc.answer.slice(0, 28)
-  const peers = new TransportPeers(lying((answer) => { answer.set(ofB) }))
-  t.same(await ask(peers, fdOf(a.accepted)), ['127.0.0.30', a.client.localPort])
-  t.same(await ask(peers, fdOf(b.accepted)), ['127.0.0.31', b.client.localPort])
-  peers.close()
+  const search = new PeerSearch(lying((answer) => { answer.set(ofB) }))
+  t.same(await ask(search, fdOf(a.accepted)), ['127.0.0.30', a.client.localPort])
+  t.same(await ask(search, fdOf(b.accepted)), ['127.0.0.31', b.client.localPort])
+  search.close()
 })
 
 t.test('a lie of another family, and one of the listener\'s', async (t) => {
@@ -123,9 +126,9 @@ t.test('a lie of another family, and one of the listener\'s', async (t) => {
     (answer: Uint8Array) => { answer.set(new Uint8Array(new Uint16Array([10]).buffer)) },
     (answer: Uint8Array) => { answer.fill(0, 2, 28) }
   ]) {
-    const peers = new TransportPeers(lying(lie))
-    t.same(await ask(peers, fdOf(accepted)), ['127.0.0.1', client.localPort])
-    peers.close()
+    const search = new PeerSearch(lying(lie))
+    t.same(await ask(search, fdOf(accepted)), ['127.0.0.1', client.localPort])
+    search.close()
   }
 })
 
@@ -136,9 +139,9 @@ t.test('one dump serves all that wait, and may not follow the one before at once
   // Each look at the clock is a millisecond later: a dump takes one, and the next may begin nineteen later.
   let clock = 0
   const liar = lying()
-  const peers = new TransportPeers(liar, () => ++clock)
+  const search = new PeerSearch(liar, ignore, () => ++clock)
   let settled = 0
-  const answers = pairs.map(({ accepted }) => ask(peers, fdOf(accepted)).finally(() => { settled++ }))
+  const answers = pairs.map(({ accepted }) => ask(search, fdOf(accepted)).finally(() => { settled++ }))
   await answers[0]
   await new Promise((resolve) => setImmediate(resolve))
   t.equal(liar.dumps < 5, true, `${liar.dumps} dumps`)
@@ -146,46 +149,46 @@ t.test('one dump serves all that wait, and may not follow the one before at once
   // The first dump, one by and by, and one when the timer says so.
   t.same(await Promise.all(answers), pairs.map(({ client }) => [client.localAddress, client.localPort]))
   t.ok(liar.dumps <= 4, `${liar.dumps} dumps for ${liar.exacts} connections`)
-  peers.close()
+  search.close()
 })
 
 t.test('a connection that has gone, and what is none', async (t) => {
   const place = await listen(t)
   const [first, gone] = [await place.connect(), await place.connect()]
   let clock = 0
-  const peers = new TransportPeers(lying(), () => ++clock)
-  t.same(await ask(peers, fdOf(first.accepted)), ['127.0.0.1', first.client.localPort])
-  const answer = ask(peers, fdOf(gone.accepted))
+  const search = new PeerSearch(lying(), ignore, () => ++clock)
+  t.same(await ask(search, fdOf(first.accepted)), ['127.0.0.1', first.client.localPort])
+  const answer = ask(search, fdOf(gone.accepted))
   gone.client.on('error', () => {})
   gone.accepted.resetAndDestroy()
   t.same(await answer, [undefined, 0], 'gone while it waits')
-  t.same(await ask(peers, -1), [undefined, 0], 'no descriptor')
-  t.same(await ask(peers, fdOf(place.server)), [undefined, 0], 'a listener')
-  peers.close()
+  t.same(await ask(search, -1), [undefined, 0], 'no descriptor')
+  t.same(await ask(search, fdOf(place.server)), [undefined, 0], 'a listener')
+  search.close()
 })
 
 t.test('what is no connection never has the peer of the one before', async (t) => {
   const place = await listen(t)
   const { client, accepted } = await place.connect()
-  const peers = new TransportPeers(libc)
+  const search = new PeerSearch(libc)
   const truth = ['127.0.0.1', client.localPort]
   for (const fd of [-1, fdOf(place.server)]) {
-    t.same(await ask(peers, fdOf(accepted)), truth)
-    t.same(await ask(peers, fd), [undefined, 0])
+    t.same(await ask(search, fdOf(accepted)), truth)
+    t.same(await ask(search, fd), [undefined, 0])
   }
-  peers.close()
+  search.close()
 })
 
 t.test('close() settles those that wait, with nothing', async (t) => {
   const place = await listen(t)
   const [first, waiting] = [await place.connect(), await place.connect()]
   let clock = 0
-  const peers = new TransportPeers(lying(), () => ++clock)
-  await ask(peers, fdOf(first.accepted))
-  const answer = ask(peers, fdOf(waiting.accepted))
-  peers.close()
+  const search = new PeerSearch(lying(), ignore, () => ++clock)
+  await ask(search, fdOf(first.accepted))
+  const answer = ask(search, fdOf(waiting.accepted))
+  search.close()
   t.same(await answer, [undefined, 0])
-  peers.close()
+  search.close()
 })
 
 t.test('those of different listeners wait for the same moment, and a dump each', async (t) => {
@@ -194,13 +197,13 @@ t.test('those of different listeners wait for the same moment, and a dump each',
   const pairs = [await places[0]!.connect(), await places[1]!.connect(), await places[0]!.connect()]
   let clock = 0
   const liar = lying()
-  const peers = new TransportPeers(liar, () => ++clock)
-  await ask(peers, fdOf(first.accepted))
+  const search = new PeerSearch(liar, ignore, () => ++clock)
+  await ask(search, fdOf(first.accepted))
   const before = liar.dumps
-  const answers = await Promise.all(pairs.map(({ accepted }) => ask(peers, fdOf(accepted))))
+  const answers = await Promise.all(pairs.map(({ accepted }) => ask(search, fdOf(accepted))))
   t.same(answers, pairs.map(({ client }) => [client.localAddress, client.localPort]))
   t.equal(liar.dumps - before, 2)
-  peers.close()
+  search.close()
 })
 
 t.test('a connection whose names or cookie the kernel does not give is not looked for', async (t) => {
@@ -208,10 +211,10 @@ t.test('a connection whose names or cookie the kernel does not give is not looke
   const refused = { getsockname: () => constants.errno.ENOBUFS, getsockopt: () => constants.errno.ENOPROTOOPT }
   for (const [name, call] of Object.entries(refused)) {
     const liar = Object.assign(lying(), { [name]: call })
-    const peers = new TransportPeers(liar)
-    t.same(await ask(peers, fdOf(accepted)), [undefined, 0], name)
+    const search = new PeerSearch(liar)
+    t.same(await ask(search, fdOf(accepted)), [undefined, 0], name)
     t.same([liar.exacts, liar.dumps], [0, 0])
-    peers.close()
+    search.close()
   }
 })
 
@@ -236,7 +239,7 @@ t.test('where sock_diag fails nothing is known, and nobody waits', async (t) => 
   for (const [name, fail] of Object.entries(failing)) {
     let opened = 0
     let closed = 0
-    const peers = new TransportPeers({
+    const search = new PeerSearch({
       ...lying(),
       openDiag () {
         const diag = libc.openDiag() as Diag
@@ -255,14 +258,14 @@ t.test('where sock_diag fails nothing is known, and nobody waits', async (t) => 
         }
       }
     })
-    t.same(await ask(peers, fd), [undefined, 0], name)
-    t.notOk(peers.disagrees(fd, createEndpoint()) && name === 'no socket', 'without sock_diag nobody can tell who lies')
-    peers.close()
+    t.same(await ask(search, fd), [undefined, 0], name)
+    t.notOk(search.disagrees(fd, createEndpoint()) && name === 'no socket', 'without sock_diag nobody can tell who lies')
+    search.close()
     t.equal(opened, closed, `${name}: none is left open`)
   }
   // The first question costs the socket, and another is not to be had.
   let sockets = 0
-  const poor = new TransportPeers({
+  const poor = new PeerSearch({
     ...lying(),
     openDiag: () => sockets++ > 0 ? constants.errno.EMFILE : { ...libc.openDiag() as Diag, send: () => constants.errno.ECONNREFUSED }
   })
@@ -271,44 +274,15 @@ t.test('where sock_diag fails nothing is known, and nobody waits', async (t) => 
   // An errno in the middle of one connection is nothing to the next.
   let broken = true
   const liar = lying()
-  const peers = new TransportPeers({
+  const search = new PeerSearch({
     ...liar,
     openDiag () {
       const diag = liar.openDiag() as Diag
       return broken ? { ...diag, receive: () => -constants.errno.ENOBUFS } : diag
     }
   })
-  t.same(await ask(peers, fd), [undefined, 0])
+  t.same(await ask(search, fd), [undefined, 0])
   broken = false
-  t.same(await ask(peers, fd), ['127.0.0.1', client.localPort])
-  peers.close()
-})
-
-t.test('the saved SYN: read once, and not there for a connection older than arm()', async (t) => {
-  const place = await listen(t)
-  const peers = new TransportPeers(libc)
-  const older = await place.connect()
-  t.equal(peers.arm(fdOf(place.server)), undefined)
-  t.match(peers.arm(-1), 'EBADF')
-  const into = createEndpoint()
-  t.notOk(peers.readSavedSyn(fdOf(older.accepted), into))
-  const { client, accepted } = await place.connect('127.0.0.35')
-  t.ok(peers.readSavedSyn(fdOf(accepted), into))
-  t.same([peerAddress(into).text, into.port], ['127.0.0.35', client.localPort])
-  t.notOk(peers.readSavedSyn(fdOf(accepted), into), 'the second time')
-  t.notOk(peers.readSavedSyn(-1, into))
-  peers.close()
-})
-
-t.test('connections of one peer share its address, and a million peers do not fill the memory', async (t) => {
-  const address = (value: number) => ({ family: 'IPv4', w0: 0, w1: 0, w2: 0, w3: value }) as const
-  const first = peerAddress(address(1))
-  t.equal(peerAddress(address(1)), first)
-  t.not(peerAddress({ family: 'IPv6', w0: 0, w1: 0, w2: 0, w3: 1 }), first, 'families never mix')
-  t.not(peerAddress({ family: 'IPv6', w0: 0, w1: 0, w2: 0xffff, w3: 1 }), first)
-  const balancers = Array.from({ length: 64 }, (_, n) => peerAddress(address(0x0a000000 + n)))
-  t.same(balancers.filter((balancer) => peerAddress(address(balancer.w3)) !== balancer), [], 'those of neighbours keep theirs')
-  for (let n = 2; n < 5000; n++) peerAddress(address(n))
-  t.not(peerAddress(address(1)), first, 'what has long not been seen is forgotten')
-  t.same(peerAddress(address(1)), first)
+  t.same(await ask(search, fd), ['127.0.0.1', client.localPort])
+  search.close()
 })

@@ -1,7 +1,8 @@
 import t from 'tap'
 import fc from 'fast-check'
 import { formatIPv4, formatIPv6 } from '../../lib/address/address'
-import { AF_INET, AF_INET6, copyEndpoint, createEndpoint, decodeSockaddr, type Endpoint, sameEndpoint, SOCKADDR_STORAGE } from '../../lib/kernel/sockaddr'
+import { AF_INET, AF_INET6 } from '../../lib/kernel/constants'
+import { copyEndpoint, createEndpoint, decodeSockaddr, type Endpoint, sameEndpoint, SOCKADDR_STORAGE } from '../../lib/kernel/sockaddr'
 
 const view = (answer: Uint8Array) => new DataView(answer.buffer)
 

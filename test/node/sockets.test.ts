@@ -109,14 +109,19 @@ t.test('what the server emits besides: a session that is dead already, and a con
   app.get('/', (request) => request.realAddress)
   t.teardown(() => app.close())
   const port = await listen(app)
+  let emitted = 0
   app.server.prependListener('connection', (socket) => {
-    // Its saved SYN can be read once: the first answer stands.
-    const [, plugin] = app.server.listeners('connection') as Array<(socket: unknown) => void>
-    plugin?.(socket)
-    plugin?.(socket)
+    // Its saved SYN can be read once: the first answer stands. HTTP must not see it twice.
+    if (emitted++ > 0) return
+    const http = app.server.listeners('connection').slice(1) as Array<(socket: unknown) => void>
+    for (const listener of http) app.server.removeListener('connection', listener)
+    for (let n = 0; n < 2; n++) app.server.emit('connection', socket)
+    for (const listener of http) app.server.on('connection', listener)
   })
   const client = await http!.connect(port, { localAddress: '127.0.0.61' })
   t.match(await client.get('/'), { address: '127.0.0.61', trust: 'trusted', transportPeer: { port: client.localPort } })
+  t.equal(emitted, 3)
+  t.equal(app.realIp.stats().connections, 1)
   await client.close()
 
   const dead = { get socket () { throw new Error('ERR_HTTP2_SOCKET_UNBOUND') } }

@@ -1,14 +1,15 @@
 import t from 'tap'
 import Fastify from 'fastify'
 import realIp from 'fastify-real-ip'
-import { checkOptions } from '../../lib/options/options'
+import { checkOptions, checkRealIpKeyOptions } from '../../lib/options/options'
+import { logOf } from '../trust/log'
 
 const wrong: Array<[options: any, says: RegExp]> = [
-  [{ source: ['vtoa'] }, /no option 'source'; the options are 'sources', 'require', 'toa', /],
-  [{ sources: 'vtoa' }, /'sources' must be 'auto' or a list of at least one of 'vtoa', 'nat64', 'getpeername', 'saved-syn', not "vtoa"/],
+  [{ source: ['vtoa'] }, /no option 'source': did you mean 'sources'\? The options are 'sources', 'require', 'toa', /],
+  [{ sources: 'vtoa' }, /'sources' must be 'auto' or a list of at least one of 'vtoa', 'nat64', 'getpeername', 'saved-syn', 'proxy-protocol', not "vtoa"/],
   [{ sources: [] }, /'sources' must be 'auto' or a list of at least one/],
   [{ sources: null }, /'sources' must be 'auto' or a list .* not null/],
-  [{ sources: ['toa'] }, /'sources' takes 'vtoa', 'nat64', 'getpeername', 'saved-syn', not "toa"$/],
+  [{ sources: ['toa'] }, /'sources' takes 'vtoa', 'nat64', 'getpeername', 'saved-syn', 'proxy-protocol', not "toa"$/],
   [{ sources: ['vtoa', 'peer'] }, /not "peer"; 'peer' is always the last resort/],
   [{ sources: [Symbol('x')] }, /not Symbol\(x\)/],
   [{ sources: [10n] }, /not bigint/],
@@ -32,7 +33,12 @@ const wrong: Array<[options: any, says: RegExp]> = [
   [{ trustedPeers: [undefined] }, /has undefined: write an address/],
   [{ trustedPeers: [1n] }, /has 1n: write an address/],
   [{ untrusted: 'reject' }, /'untrusted' needs 'trustedPeers'/],
-  [{ forwarded: { trust: [] } }, /'forwarded' needs 'trustedPeers'/],
+  [{ unverified: 'believe', forwarded: { trust: [] } }, /'unverified' needs 'trustedPeers'/],
+  [{ sources: ['vtoa'], forwarded: { trust: [] } }, /'sources' beside 'forwarded' needs 'trustedPeers'/],
+  [{ trustedpeers: [] }, /no option 'trustedpeers': did you mean 'trustedPeers'\?/],
+  [{ trusted_peers: [] }, /did you mean 'trustedPeers'/],
+  [{ forward: {} }, /did you mean 'forwarded'/],
+  [{ Admit: () => true }, /did you mean 'admit'/],
   [{ trustedPeers: [], untrusted: 'drop' }, /'untrusted' takes 'ignore', 'reject', not "drop"/],
   [{ trustedPeers: [], invalid: 'believe' }, /'invalid' takes 'ignore', 'reject', not "believe"/],
   [{ trustedPeers: [], unverified: true }, /'unverified' takes 'ignore', 'reject', 'believe', not true/],
@@ -101,6 +107,8 @@ t.test('what is left out or undefined takes its default', async (t) => {
     toa: undefined,
     virtualServer: false,
     trustedPeers: undefined,
+    proxyProtocol: undefined,
+    forwardedOnly: false,
     settings: { untrusted: 'ignore', missing: 'ignore', invalid: 'reject', unverified: 'ignore' },
     forwarded: undefined,
     admit: undefined,
@@ -129,14 +137,16 @@ t.test('what is given is taken', async (t) => {
     virtualServer: true,
     trustedPeers: ['loopback'],
     toa: { formats },
-    forwarded: { trust: ['10.0.0.1'], header: 'x-forwarded-for' },
+    forwarded: { trust: { addresses: ['10.0.0.1'], unix: false }, header: 'x-forwarded-for' },
+    proxyProtocol: undefined,
+    forwardedOnly: false,
     admit,
     bindLogger: { names: 'plain', mask: undefined }
   })
   t.same(settings, { untrusted: 'reject', missing: 'ignore', invalid: 'reject', unverified: 'believe' })
   t.equal(checkOptions({ sources: 'auto' }).sources, 'auto')
   t.equal(checkOptions({ require: false }).require, false)
-  t.same(checkOptions({ trustedPeers: [], forwarded: { trust: [], header: 'forwarded' } }).forwarded, { trust: [], header: 'forwarded' })
+  t.same(checkOptions({ trustedPeers: [], forwarded: { trust: [], header: 'forwarded' } }).forwarded, { trust: { addresses: [], unix: false }, header: 'forwarded' })
   t.equal(checkOptions({ trustedPeers: [], forwarded: { trust: [], header: 'CF-Connecting-IP' } }).forwarded?.header, 'cf-connecting-ip')
   t.same(checkOptions({ bindLogger: { names: 'opentelemetry' } }).bindLogger, { names: 'opentelemetry', mask: undefined })
   t.same(checkOptions({ bindLogger: { mask: {} } }).bindLogger, { names: 'plain', mask: { ipv4: 24, ipv6: 48 } })
@@ -164,4 +174,47 @@ t.test("Fastify's own options of register() are no unknown options", async (t) =
   t.teardown(() => app.close())
   await app.register(realIp, { prefix: '/x', logLevel: 'warn', logSerializers: {}, encapsulate: true } as object)
   t.ok(app.hasDecorator('realIp'))
+})
+
+t.test('an option that is nobody\'s does nothing, and is named', async (t) => {
+  const strangers: string[] = []
+  t.same(checkOptions({ region: 'eu', x: 1, prefix: '/x' } as object, (name) => { strangers.push(name) }), checkOptions({}))
+  t.same(strangers, ['region', 'x'])
+
+  const { logger, codes } = logOf()
+  const app = Fastify({ loggerInstance: logger })
+  t.teardown(() => app.close())
+  await app.register(realIp, { sources: ['getpeername'], trustedPeers: 'any', region: 'eu', name: 'x', options: {} } as object)
+  t.same(codes, Array(3).fill('FST_REAL_IP_UNKNOWN_OPTION'))
+})
+
+t.test('what stands on a prototype is nobody\'s setting', async (t) => {
+  const { prototype } = Object
+  t.teardown(() => { for (const name of ['trustedPeers', 'unverified', 'header', 'names', 'ipv6Subnet', 'admit']) delete (prototype as Record<string, unknown>)[name] })
+  const polluted = { trustedPeers: 'any', unverified: 'believe', header: 'forwarded', names: 'opentelemetry', ipv6Subnet: 7, admit: () => false }
+  Object.assign(prototype, polluted)
+  t.match(checkOptions({}), { trustedPeers: undefined, settings: { unverified: 'ignore' } })
+  t.equal(checkOptions({}).admit, undefined)
+  const { settings, forwarded, bindLogger } = checkOptions({ trustedPeers: ['10.0.0.1'], forwarded: { trust: [] }, bindLogger: {} })
+  t.equal(settings.unverified, 'ignore')
+  t.equal(forwarded?.header, 'x-forwarded-for')
+  t.equal(bindLogger, 'plain')
+  t.equal(checkRealIpKeyOptions({}), 64)
+  // Nor is what an object of a class inherits.
+  t.equal(checkOptions(Object.create({ trustedPeers: 'any' })).trustedPeers, undefined)
+})
+
+t.test('lists are copied once, and their entries trimmed', async (t) => {
+  let reads = 0
+  const trustedPeers = new Proxy([' 10.0.0.1 ', '\tloopback\n'], {
+    get (list, key) {
+      if (key === '0') return reads++ === 0 ? list[0] : '0.0.0.0/0'
+      return Reflect.get(list, key)
+    }
+  })
+  const options = checkOptions({ trustedPeers, forwarded: { trust: [' 192.0.2.1 ', ' unix'] } })
+  t.same(options.trustedPeers, ['10.0.0.1', 'loopback'])
+  t.same(options.forwarded?.trust, { addresses: ['192.0.2.1'], unix: true })
+  t.equal(reads, 1)
+  t.ok(Object.isFrozen(options.trustedPeers))
 })

@@ -112,7 +112,7 @@ for (const [name, how] of Object.entries(degraded)) {
       const { answers } = await run(how, { trustedPeers: 'any' })
       t.equal(answers.length, 2)
       for (const answer of answers) {
-        t.match(answer, { address: '127.0.0.1', source: 'peer', reason: 'native-unavailable', trust: 'trusted' })
+        t.match(answer, { address: '127.0.0.1', source: 'peer', reason: 'no-toa', trust: 'trusted' })
       }
     })
 

@@ -9,7 +9,7 @@ const parent = parentPort ?? process
 
 async function serve (options: object): Promise<void> {
   const app = Fastify()
-  await app.register(realIp)
+  await app.register(realIp, workerData?.plugin)
   app.get('/', (request) => request.realAddress)
   app.get('/whoami', ({ realAddress: { address, port, source } }) => ({ realIp: address, port, source }))
   await app.listen(options)

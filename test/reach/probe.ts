@@ -12,7 +12,8 @@ import realIp, { type FastifyRealIpOptions, type RealAddress } from 'fastify-rea
 import { formatAddress } from '../../lib/address/address'
 import { errnoName, loadLibc, type Libc } from '../../lib/kernel/libc'
 import { decodeSavedSyn } from '../../lib/kernel/tcp-header'
-import { AF_INET, AF_INET6, createEndpoint, decodeSockaddr } from '../../lib/kernel/sockaddr'
+import { AF_INET, AF_INET6 } from '../../lib/kernel/constants'
+import { createEndpoint, decodeSockaddr } from '../../lib/kernel/sockaddr'
 
 // <linux/in.h>, <asm-generic/socket.h>, <linux/tcp.h>
 const IPPROTO_IP = 0

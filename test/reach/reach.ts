@@ -10,7 +10,7 @@ import { parseArgs } from 'node:util'
 import { formatAddress } from '../../lib/address/address'
 import { loadLibc, type Libc } from '../../lib/kernel/libc'
 import { createEndpoint } from '../../lib/kernel/sockaddr'
-import { TransportPeers } from '../../lib/kernel/peer-search'
+import { armListener, SynReader } from '../../lib/kernel/saved-syn'
 import type { Saved, Seen } from './probe'
 
 export interface Row extends Seen {
@@ -31,22 +31,22 @@ const asInstalledHere = (name: string) => `${name}@${require(`${name}/package.js
 /** The SYN of a real connection, as this machine's kernel saves it: the emulator does not hand it on. */
 async function saveSyn (host: string): Promise<Saved> {
   const libc = loadLibc() as Libc
-  const peers = new TransportPeers(libc)
+  const syn = new SynReader(libc)
   const server = net.createServer().listen(0, host)
   await once(server, 'listening')
-  peers.arm((server as unknown as { _handle: { fd: number } })._handle.fd)
+  armListener(libc, (server as unknown as { _handle: { fd: number } })._handle.fd)
   const accepting = once(server, 'connection')
   const client = net.connect((server.address() as AddressInfo).port, host)
   const [accepted] = await accepting as [net.Socket & { _handle: { fd: number } }]
   const endpoint = createEndpoint()
-  if (!peers.readSavedSyn(accepted._handle.fd, endpoint)) throw new Error('the kernel saved no SYN')
-  const syn = Buffer.from(peers.syn.bytes.subarray(0, peers.syn.length)).toString('hex')
+  if (!syn.read(accepted._handle.fd, endpoint)) throw new Error('the kernel saved no SYN')
+  const hex = Buffer.from(syn.bytes.subarray(0, syn.length)).toString('hex')
   const sender = `${host} ${client.localPort}`
   if (`${formatAddress(endpoint)} ${endpoint.port}` !== sender) throw new Error(`the SYN is not of ${sender}`)
   client.destroy()
   accepted.destroy()
   server.close()
-  return { syn, sender }
+  return { syn: hex, sender }
 }
 
 function run (file: string, ...args: string[]): string {

@@ -15,7 +15,7 @@ const syn = { bytes: new Uint8Array(0), length: 0, tcp: -1 }
 /** What 'auto' chooses where the kernel knows these optnames, and what it says of it. */
 function choose (optnames: number[], options: FastifyRealIpOptions): { names: string[], said: string[] } {
   const said: string[] = []
-  const sources = chooseSources(kernelOf(optnames), { syn }, checkOptions({ sources: 'auto', ...options }), (message) => said.push(message))
+  const sources = chooseSources(kernelOf(optnames), syn, checkOptions({ sources: 'auto', ...options }), (message) => said.push(message))
   return { names: sources.map(({ name }) => name), said }
 }
 
@@ -60,7 +60,7 @@ for (const [what, optnames, options, names, line] of rows) {
 
 t.test("'require' says what is missing of each source, and is content with one", async (t) => {
   const choose = (require: boolean, ...optnames: number[]) =>
-    chooseSources(kernelOf(optnames), { syn }, checkOptions({ sources: ['vtoa', 'nat64'], require }), () => {})
+    chooseSources(kernelOf(optnames), syn, checkOptions({ sources: ['vtoa', 'nat64'], require }), () => {})
   t.throws(() => choose(true), { code: 'FST_REAL_IP_NATIVE_UNAVAILABLE', message: `fastify-real-ip: no configured source can work here: ${noVtoa}; ${noNat64}` })
   t.equal(choose(true, NAT64).length, 2)
   t.equal(choose(false).length, 2, 'nothing is required')
@@ -69,7 +69,7 @@ t.test("'require' says what is missing of each source, and is content with one",
 t.test("under 'toa' the SYN must not contradict the source that answers, nor with 'saved-syn' the modules", async (t) => {
   const witnesses = (options: FastifyRealIpOptions) => {
     const checked = checkOptions({ ...list, ...options })
-    return chooseWitnesses(chooseSources(kernelOf([]), { syn }, checked, () => {}), { syn }, checked).map(({ name }) => name)
+    return chooseWitnesses(chooseSources(kernelOf([]), syn, checked, () => {}), syn, checked).map(({ name }) => name)
   }
   t.same(witnesses({ sources: ['vtoa', 'getpeername'] }), [])
   t.same(witnesses({ sources: ['vtoa', 'getpeername'], toa: 'alibaba' }), ['saved-syn'])

@@ -30,6 +30,9 @@ function fakeLibc (next: () => Uint8Array | number): Libc & { asked: number } {
     getsockname: call,
     savedSyn: answer,
     readSavedSyn: () => 0,
+    peeked: answer,
+    peek: call,
+    drop: call,
     withSocket: (probe: (fd: number) => void) => probe(3),
     openDiag: call
   }

@@ -9,8 +9,10 @@ import tls from 'node:tls'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import realIp, { type FastifyRealIpOptions, type RealAddress, type TransportPeer, type TrustedPeers } from 'fastify-real-ip'
-import { TransportPeers } from '../../lib/kernel/peer-search'
+import { PeerSearch } from '../../lib/kernel/peer-search'
+import { SynReader } from '../../lib/kernel/saved-syn'
 import { duplexPair } from '../duplex-pair'
+import { holdSearches } from '../kernel/held-searches'
 import { cert, CLIENT, key, kinds, listen } from '../kinds'
 import { logOf } from './log'
 
@@ -55,10 +57,16 @@ t.test('inject() plays the network: its remote address is the transport peer', a
 
 t.test('the forwarding header of the other name does not count', async (t) => {
   for (const [header, other] of [['x-forwarded-for', 'forwarded'], ['forwarded', 'x-forwarded-for']] as const) {
-    const app = await create(t, { trustedPeers: 'any', forwarded: { trust: ['loopback'], header } })
+    const app = await create(t, { trustedPeers: 'any', forwarded: { trust: ['10.0.0.2', 'loopback'], header } })
     const values = { 'x-forwarded-for': '203.0.113.7', forwarded: 'for=203.0.113.7' }
-    t.match((await app.inject({ url: '/', headers: { [header]: values[header] } })).json(), { address: '203.0.113.7' })
-    t.match((await app.inject({ url: '/', headers: { [other]: values[other] } })).json(), { address: '127.0.0.1', source: 'peer' })
+    const inject = async (name: typeof header, remoteAddress?: string) =>
+      (await app.inject({ url: '/', headers: { [name]: values[name] }, ...(remoteAddress && { remoteAddress }) })).json()
+    t.match(await inject(header, '10.0.0.2'), { address: '203.0.113.7' })
+    t.match(await inject(other, '10.0.0.2'), { address: '10.0.0.2', source: 'transport-peer' })
+    // The address that inject() has by default is no proxy's, whoever writes it.
+    for (const remoteAddress of [undefined, '127.0.0.1', '127.0.0.2', '::1', '::ffff:127.0.0.1']) {
+      t.match(await inject(header, remoteAddress), { address: /^(127\.0\.0\.[12]|::1)$/, source: 'transport-peer', reason: 'no-toa' })
+    }
   }
 })
 
@@ -199,10 +207,11 @@ t.test('where there is no transport peer', onLinux, async (t) => {
 
   await t.test('a Unix-domain socket', async (t) => {
     for (const [options, expected] of [
-      [{ trustedPeers: ['0.0.0.0/0', '::/0'] }, { source: 'none', trust: 'unverified', reason: 'unverified-peer' }],
-      [{ trustedPeers: [], unverified: 'believe' }, { source: 'none', trust: 'unverified', reason: 'unverified-peer' }],
+      [{ trustedPeers: ['0.0.0.0/0', '::/0'] }, { source: 'none', trust: 'untrusted', reason: 'no-address' }],
+      [{ trustedPeers: [], unverified: 'believe' }, { source: 'none', trust: 'untrusted', reason: 'no-address' }],
+      [{ trustedPeers: [], unverified: 'reject' }, { source: 'none', trust: 'untrusted', reason: 'no-address' }],
       [{ trustedPeers: 'any' }, { source: 'none', trust: 'trusted', reason: 'no-address' }],
-      [{ trustedPeers: () => true }, { source: 'none', trust: 'unverified', reason: 'unverified-peer' }],
+      [{ trustedPeers: () => true }, { source: 'none', trust: 'untrusted', reason: 'no-address' }],
       [{}, { source: 'none', trust: 'unchecked', reason: 'no-address' }]
     ] as Array<[FastifyRealIpOptions, object]>) {
       const app = await create(t, options)
@@ -214,14 +223,19 @@ t.test('where there is no transport peer', onLinux, async (t) => {
     }
   })
 
-  await t.test('and it is to be refused: a Unix-domain socket, a stream, TLS that another server has taken off', async (t) => {
+  await t.test('and it is to be refused: a stream, TLS that another server has taken off; by admit a Unix-domain socket too', async (t) => {
     for (const options of [{ trustedPeers: ['0.0.0.0/0'], unverified: 'reject' }, { admit: () => false }] as FastifyRealIpOptions[]) {
       const app = await create(t, options)
       let requests = 0
       app.server.on('request', () => { requests++ })
       await app.listen({ path: socketPath })
-      const [error] = await once(http.get({ socketPath, path: '/', agent: false }), 'error')
-      t.match(error.code, /ECONNRESET|EPIPE/)
+      if (options.admit === undefined) {
+        t.match(await ask(), { source: 'none', trust: 'untrusted', reason: 'no-address' }, 'which is not unverified')
+      } else {
+        const [error] = await once(http.get({ socketPath, path: '/', agent: false }), 'error')
+        t.match(error.code, /ECONNRESET|EPIPE/)
+      }
+      const before = requests
 
       const [ours, theirs] = duplexPair()
       const closed = once(theirs, 'close')
@@ -239,7 +253,8 @@ t.test('where there is no transport peer', onLinux, async (t) => {
         await new Promise((resolve) => socket.once('close', resolve))
         front.close()
       }
-      t.equal(requests, 0)
+      t.equal(before, options.admit === undefined ? 1 : 0)
+      t.equal(requests, before)
       await app.close()
     }
   })
@@ -265,15 +280,19 @@ t.test('TLS that another server has taken off: the transport peer is the connect
 })
 
 t.test('a connection of which neither a SYN nor a source tells', onLinux, async (t) => {
-  const { ask, readSavedSyn } = TransportPeers.prototype
-  t.teardown(() => Object.assign(TransportPeers.prototype, { ask, readSavedSyn }))
-  TransportPeers.prototype.readSavedSyn = () => false
-  TransportPeers.prototype.ask = (_fd, settle) => { settle(undefined, 0) }
+  const { ask } = PeerSearch.prototype
+  const { read } = SynReader.prototype
+  t.teardown(() => {
+    PeerSearch.prototype.ask = ask
+    SynReader.prototype.read = read
+  })
+  SynReader.prototype.read = () => false
+  PeerSearch.prototype.ask = (_fd, found) => { found(undefined) }
   const [http] = kinds
   const attempts = [{ source: 'vtoa', reason: 'ENOPROTOOPT' }]
   const rows: Array<[trustedPeers: TrustedPeers, answer: object]> = [
     [[], { source: 'none', trust: 'unverified', reason: 'unverified-peer', attempts }],
-    ['any', { address: CLIENT, source: 'peer', trust: 'trusted', reason: 'no-answer', attempts }]
+    ['any', { address: CLIENT, source: 'peer', trust: 'trusted', reason: 'no-toa', attempts }]
   ]
   for (const [trustedPeers, answer] of rows) {
     const app = await create(t, { sources: ['vtoa'], trustedPeers })
@@ -286,33 +305,44 @@ t.test('a connection of which neither a SYN nor a source tells', onLinux, async 
 t.test('a connection that is handed over twice stands as it was seen first', onLinux, async (t) => {
   const app = await create(t, { trustedPeers: [CLIENT] })
   const port = await listen(app)
-  app.server.once('connection', app.server.listeners('connection')[0] as (socket: net.Socket) => void)
+  app.server.prependOnceListener('connection', (socket: net.Socket) => {
+    // HTTP must not see it twice.
+    const listeners = app.server.rawListeners('connection') as Array<(socket: net.Socket) => void>
+    app.server.removeAllListeners('connection')
+    let seen = 0
+    app.server.once('connection', () => { seen++ })
+    app.server.emit('connection', socket)
+    t.equal(seen, 1)
+    for (const listener of listeners) app.server.on('connection', listener)
+  })
   const client = await kinds[0]!.connect(port, { localAddress: CLIENT })
   t.match(await client.get('/'), { address: CLIENT, trust: 'trusted', source: 'transport-peer' })
   await client.close()
   t.equal(app.realIp.stats().connections, 1)
 })
 
-t.test('who asks before it is known who sent the SYN is told again once it is', onLinux, async (t) => {
-  const { ask, readSavedSyn } = TransportPeers.prototype
-  t.teardown(() => Object.assign(TransportPeers.prototype, { ask, readSavedSyn }))
-  let found = () => {}
-  TransportPeers.prototype.readSavedSyn = () => false
-  TransportPeers.prototype.ask = function (fd, settle) { found = () => { ask.call(this, fd, settle) } }
+t.test('nobody can ask before it is known who sent the SYN', onLinux, async (t) => {
+  const searches = holdSearches(t)
   const app = Fastify()
   t.teardown(() => app.close())
   const early: RealAddress[] = []
+  let connections = 0
+  app.server.prependListener('connection', () => { connections++ })
   app.addHook('onRequest', (request, _reply, next) => {
     early.push(request.realAddress)
-    setImmediate(found)
     next()
   })
   await app.register(realIp, { trustedPeers: [CLIENT] })
   app.get('/', (request) => request.realAddress)
   const client = await kinds[0]!.connect(await listen(app), { localAddress: CLIENT })
-  t.match(await client.get('/'), { address: CLIENT, trust: 'trusted' })
+  const answer = client.get('/')
+  await searches.waiting()
+  t.equal(connections, 0)
+  searches.release()
+  t.match(await answer, { address: CLIENT, trust: 'trusted' })
   await client.close()
-  t.match(early, [{ address: undefined, trust: 'unverified' }])
+  t.match(early, [{ address: CLIENT, trust: 'trusted' }])
+  t.equal(connections, 1)
 })
 
 t.test('what no server of the plugin has handed over has no address', onLinux, async (t) => {

@@ -1,6 +1,8 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { applySettings, columnOf, isLoopback, isPlausible, rulingOf, table } from '../../lib/trust/table'
+import { createEndpoint } from '../../lib/kernel/sockaddr'
+import { isLoopback, isPlausible } from '../../lib/trust/plausible'
+import { applySettings, columnOf, table } from '../../lib/trust/table'
 import { addressOf, anyAddress, numRuns, type Plain, textOf, unmapped, within } from './plain'
 
 t.setTimeout(0)
@@ -16,9 +18,11 @@ const isIn = (list: typeof loopback, address: Plain) => list.some(([network, pre
 function plainColumn (claim: Plain | undefined, port: number, peer: Plain | undefined, peerPort: number): string {
   if (claim === undefined) return 'absent'
   if (peer !== undefined && textOf(peer) === textOf(claim) && port === peerPort) return 'absent'
-  if (isIn(loopback, claim)) return peer !== undefined && isIn(loopback, peer) ? 'plausible' : 'invalid'
-  return isIn(impossible, claim) ? 'invalid' : 'plausible'
+  if (isIn(loopback, claim)) return peer !== undefined && isIn(loopback, peer) ? 'plausible' : 'implausible'
+  return isIn(impossible, claim) ? 'implausible' : 'plausible'
 }
+
+const endpoint = (address: Plain, port: number) => ({ ...createEndpoint(), ...addressOf(address), port })
 
 // Sources unmap what they read.
 const address = anyAddress.map(unmapped)
@@ -28,7 +32,7 @@ t.test('the column of a claim is what a plain search through the list of impossi
   const peers = fc.option(address, { nil: undefined })
   fc.assert(fc.property(fc.option(address, { nil: undefined, freq: 20 }), port, peers, port, fc.boolean(), (claim, port, stranger, peerPort, same) => {
     const peer = same && claim !== undefined ? claim : stranger
-    const column = columnOf(claim && { ...addressOf(claim), port }, peer && addressOf(peer), peerPort)
+    const column = columnOf(claim && endpoint(claim, port), peer && endpoint(peer, peerPort))
     const expected = plainColumn(claim, port, peer, peerPort)
     if (column !== expected) throw new Error(`${claim && textOf(claim)} of ${peer && textOf(peer)}: ${column} instead of ${expected}`)
     if (claim !== undefined && isPlausible(addressOf(claim), undefined) !== (plainColumn(claim, 1, undefined, 0) === 'plausible')) throw new Error(textOf(claim))
@@ -36,22 +40,45 @@ t.test('the column of a claim is what a plain search through the list of impossi
 })
 
 // Answer, trust, reason; the setting that may reject instead; the answer under 'believe'; whether a walk starts there.
+const untrusted = ['peer', 'untrusted', 'untrusted-peer', 'untrusted', undefined, true]
+const unverified = ['none', 'unverified', 'unverified-peer', 'unverified', 'source']
 const cells = {
   'unset, absent': ['source', 'unchecked'],
+  'unset, local': ['peer', 'unchecked'],
   'unset, plausible': ['claim', 'unchecked'],
-  'unset, invalid': ['peer', 'unchecked', 'implausible'],
-  'any, absent': ['peer', 'trusted', undefined, undefined, undefined, true],
+  'unset, implausible': ['peer', 'unchecked', 'implausible'],
+  'unset, ambiguous': ['peer', 'unchecked', 'ambiguous'],
+  'unset, fault': ['none', 'unchecked', undefined, true],
+  'any, absent': ['peer', 'trusted', 'no-toa', undefined, undefined, true],
+  'any, local': ['peer', 'trusted', 'proxy-local'],
   'any, plausible': ['claim', 'trusted', undefined, undefined, undefined, true],
-  'any, invalid': ['peer', 'trusted', 'implausible', 'invalid'],
+  'any, implausible': ['peer', 'trusted', 'implausible', 'invalid'],
+  'any, ambiguous': ['peer', 'trusted', 'ambiguous', 'invalid'],
+  'any, fault': ['none', 'trusted', undefined, true],
   'listed, absent': ['peer', 'trusted', 'no-toa', 'missing'],
+  'listed, local': ['peer', 'trusted', 'proxy-local'],
   'listed, plausible': ['claim', 'trusted', undefined, undefined, undefined, true],
-  'listed, invalid': ['peer', 'trusted', 'implausible', 'invalid'],
+  'listed, implausible': ['peer', 'trusted', 'implausible', 'invalid'],
+  'listed, ambiguous': ['peer', 'trusted', 'ambiguous', 'invalid'],
+  'listed, fault': ['none', 'trusted', undefined, true],
   'unlisted, absent': ['peer', 'untrusted', undefined, undefined, undefined, true],
-  'unlisted, plausible': ['peer', 'untrusted', 'untrusted-peer', 'untrusted', undefined, true],
-  'unlisted, invalid': ['peer', 'untrusted', 'untrusted-peer', 'untrusted', undefined, true],
-  'unknown, absent': ['none', 'unverified', 'unverified-peer', 'unverified', 'source'],
-  'unknown, plausible': ['none', 'unverified', 'unverified-peer', 'unverified', 'source'],
-  'unknown, invalid': ['none', 'unverified', 'implausible', 'unverified']
+  'unlisted, local': ['peer', 'untrusted', undefined, undefined, undefined, true],
+  'unlisted, plausible': untrusted,
+  'unlisted, implausible': untrusted,
+  'unlisted, ambiguous': untrusted,
+  'unlisted, fault': ['none', 'untrusted', undefined, true],
+  'unknown, absent': unverified,
+  'unknown, local': unverified,
+  'unknown, plausible': unverified,
+  'unknown, implausible': ['none', 'unverified', 'implausible', 'unverified'],
+  'unknown, ambiguous': ['none', 'unverified', 'ambiguous', 'unverified'],
+  'unknown, fault': ['none', 'unverified', undefined, true],
+  'unix, absent': ['none', 'untrusted', 'no-address', undefined, undefined, true],
+  'unix, local': ['none', 'trusted', 'proxy-local'],
+  'unix, plausible': ['claim', 'trusted', undefined, undefined, undefined, true],
+  'unix, implausible': ['none', 'trusted', 'implausible', 'invalid'],
+  'unix, ambiguous': ['none', 'trusted', 'ambiguous', 'invalid'],
+  'unix, fault': ['none', 'trusted', undefined, true]
 }
 
 t.test('each cell, as docs/trust.md has it', async (t) => {
@@ -69,15 +96,14 @@ t.test('what the settings make of each cell', async (t) => {
       const ignore = { untrusted: 'ignore', missing: 'ignore', invalid: 'ignore', unverified: 'ignore' } as const
       const rulings = applySettings({ ...ignore, [setting]: value })
       for (const [row, columns] of Object.entries(table)) {
-        for (const column of ['absent', 'plausible', 'invalid'] as const) {
-          const cell = columns[column]
+        for (const [column, cell] of Object.entries(columns)) {
           const isSet = cell.setting === setting
-          t.same(rulingOf(rulings[row as keyof typeof rulings], column), {
+          t.same(rulings[row as keyof typeof rulings][column as keyof typeof columns], {
             answer: isSet && value === 'believe' && cell.believe !== undefined ? 'source' : cell.answer,
             trust: cell.trust,
             reason: cell.reason,
             forwards: cell.forwards ?? false,
-            rejects: isSet && value === 'reject'
+            rejects: cell.setting === true || (isSet && value === 'reject')
           }, `${setting}: ${value}; ${row}, ${column}`)
         }
       }
@@ -89,27 +115,36 @@ t.test('what holds of every cell', async (t) => {
   for (const [row, cells] of Object.entries(table)) {
     for (const [column, cell] of Object.entries(cells)) {
       const name = `${row}, ${column}`
-      // 'trusted' needs a known transport peer, or 'any'.
-      t.equal(cell.trust === 'trusted', row === 'any' || row === 'listed', name)
+      // 'trusted' needs a known transport peer, 'any', or what a Unix-domain socket's header says.
+      if (row === 'unix') t.equal(cell.trust === 'trusted', column !== 'absent', name)
+      else t.equal(cell.trust === 'trusted', row === 'any' || row === 'listed', name)
       t.equal(cell.trust === 'unchecked', row === 'unset', name)
-      // No cell of 'invalid' gives the claim.
-      if (column === 'invalid') t.notOk(cell.answer === 'claim' || cell.answer === 'source' || 'believe' in cell, name)
-      // What is not trusted starts no walk, but for a peer that is known and not in the list.
-      if (cell.forwards === true) t.ok(row === 'unlisted' || (cell.trust === 'trusted' && cell.reason === undefined), name)
-      if (row === 'unset') t.equal(cell.setting, undefined, name)
-      if (row === 'unlisted') t.equal(cell.answer, 'peer', name)
+      // None that cannot be true gives the claim.
+      if (column === 'implausible' || column === 'ambiguous' || column === 'fault') {
+        t.notOk(cell.answer === 'claim' || cell.answer === 'source' || 'believe' in cell, name)
+      }
+      // What is not trusted starts no walk, but for a peer that is known and not in the list, or that has no address. Nor
+      // does a trusted peer that fell back to itself, unless all are trusted.
+      if (cell.forwards === true) {
+        t.ok(row === 'unlisted' || (row === 'unix' && column === 'absent') ||
+          (cell.trust === 'trusted' && (cell.reason === undefined || (row === 'any' && cell.reason === 'no-toa'))), name)
+      }
+      // A missing or wrong PROXY header is always the end.
+      t.equal(cell.setting === true, column === 'fault', name)
+      if (row === 'unset' && column !== 'fault') t.equal(cell.setting, undefined, name)
+      if (row === 'unlisted' && column !== 'fault') t.equal(cell.answer, 'peer', name)
     }
   }
 })
 
 t.test('loopback is a claim only where the transport peer is loopback itself', async (t) => {
   for (const [family, own, stranger] of [['IPv4', 0x7f000001n, 0x0a000002n], ['IPv6', 1n, 1n << 125n]] as const) {
-    const [claim, peer] = [addressOf({ family, value: own }), addressOf({ family, value: stranger })]
+    const [claim, peer] = [endpoint({ family, value: own }, 1), endpoint({ family, value: stranger }, 2)]
     t.ok(isLoopback(claim))
     t.notOk(isLoopback(peer))
-    t.equal(columnOf({ ...claim, port: 1 }, claim, 2), 'plausible')
-    t.equal(columnOf({ ...claim, port: 1 }, peer, 2), 'invalid')
-    t.equal(columnOf({ ...claim, port: 1 }, undefined, 0), 'invalid')
+    t.equal(columnOf(claim, { ...claim, port: 2 }), 'plausible')
+    t.equal(columnOf(claim, peer), 'implausible')
+    t.equal(columnOf(claim, undefined), 'implausible')
   }
 })
 

@@ -1,22 +1,23 @@
 import t from 'tap'
 import { formatAddress, parseAddress } from '../../lib/address/address'
-import { Checked, claimOf, Course, fallback } from '../../lib/trust/evidence'
 import { createEndpoint } from '../../lib/kernel/sockaddr'
-import { peerAddress } from '../../lib/kernel/peer-search'
-import { applySettings, type ClaimColumn, type Ruling, rulingOf } from '../../lib/trust/table'
-import { answerOf, reasonOf, sourceOf, textOf } from '../../lib/trust/verdict'
+import { Course } from '../../lib/sources/course'
+import { Checked } from '../../lib/trust/checked'
+import { Claim, Fallback } from '../../lib/trust/claim'
+import { applySettings, type ClaimColumn, type Ruling } from '../../lib/trust/table'
+import { answerOf, reasonOf, sourceOf } from '../../lib/trust/verdict'
 
 const address = (text: string) => parseAddress(text)!
 const endpoint = (text: string) => ({ ...createEndpoint(), ...address(text), port: 51234 })
 const course = new Course(['vtoa', 'getpeername']).after('EDOM')
 const found = {
-  IPv4: () => claimOf(endpoint('203.0.113.7'), course),
-  IPv6: () => claimOf(endpoint('2001:db8::7'), course),
-  nothing: () => fallback('198.51.100.1', 80, 'no-answer')
+  IPv4: () => new Claim(endpoint('203.0.113.7'), course),
+  IPv6: () => new Claim(endpoint('2001:db8::7'), course),
+  nothing: () => new Fallback('198.51.100.1', 80, 'no-answer')
 }
 const virtualServer = { address: '192.0.2.80', port: 443, family: 'IPv4', vpcId: 7 } as const
-const peer = address('10.0.0.2')
-const columns: ClaimColumn[] = ['absent', 'plausible', 'invalid']
+const peer = { ...endpoint('10.0.0.2'), port: 40000 }
+const columns: ClaimColumn[] = ['absent', 'local', 'plausible', 'implausible', 'ambiguous', 'fault']
 const settings = ['ignore', 'reject', 'believe'] as const
 
 function * all (): Iterable<{ readonly name: string, readonly evidence: Checked, readonly ruling: Ruling, readonly claimed: boolean }> {
@@ -26,18 +27,11 @@ function * all (): Iterable<{ readonly name: string, readonly evidence: Checked,
       for (const column of columns) {
         for (const [family, claim] of Object.entries(found)) {
           for (const isKnown of [false, true]) {
-            for (const ambiguous of [false, true]) {
-              const evidence = new Checked(claim(), column)
-              evidence.ambiguous = ambiguous
-              evidence.virtualServer = virtualServer
-              if (isKnown) evidence.peer = peerAddress(peer)
-              evidence.peerPort = isKnown ? 40000 : 0
-              yield {
-                name: [setting, row, column, family, isKnown, ambiguous].join(' '),
-                evidence,
-                ruling: rulingOf(rulings, ambiguous ? 'invalid' : column),
-                claimed: family !== 'nothing'
-              }
+            yield {
+              name: [setting, row, column, family, isKnown].join(' '),
+              evidence: new Checked(claim(), isKnown ? peer : undefined, { column, virtualServer }),
+              ruling: rulings[column],
+              claimed: family !== 'nothing'
             }
           }
         }
@@ -59,20 +53,29 @@ t.test('whose address each cell gives, whatever is known of the connection', asy
     t.equal(trust, ruling.trust)
     t.same(transportPeer, sender && { address: sender.address, port: sender.port })
     t.equal(attempts, claim.realAddress.attempts)
-    const isBelieved = trust === 'trusted' ? evidence.column !== 'invalid' && !evidence.ambiguous : expected === own
+    const isBelieved = trust === 'trusted' ? evidence.column === 'plausible' || evidence.column === 'absent' : expected === own
     t.same(shown, isBelieved ? virtualServer : undefined, `${name}: the virtual server`)
     const why = ruling.reason ?? (claimed ? undefined : 'no-answer')
-    t.equal(reason, evidence.ambiguous && ruling.reason === 'implausible' ? 'ambiguous' : why, `${name}: the reason`)
+    t.equal(reason, why, `${name}: the reason`)
     // What is made without the object says the same.
-    t.same([textOf(evidence, ruling), sourceOf(evidence, ruling), reasonOf(evidence, ruling)], [address, source, reason], name)
+    t.same([sourceOf(evidence, ruling), reasonOf(evidence, ruling)], [source, reason], name)
     seen.add(source)
   }
   t.same([...seen].sort(), ['getpeername', 'none', 'peer', 'transport-peer'])
 })
 
 t.test('a port that is not known is none', async (t) => {
-  const evidence = new Checked(found.IPv4(), 'plausible')
-  evidence.peer = peerAddress(peer)
-  const ruling = rulingOf(applySettings({ untrusted: 'ignore', missing: 'ignore', invalid: 'ignore', unverified: 'ignore' }).unlisted, 'plausible')
-  t.same(answerOf(evidence, ruling).transportPeer, { address: '10.0.0.2', port: undefined })
+  const evidence = new Checked(found.IPv4(), { ...peer, port: 0 })
+  t.equal(evidence.column, 'plausible')
+  const settings = { untrusted: 'ignore', missing: 'ignore', invalid: 'ignore', unverified: 'ignore' } as const
+  t.same(answerOf(evidence, applySettings(settings).unlisted.plausible).transportPeer, { address: '10.0.0.2', port: undefined })
+})
+
+t.test('nobody hides behind an address that there is not', async (t) => {
+  const settings = { untrusted: 'ignore', missing: 'ignore', invalid: 'ignore', unverified: 'ignore' } as const
+  const { absent } = applySettings(settings).any
+  const none = new Fallback(undefined, undefined, 'no-fd')
+  t.match(answerOf(new Checked(none, undefined), absent), { source: 'none', trust: 'trusted', reason: 'no-address' })
+  t.match(answerOf(new Checked(new Fallback('192.0.2.1', 80, 'no-fd'), undefined), absent), { address: '192.0.2.1', reason: 'no-toa' })
+  t.match(answerOf(new Checked(none, peer), absent), { address: '10.0.0.2', reason: 'no-toa' })
 })

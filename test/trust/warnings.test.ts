@@ -1,8 +1,10 @@
+import { execFileSync } from 'node:child_process'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import realIp, { type FastifyRealIpOptions } from 'fastify-real-ip'
 import { loadLibc, type Libc } from '../../lib/kernel/libc'
-import { TransportPeers } from '../../lib/kernel/peer-search'
+import { PeerSearch } from '../../lib/kernel/peer-search'
+import { SynReader } from '../../lib/kernel/saved-syn'
 import { Warnings } from '../../lib/warnings'
 import { kinds, listen } from '../kinds'
 import { logOf } from './log'
@@ -59,9 +61,13 @@ t.test('the first peer that is not in the list, where it is this host', onLinux,
 })
 
 t.test('nothing is said of a module where getpeername alone answers, whoever was looked for', onLinux, async (t) => {
-  const { ask, disagrees, readSavedSyn } = TransportPeers.prototype
-  t.teardown(() => Object.assign(TransportPeers.prototype, { ask, disagrees, readSavedSyn }))
-  TransportPeers.prototype.disagrees = () => true
+  const { ask, disagrees } = PeerSearch.prototype
+  const { read } = SynReader.prototype
+  t.teardown(() => {
+    Object.assign(PeerSearch.prototype, { ask, disagrees })
+    SynReader.prototype.read = read
+  })
+  PeerSearch.prototype.disagrees = () => true
   const behindProxies = async (options: FastifyRealIpOptions) => {
     const { logger, codes } = logOf()
     const app = Fastify({ loggerInstance: logger, trustProxy: true })
@@ -73,9 +79,9 @@ t.test('nothing is said of a module where getpeername alone answers, whoever was
   }
   t.same(await behindProxies({}), ['FST_REAL_IP_FORGEABLE'])
   t.same(await behindProxies({ trustedPeers: ['127.0.0.20'] }), [])
-  TransportPeers.prototype.readSavedSyn = () => false
+  SynReader.prototype.read = () => false
   t.same(await behindProxies({ trustedPeers: ['127.0.0.20'] }), ['FST_REAL_IP_EMPTY_SYN'])
-  TransportPeers.prototype.ask = (_fd, settle) => { settle(undefined, 0) }
+  PeerSearch.prototype.ask = (_fd, found) => { found(undefined) }
   t.same(await behindProxies({ trustedPeers: ['127.0.0.20'] }), ['FST_REAL_IP_EMPTY_SYN'], 'and he is not found')
 })
 
@@ -88,13 +94,68 @@ t.test('nothing is said of SYN cookies where the listener cannot keep a SYN at a
   t.same(await warned(t, { trustedPeers: 'any' }, visits('127.0.0.20')), [])
 })
 
-t.test('each is given once, with its code and what it says', async (t) => {
-  const lines: Array<[fields: object, message: string]> = []
-  const warnings = new Warnings({ warn: (fields: object, message?: string) => { lines.push([fields, message ?? '']) } })
+interface Said {
+  readonly lines: Array<[fields: object, message: string]>
+  readonly process: string[]
+}
+
+/** What two warnings come to, one of them twice, in a log that has them or not. */
+async function say (t: Test, isLevelEnabled?: (level: string) => boolean): Promise<Said> {
+  const lines: Said['lines'] = []
+  const ofProcess: Said['process'] = []
+  const onWarning = ({ code }: Error & { code?: string }) => { if (code?.startsWith('FST_REAL_IP_') === true) ofProcess.push(code) }
+  process.on('warning', onWarning)
+  t.teardown(() => process.off('warning', onWarning))
+  const warnings = new Warnings({
+    warn: (fields: object, message?: string) => { lines.push([fields, message ?? '']) },
+    error () {},
+    info () {},
+    ...(isLevelEnabled && { isLevelEnabled })
+  })
   for (const code of ['SIDECAR', 'OVERLAP', 'SIDECAR'] as const) warnings.warn(code)
-  t.match(lines, [
-    [{ code: 'FST_REAL_IP_SIDECAR' }, /^fastify-real-ip: a connection that is not from a trusted peer /],
-    [{ code: 'FST_REAL_IP_OVERLAP' }, /^fastify-real-ip: 'forwarded\.trust' overlaps /]
-  ])
+  await new Promise((resolve) => setImmediate(resolve))
+  process.off('warning', onWarning)
+  return { lines, process: ofProcess }
+}
+
+const logged = [
+  [{ code: 'FST_REAL_IP_SIDECAR' }, /^fastify-real-ip: a connection that is not from a trusted peer /],
+  [{ code: 'FST_REAL_IP_OVERLAP' }, /^fastify-real-ip: 'forwarded\.trust' overlaps /]
+]
+
+t.test('each is given once, with its code and what it says', async (t) => {
+  const { lines, process } = await say(t, (level) => level === 'warn')
+  t.match(lines, logged)
   t.equal(lines.length, 2)
+  t.same(process, [])
+})
+
+t.test('where the log is off, or cannot say whether it is on, the process is warned, once however many logs there are', async (t) => {
+  for (const isLevelEnabled of [() => false, undefined]) {
+    const program = `
+      const { Warnings } = require(${JSON.stringify(require.resolve('../../lib/warnings'))})
+      const off = ${isLevelEnabled === undefined ? 'undefined' : '() => false'}
+      const log = { warn () { console.log('logged') }, error () {}, info () {}, ...(off && { isLevelEnabled: off }) }
+      process.on('warning', ({ name, code, message }) => console.log(name, code, message.slice(0, 45)))
+      for (let n = 0; n < 2; n++) {
+        const warnings = new Warnings(log)
+        for (const code of ['SIDECAR', 'OVERLAP', 'SIDECAR']) warnings.warn(code)
+      }`
+    const lines = execFileSync(process.execPath, ['-e', program], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim().split('\n')
+    t.same(lines.filter((line) => line !== 'logged'), [
+      'FastifyRealIpWarning FST_REAL_IP_SIDECAR a connection that is not from a trusted peer ',
+      "FastifyRealIpWarning FST_REAL_IP_OVERLAP 'forwarded.trust' overlaps 'trustedPeers': an"
+    ])
+    t.equal(lines.filter((line) => line === 'logged').length, isLevelEnabled === undefined ? 4 : 0)
+  }
+})
+
+t.test('a log that throws ends nothing', async (t) => {
+  const fail = () => { throw new Error('a serializer of the user') }
+  const warnings = new Warnings({ warn: fail, error: fail, info: fail, isLevelEnabled: fail })
+  t.doesNotThrow(() => {
+    warnings.warn('SIDECAR')
+    warnings.info('hello')
+    warnings.error('hello')
+  })
 })
