@@ -19,7 +19,7 @@ const registrations = shared[registry] ??= new WeakMap()
 function fastifyRealIp (app: FastifyInstance, given: FastifyRealIpOptions, done: (error?: Error) => void): void {
   try {
     const options = checkOptions(given)
-    refuseFactory(options.admit, { realIpIn, realIpKey, withRealIp }, 'admit')
+    for (const name of ['admit', 'trustedPeers'] as const) refuseFactory(options[name], { realIpIn, realIpKey, withRealIp }, name)
     const { server } = app
     let registration = registrations.get(server)
     if (registration === undefined) {
