@@ -54,7 +54,7 @@ const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
   idle: () => 160,
   startup: () => 320,
   ranges: () => 20,
-  forwarded: () => 240,
+  forwarded: () => 100,
   log: () => 20
 }
 

@@ -23,7 +23,7 @@ function fastifyRealIp (app: FastifyInstance, given: FastifyRealIpOptions, done:
   try {
     const warnings = new Warnings(app.log)
     const options = checkOptions(given, (name) => { warnings.strangeOption(name) })
-    refuseFactory(options.admit, { realIpIn, realIpKey, withRealIp }, 'admit')
+    for (const name of ['admit', 'trustedPeers'] as const) refuseFactory(options[name], { realIpIn, realIpKey, withRealIp }, name)
     decorate(app, findOrRegister(app, options))
     done()
   } catch (error) {

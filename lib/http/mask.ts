@@ -38,14 +38,11 @@ export function compileMask (mask: Mask | undefined): Masking {
         source,
         trust,
         ...(reason && { reason }),
-        transportPeer: transportPeer && mayBeClient(answer, transportPeer) ? maskPeer(transportPeer) : transportPeer
+        transportPeer: transportPeer && mayBeClient(answer, transportPeer)
+          ? { address: maskText(transportPeer.address) as string, port: undefined }
+          : transportPeer
       }
     }
-  }
-
-  function maskPeer ({ address }: TransportPeer): TransportPeer | undefined {
-    const masked = maskText(address)
-    return masked === undefined ? undefined : { address: masked, port: undefined }
   }
 }
 

@@ -69,12 +69,12 @@ t.test('without TRUSTED_PEERS no example starts', async (t) => {
 })
 
 test('access-log', async (t) => {
-  for (const [names, address] of [['plain', 'realIp'], ['opentelemetry', 'client.address']] as const) {
+  for (const [names, address, trust] of [['plain', 'realIp', 'trust'], ['opentelemetry', 'client.address', 'real_ip.trust']] as const) {
     const example = await startExample(t, 'access-log', { LOG_NAMES: names })
     t.equal((await get(example)).status, 200)
     const incoming = JSON.parse(await example.line('incoming request'))
     t.equal(incoming.req[address], CLIENT)
-    t.equal(incoming.req.trust, 'trusted')
+    t.equal(incoming.req[trust], 'trusted')
     for (const message of ['incoming request', 'saying hello', 'request completed']) {
       t.equal(JSON.parse(await example.line(message))[address], CLIENT, message)
     }

@@ -93,7 +93,7 @@ t.test('realIpIn, where the list was forgotten: nobody is in it', async (t) => {
   t.equal(realIpIn([CLIENT])({ address: CLIENT, trust: 'trusted' } as any), true)
 })
 
-t.test('admit: a factory is refused when the plugin is registered', async (t) => {
+t.test('admit and trustedPeers: a factory is refused when the plugin is registered', async (t) => {
   for (const [admit, says] of [
     [realIpIn, "'admit' is realIpIn itself: write realIpIn(list)"], [realIpKey, "'admit' is realIpKey itself: write realIpKey()"],
     [withRealIp, "'admit' is withRealIp itself: write withRealIp()"]
@@ -101,5 +101,8 @@ t.test('admit: a factory is refused when the plugin is registered', async (t) =>
     const app = Fastify()
     t.teardown(() => app.close())
     await t.rejects(async () => app.register(realIp, { admit: admit as () => any }), { code: 'FST_REAL_IP_INVALID_OPTION', message: `fastify-real-ip: ${says}` })
+    const other = Fastify()
+    t.teardown(() => other.close())
+    await t.rejects(async () => other.register(realIp, { trustedPeers: admit as () => any }), { message: `fastify-real-ip: ${says.replace('admit', 'trustedPeers')}` })
   }
 })

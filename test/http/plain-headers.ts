@@ -173,7 +173,7 @@ export const headers = {
     fc.array(fc.tuple(pair, wrongSeparator), { maxLength: 5 }).map((parts) => parts.flat().join('')),
     fc.array(canonical.map((text) => isIP(text) === 6 ? `for="[${text}]:80"` : `for=${text};proto=http`), { maxLength: 4 }).map((elements) => elements.join(','))
   ),
-  'x-real-ip': fc.oneof(node, fc.tuple(node, node).map((nodes) => nodes.join(', '))),
+  'x-real-ip': fc.oneof(node, canonical, fc.tuple(node, node).map((nodes) => nodes.join(', '))),
   'cloudfront-viewer-address': fc.oneof(node, fc.tuple(canonical, port).map((parts) => parts.join('')))
 }
 /** What a plain second implementation reads of each header: '' for an entry without an address. */
