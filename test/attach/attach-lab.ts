@@ -1,0 +1,131 @@
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, readlinkSync, rmdirSync, statSync } from 'node:fs'
+import { createServer, type AddressInfo, type Server, type Socket } from 'node:net'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { documentFormats } from '../../lib/attach/config'
+import type { Attached, AttachRequest } from '../../lib/attach/attaching'
+import { attach, detach } from '../../lib/attach/companion'
+import { status, type Attachment } from '../../lib/attach/status'
+import { formatAddress } from '../../lib/address/address'
+import { fdOf } from '../../lib/node/sockets'
+import { type Bpf, errnoName, type Libc, loadLibc, openBpf } from '../../lib/kernel/libc'
+import { createEndpoint, decodeSockaddr } from '../../lib/kernel/sockaddr'
+import { labUnavailable, openLab, type Lab } from '../lab/lab'
+import { insideNamespace, namespaceCommand } from '../player/namespace'
+
+export const bpffs = '/sys/fs/bpf'
+const MARK = 'FASTIFY_REAL_IP_MOUNTS'
+
+// Pins in a BPF file system of its own go away with the last process of the mount namespace.
+const MOUNT = `mount -t bpf bpf ${bpffs} || exit 125; export ${MARK}="$(readlink /proc/self/ns/mnt)"; exec "$@"`
+
+export interface AttachLab {
+  readonly lab: Lab
+  readonly bpf: Bpf
+  /** The lab's server cgroup, which this process is in. */
+  readonly cgroup: string
+  attach (request?: Partial<AttachRequest>): Attached
+  detach (cgroup?: string): void
+  status (): Attachment[]
+  /** Of the lab's server cgroup. */
+  attachment (): Attachment | undefined
+  /** Another cgroup, removed with the test. */
+  newCgroup (t: Test, parent?: string): string
+}
+
+/**
+ * Runs tests of a file in a mount namespace with a BPF file system of its own, and with `network` in a network namespace
+ * with the player's veth pair. Where that cannot be had they are skipped; unless FASTIFY_REAL_IP_LAB is `required`.
+ */
+export function inAttachLab (
+  file: string, tests: Record<string, (t: Test, lab: AttachLab) => Promise<void>>, { network = false, timeout = 120_000 } = {}
+): void {
+  const missing = attachUnavailable()
+  if (missing !== undefined) {
+    if (process.env.FASTIFY_REAL_IP_LAB === 'required') t.fail(missing)
+    else t.plan(0, missing)
+    return
+  }
+  t.setTimeout(timeout * 3)
+  if (process.env[MARK] !== readlinkSync('/proc/self/ns/mnt')) {
+    const program = [process.execPath, file, ...process.argv.slice(2)]
+    const inner = network ? namespaceCommand(file, process.argv.slice(2)) : program
+    const [command, ...args] = ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', MOUNT, 'sh', ...inner] as [string, ...string[]]
+    void t.spawn(command, args, { diagnostic: false, timeout: timeout * 3 }, 'in a mount namespace')
+    return
+  }
+  if (network && !insideNamespace()) throw new Error('not in the network namespace')
+  for (const [name, test] of Object.entries(tests)) {
+    t.test(name, { timeout }, async (t) => {
+      const lab = await openLab()
+      t.teardown(() => lab.close())
+      lab.enterServer()
+      const attachLab = createAttachLab(lab)
+      t.teardown(() => {
+        for (const { id } of attachLab.status()) detach(attachLab.bpf, { id }, bpffs)
+      })
+      await test(t, attachLab)
+    })
+  }
+}
+
+function attachUnavailable (): string | undefined {
+  const missing = labUnavailable()
+  if (missing !== undefined) return missing
+  const { status } = spawnSync('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', MOUNT, 'sh', 'true'])
+  return status === 0 ? undefined : `attach needs a mount namespace with a BPF file system at ${bpffs}`
+}
+
+function createAttachLab (lab: Lab): AttachLab {
+  const bpf = openBpf() as Bpf
+  const cgroup = lab.serverCgroup
+  let cgroups = 0
+  return {
+    lab,
+    bpf,
+    cgroup,
+    attach: (request = {}) => attach(bpf, {
+      cgroup, bpffs, version: 'test', verbose: false, trustedPeers: 'any', formats: documentFormats, getpeername: false, ...request
+    }),
+    detach: (from = cgroup) => { detach(bpf, { cgroup: from }, bpffs) },
+    status: () => status(bpf, bpffs),
+    attachment: () => status(bpf, bpffs).find(({ id }) => id === String(statSync(cgroup, { bigint: true }).ino)),
+    newCgroup (t, parent = join(cgroup, '..')) {
+      const path = join(parent, `of-test-${++cgroups}`)
+      mkdirSync(path)
+      t.teardown(() => { if (existsSync(path)) rmdirSync(path) })
+      return path
+    }
+  }
+}
+
+/** What 1348 says of a socket: an address with its port, or the name of an errno. */
+export function ask1348 (socket: Socket | number): string {
+  const libc = loadLibc() as Libc
+  const errno = libc.getsockopt(typeof socket === 'number' ? socket : fdOf(socket), 0, 1348)
+  if (errno !== 0) return errnoName(errno)
+  const endpoint = createEndpoint()
+  if (!decodeSockaddr(libc.sockaddr, libc.family(), endpoint)) return `family ${libc.family()}`
+  return `${formatAddress(endpoint)} ${endpoint.port}`
+}
+
+export async function listen (t: Test, host = '127.0.0.1'): Promise<Server & { port: number }> {
+  const server = createServer()
+  server.listen(0, host)
+  await once(server, 'listening')
+  t.teardown(async () => {
+    server.close()
+    await once(server, 'close')
+  })
+  return Object.assign(server, { port: (server.address() as AddressInfo).port })
+}
+
+/** The server's end of the next connection, destroyed with the test. */
+export async function accept (t: Test, server: Server): Promise<Socket> {
+  const [socket] = await once(server, 'connection') as [Socket]
+  socket.on('error', () => {})
+  t.teardown(() => { socket.destroy() })
+  return socket
+}
