@@ -1,19 +1,19 @@
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readlinkSync, rmdirSync, statSync } from 'node:fs'
-import { createServer, type AddressInfo, type Server, type Socket } from 'node:net'
+import { existsSync, mkdirSync, readlinkSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
+import { connect as connectSocket, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { documentFormats } from '../../lib/attach/config'
 import type { Attached, AttachRequest } from '../../lib/attach/attaching'
+import { ownCgroups } from '../../lib/attach/cgroup'
 import { attach, detach } from '../../lib/attach/companion'
 import { status, type Attachment } from '../../lib/attach/status'
-import { formatAddress } from '../../lib/address/address'
-import { fdOf } from '../../lib/node/sockets'
-import { type Bpf, errnoName, type Libc, loadLibc, openBpf } from '../../lib/kernel/libc'
-import { createEndpoint, decodeSockaddr } from '../../lib/kernel/sockaddr'
-import { labUnavailable, openLab, type Lab } from '../lab/lab'
+import { type Bpf, openBpf } from '../../lib/kernel/libc'
+import { labUnavailable, openLab, type Lab, type Stamp, type StampingClient } from '../lab/lab'
 import { insideNamespace, namespaceCommand } from '../player/namespace'
+
+export { ask1348 } from './ask'
 
 export const bpffs = '/sys/fs/bpf'
 const MARK = 'FASTIFY_REAL_IP_MOUNTS'
@@ -101,16 +101,6 @@ function createAttachLab (lab: Lab): AttachLab {
   }
 }
 
-/** What 1348 says of a socket: an address with its port, or the name of an errno. */
-export function ask1348 (socket: Socket | number): string {
-  const libc = loadLibc() as Libc
-  const errno = libc.getsockopt(typeof socket === 'number' ? socket : fdOf(socket), 0, 1348)
-  if (errno !== 0) return errnoName(errno)
-  const endpoint = createEndpoint()
-  if (!decodeSockaddr(libc.sockaddr, libc.family(), endpoint)) return `family ${libc.family()}`
-  return `${formatAddress(endpoint)} ${endpoint.port}`
-}
-
 export async function listen (t: Test, host = '127.0.0.1'): Promise<Server & { port: number }> {
   const server = createServer()
   server.listen(0, host)
@@ -129,3 +119,29 @@ export async function accept (t: Test, server: Server): Promise<Socket> {
   t.teardown(() => { socket.destroy() })
   return socket
 }
+
+/** A connection of this process that `client` stamps, to `server`; its server's end. This process is in the client's cgroup then. */
+export async function visit (t: Test, client: StampingClient, server: Server & { port: number }, host = '127.0.0.1'): Promise<Socket & { clientPort: number }> {
+  const accepted = accept(t, server)
+  client.enter()
+  const socket = connectSocket(server.port, host).on('error', () => {})
+  t.teardown(() => { socket.destroy() })
+  await once(socket, 'connect')
+  return Object.assign(await accepted, { clientPort: socket.localPort as number })
+}
+
+/** The same, to a server of its own in the cgroup that this process is in, and is in again. */
+export async function connect (
+  t: Test, client: StampingClient, stamp: Stamp | null, host = '127.0.0.1', at = host
+): Promise<Socket & { clientPort: number }> {
+  const here = ownCgroup()
+  const server = await listen(t, at)
+  client.set(stamp)
+  try {
+    return await visit(t, client, server, host)
+  } finally {
+    writeFileSync(join(here, 'cgroup.procs'), String(process.pid))
+  }
+}
+
+const ownCgroup = (): string => ownCgroups()[0]?.path as string
