@@ -78,7 +78,8 @@ export class Attaching {
         const { uid, mode } = lstatSync(folder)
         // Anyone may make a directory in a BPF file system.
         if (uid !== process.getuid?.() || (mode & 0o170022) !== 0o040000) {
-          throw new AttachError(`${folder} belongs to somebody else, or others may write to it: remove it.`)
+          throw new AttachError(`${folder} belongs to somebody else, or others may write to it: ` +
+            `${process.getuid?.() === 0 ? 'remove it' : 'run this as root'}.`)
         }
       }
     }

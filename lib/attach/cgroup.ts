@@ -84,9 +84,10 @@ function whereCgroup2 (): string {
     : `cgroup v2 is mounted at ${mount}; /proc/PID/cgroup has a process's path in it, behind 0::.`
 }
 
+// Without those that another mount hides.
 function cgroup2Mounts (): string[] {
   return read('/proc/self/mounts').split('\n').map((line) => line.split(' '))
-    .filter(([, , type]) => type === 'cgroup2').map(([, path]) => path as string)
+    .filter(([, path = '', type]) => type === 'cgroup2' && cgroupId(path) !== undefined).map(([, path]) => path as string)
 }
 
 function read (path: string): string {

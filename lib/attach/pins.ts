@@ -55,12 +55,9 @@ export function removePins (commands: BpfCommands, folder: string, cgroup: strin
 export function removeLink (commands: BpfCommands, path: string): void {
   const link = openPin(commands, path)
   if (link === undefined) return
-  try {
-    commands.detach(link)
-  } finally {
-    closeSync(link)
-    unlinkSync(path)
-  }
+  attempt(() => { commands.detach(link) })
+  closeSync(link)
+  unlinkSync(path)
 }
 
 export function attempt (work: () => void): void {

@@ -86,9 +86,7 @@ function createAttachLab (lab: Lab): AttachLab {
     lab,
     bpf,
     cgroup,
-    attach: (request = {}) => attach(bpf, {
-      cgroup, bpffs, version: 'test', verbose: false, trustedPeers: 'any', formats: documentFormats, getpeername: false, ...request
-    }),
+    attach: (request = {}) => attachWith(bpf, cgroup, request),
     detach: (from = cgroup) => { detach(bpf, { cgroup: from }, bpffs) },
     status: () => status(bpf, bpffs),
     attachment: () => status(bpf, bpffs).find(({ id }) => id === String(statSync(cgroup, { bigint: true }).ino)),
@@ -110,6 +108,21 @@ export async function listen (t: Test, host = '127.0.0.1'): Promise<Server & { p
     await once(server, 'close')
   })
   return Object.assign(server, { port: (server.address() as AddressInfo).port })
+}
+
+export function attachWith (bpf: Bpf, cgroup: string, request: Partial<AttachRequest> = {}, release?: string): Attached {
+  return attach(bpf, {
+    cgroup, bpffs, version: 'test', verbose: false, trustedPeers: 'any', formats: documentFormats, getpeername: false, ...request
+  }, release)
+}
+
+export function thrownBy (work: () => unknown): Error & { readonly log?: string } {
+  try {
+    work()
+  } catch (error) {
+    return error as Error
+  }
+  throw new Error('nothing was thrown')
 }
 
 /** The server's end of the next connection, destroyed with the test. */

@@ -223,10 +223,10 @@ inAttachLab(__filename, {
     if (missing) throw new Error('this test needs setpriv(1)')
     const client = await lab.client()
     client.set({ address: '203.0.113.7', port: 51234 })
-    const server = spawn('sh', ['-c', 'echo $$ > "$0" && exec setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set -all "$@"',
+    const server = spawn('sh', ['-c', 'echo $$ > "$0" && exec env -i setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set -all "$@"',
       join(cgroup, 'cgroup.procs'), process.execPath, join(__dirname, 'answer-once.js')],
-    // Without what tap wants of every process: it writes files here.
-    { env: { PATH: process.env.PATH }, stdio: ['pipe', 'pipe', 'inherit'] })
+    // env -i: tap makes every process write files where this one may not.
+    { stdio: ['pipe', 'pipe', 'inherit'] })
     t.teardown(() => { server.kill('SIGKILL') })
     const [port] = await once(server.stdout!.setEncoding('utf8'), 'data') as [string]
     const { stdout } = await client.run(process.execPath, ['-e', `require('net').connect(${Number(port)}, '127.0.0.1').pipe(process.stdout)`])
