@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readlinkSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readlinkSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
 import { connect as connectSocket, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { once } from 'node:events'
 import { join } from 'node:path'
@@ -8,12 +8,14 @@ import { documentFormats } from '../../lib/attach/config'
 import type { Attached, AttachRequest } from '../../lib/attach/attaching'
 import { ownCgroups } from '../../lib/attach/cgroup'
 import { attach, detach } from '../../lib/attach/companion'
+import { pinsOf } from '../../lib/attach/pins'
 import { status, type Attachment } from '../../lib/attach/status'
 import { type Bpf, openBpf } from '../../lib/kernel/libc'
-import { labUnavailable, openLab, type Lab, type Stamp, type StampingClient } from '../lab/lab'
+import { ask1348 } from './ask'
+import { derivedAddress, labUnavailable, openLab, type Lab, type Stamp, type StampingClient } from '../lab/lab'
 import { insideNamespace, namespaceCommand } from '../player/namespace'
 
-export { ask1348 } from './ask'
+export { ask1348 }
 
 export const bpffs = '/sys/fs/bpf'
 const MARK = 'FASTIFY_REAL_IP_MOUNTS'
@@ -158,3 +160,26 @@ export async function connect (
 }
 
 const ownCgroup = (): string => ownCgroups()[0]?.path as string
+
+const clients = new WeakMap<Lab, Promise<StampingClient>>()
+
+/** A connection made now is answered with what its client claims. */
+export async function works (t: Test, { lab }: AttachLab, what: string): Promise<void> {
+  const made = clients.get(lab) ?? lab.client()
+  clients.set(lab, made)
+  const socket = await connect(t, await made, {})
+  t.equal(ask1348(socket), `${derivedAddress(socket.clientPort)} ${socket.clientPort}`, what)
+  socket.destroy()
+}
+
+export const idOf = (cgroup: string): string => String(statSync(cgroup, { bigint: true }).ino)
+
+/** The ids of all cgroups that have pins. */
+export const pinned = (): string[] => existsSync(pinsOf(bpffs)) ? readdirSync(pinsOf(bpffs)) : []
+
+/** A file descriptor, closed with the test. */
+export function openForTest (t: Test, path: string): number {
+  const fd = openSync(path, 'r')
+  t.teardown(() => { closeSync(fd) })
+  return fd
+}

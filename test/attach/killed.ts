@@ -3,9 +3,9 @@
 import { documentFormats } from '../../lib/attach/config'
 import { attach, detach } from '../../lib/attach/companion'
 import { type Bpf, openBpf } from '../../lib/kernel/libc'
-import { bpffs } from './attach-lab'
 import { dies, faulty } from './faulty'
 
+const bpffs = '/sys/fs/bpf'
 const [command, cgroup = '', call, flag] = process.argv.slice(2)
 const bpf = faulty(openBpf() as Bpf, Number(call), dies)
 if (command === 'attach') {

@@ -1,14 +1,15 @@
 import { spawnSync } from 'node:child_process'
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmdirSync, statSync, unlinkSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, rmdirSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import { BpfCommands } from '../../lib/attach/bpf'
 import { kinds, pinsOf } from '../../lib/attach/pins'
 import type { Bpf } from '../../lib/kernel/libc'
 import { run } from '../cli/cli'
-import { derivedAddress } from '../lab/lab'
-import { ask1348, type AttachLab, attachWith, bpffs, connect, inAttachLab, thrownBy } from './attach-lab'
-import { fails, faulty } from './faulty'
+import {
+  ask1348, attachWith, bpffs, connect, idOf, inAttachLab, openForTest, pinned, thrownBy, works
+} from './attach-lab'
+import { faulty } from './faulty'
 
 const BPF_PROG_ATTACH = 8
 const BPF_PROG_DETACH = 9
@@ -16,16 +17,6 @@ const BPF_PROG_DETACH = 9
 const PASS = Buffer.from('b7000000010000009500000000000000', 'hex')
 
 const any = ['--trusted-peers', 'any']
-const idOf = (cgroup: string) => String(statSync(cgroup, { bigint: true }).ino)
-const pinned = () => existsSync(pinsOf(bpffs)) ? readdirSync(pinsOf(bpffs)) : []
-
-/** A connection made now is answered with what its client claims. */
-async function works (t: Test, { lab }: AttachLab, what: string): Promise<void> {
-  const client = await lab.client()
-  const socket = await connect(t, client, {})
-  t.equal(ask1348(socket), `${derivedAddress(socket.clientPort)} ${socket.clientPort}`, what)
-  socket.destroy()
-}
 
 /** A program of somebody else, of getsockopt. */
 function loadForeign (t: Test, bpf: Bpf): number {
@@ -147,79 +138,6 @@ inAttachLab(__filename, {
     attach()
     t.equal(attachment()?.state, 'attached')
     await works(t, attachLab, 'attached again')
-  },
-
-  async 'killed before any of its system calls: the next one repairs it' (t, attachLab) {
-    const { attach, attachment, bpf, cgroup, detach } = attachLab
-    const kill = (command: string, call: number, ...flags: string[]) =>
-      spawnSync(process.execPath, [join(__dirname, 'killed.js'), command, cgroup, String(call), ...flags], { stdio: 'inherit' })
-    let killed = 0
-    for (const [what, before] of [['nothing', () => {}], ['an attachment', () => attach({ getpeername: true })]] as const) {
-      for (let call = 1; ; call++) {
-        before()
-        const { signal, status } = kill('attach', call, ...call % 2 === 0 ? ['--getpeername'] : [])
-        if (signal === null) {
-          t.equal(status, 0)
-          break
-        }
-        killed++
-        if (what === 'an attachment') await works(t, attachLab, `${what}, killed before call ${call}`)
-        attach({ getpeername: call % 3 === 0 })
-        t.match(attachment(), { state: 'attached', description: { version: 'test', getpeername: call % 3 === 0 } })
-        await works(t, attachLab, `${what}, killed before call ${call}, then attached`)
-        detach()
-        t.same(pinned(), [])
-      }
-      detach()
-    }
-    t.comment(`attach was killed ${killed} times`)
-    t.ok(killed > 40)
-
-    for (let call = 1; ; call++) {
-      attach({ getpeername: true })
-      const { signal } = kill('detach', call)
-      if (signal === null) break
-      if (call % 2 === 0) attach()
-      detach()
-      t.same(pinned(), [], `detach killed before call ${call}`)
-    }
-    t.equal(new BpfCommands(bpf).query(openForTest(t, cgroup), kinds.sockops.attachType).ids.length, 0)
-  },
-
-  async 'whatever call fails: a sentence, and all is as it was' (t, attachLab) {
-    const { attach, attachment, bpf, cgroup, detach } = attachLab
-    const request = { getpeername: true }
-    for (let call = 1; ; call++) {
-      const broken = faulty(bpf, call, fails('ENOMEM'))
-      try {
-        attachWith(broken, cgroup, request)
-        if (broken.calls() < call) break
-      } catch (error) {
-        t.match((error as Error).message, /^.+\(.*(ENOMEM|errno 12).*\).*\.$/, `call ${call}: ${(error as Error).message}`)
-        t.same(pinned(), [], 'nothing is left')
-        continue
-      }
-      // What it can do without.
-      detach()
-    }
-    detach()
-
-    attach({ trustedPeers: ['127.0.0.1'] })
-    const before = attachment()
-    for (let call = 1; ; call++) {
-      const broken = faulty(bpf, call, fails('ENOMEM'))
-      try {
-        attachWith(broken, cgroup, request)
-        if (broken.calls() < call) break
-        attach({ trustedPeers: ['127.0.0.1'] })
-      } catch {
-        const { programs, state, description } = attachment() ?? {}
-        t.equal(state, 'attached')
-        t.same(Object.keys(programs ?? {}), ['sockops', 'getsockopt'])
-        t.same(description?.trustedPeers, before?.description?.trustedPeers, `call ${call}: the programs are the old ones`)
-      }
-    }
-    await works(t, attachLab, 'in the end')
   },
 
   async 'many at once' (t, attachLab) {
@@ -358,9 +276,3 @@ inAttachLab(__filename, {
     t.match(await run(['detach', '--id', '7', '--bpffs', '/proc']), { code: 1, stderr: /\/proc is no BPF file system/ })
   }
 })
-
-function openForTest (t: Test, path: string): number {
-  const fd = openSync(path, 'r')
-  t.teardown(() => { closeSync(fd) })
-  return fd
-}
