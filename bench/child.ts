@@ -18,15 +18,18 @@ export interface Place {
   readonly core?: number | undefined
   readonly cgroup?: string | undefined
   readonly node?: readonly string[]
+  /** A command that runs another one. */
+  readonly before?: readonly string[]
 }
 
 const enterCgroup = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
 
 /** A fresh process that runs `script` of this folder. */
-export async function start (script: string, args: readonly string[], { core, cgroup, node = [] }: Place = {}): Promise<Child> {
+export async function start (script: string, args: readonly string[], { core, cgroup, node = [], before = [] }: Place = {}): Promise<Child> {
   let command = [process.execPath, ...node, join(__dirname, `${script}.js`), ...args]
   if (core !== undefined) command = ['taskset', '-c', String(core), ...command]
   if (cgroup !== undefined) command = ['/bin/sh', '-c', enterCgroup, cgroup, ...command]
+  command = [...before, ...command]
   const child = spawn(command[0] as string, command.slice(1), { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
 
   async function nextAnswer (what: string): Promise<unknown> {

@@ -23,7 +23,7 @@ export function withStamp<T> (derive: 'v4' | 'v6', measure: (kernel: Kernel) => 
   })
 }
 
-async function withLab<T> (measure: (lab: Lab.Lab) => Promise<T>): Promise<T | string> {
+export async function withLab<T> (measure: (lab: Lab.Lab) => Promise<T>): Promise<T | string> {
   const { labUnavailable, openLab } = require('../test/lab/lab') as typeof Lab
   const unavailable = labUnavailable()
   if (unavailable !== undefined) return unavailable

@@ -46,7 +46,8 @@ export const syscall: Figure = {
   }
 }
 
-function compile (library: string): string | undefined {
+/** Compiles loop.c; returns why not. */
+export function compile (library: string): string | undefined {
   const source = join(__dirname, '../../bench/loop.c')
   for (const compiler of ['cc', 'clang', 'gcc']) {
     const { error, status, stderr } = spawnSync(compiler, ['-O2', '-shared', '-fPIC', '-o', library, source])

@@ -1,8 +1,12 @@
 import { parseArgs } from 'node:util'
 import type { FastifyRealIpOptions, ToaFormat } from '../../types'
 import { checkOptions, type Options } from '../options/options'
+import { type AttachArguments, attachHelp, isAttachCommand, readAttachArguments } from './attach-arguments'
+import { UsageError } from './usage-error'
 
-export type Arguments = 'help' | 'version' | DoctorArguments | WatchArguments
+export { UsageError }
+
+export type Arguments = 'help' | 'version' | DoctorArguments | WatchArguments | AttachArguments
 
 export interface DoctorArguments {
   readonly command: 'doctor'
@@ -20,9 +24,6 @@ export interface WatchArguments {
   readonly json: boolean
 }
 
-/** What was written cannot be understood; the message is the sentence to print. */
-export class UsageError extends Error {}
-
 export const help = `Tells whether this machine can give real client addresses, and what a balancer really sends.
 
   fastify-real-ip doctor [--json]
@@ -39,12 +40,14 @@ export const help = `Tells whether this machine can give real client addresses, 
       --count N               ends after N connections
       --json                  one line of JSON for each connection
 
+${attachHelp}
   fastify-real-ip --help | --version
 
 Exit code 2: the command was not understood.
 `
 
 const watchOnly = ['host', 'trusted-peers', 'toa', 'count'] as const
+const attachOnly = ['cgroup', 'id', 'bpffs', 'getpeername', 'verbose'] as const
 
 /** Throws a UsageError. */
 export function readArguments (given: readonly string[]): Arguments {
@@ -53,16 +56,19 @@ export function readArguments (given: readonly string[]): Arguments {
   if (values.version === true) return 'version'
   const [command, port, ...rest] = positionals
   const json = values.json === true
+  if (isAttachCommand(command)) return readAttachArguments(command, values, positionals.slice(1))
   if (command === 'doctor') {
-    const foreign = watchOnly.find((name) => values[name] !== undefined)
+    const foreign = [...watchOnly, ...attachOnly].find((name) => values[name] !== undefined)
     if (foreign !== undefined) throw new UsageError(`doctor has no --${foreign}; it takes --json alone.`)
     if (port !== undefined) throw new UsageError(`doctor takes no '${port}'.`)
     return { command, json }
   }
   if (command !== 'watch') {
     const what = command === undefined ? 'A command is missing' : `There is no command '${command}'`
-    throw new UsageError(`${what}: write doctor, watch PORT, or --help.`)
+    throw new UsageError(`${what}: write doctor, watch PORT, attach, detach, status, or --help.`)
   }
+  const foreign = attachOnly.find((name) => values[name] !== undefined)
+  if (foreign !== undefined) throw new UsageError(`watch has no --${foreign}; --help has the options.`)
   if (port === undefined) throw new UsageError('watch needs the port to listen on, as in watch 8080.')
   if (!/^\d{1,5}$/.test(port) || Number(port) > 65535) {
     throw new UsageError(`watch takes a port from 0 to 65535, 0 for any that is free, not '${port}'.`)
@@ -94,7 +100,12 @@ function parse (given: readonly string[]) {
         host: { type: 'string' },
         'trusted-peers': { type: 'string' },
         toa: { type: 'string' },
-        count: { type: 'string' }
+        count: { type: 'string' },
+        cgroup: { type: 'string' },
+        id: { type: 'string' },
+        bpffs: { type: 'string' },
+        getpeername: { type: 'boolean' },
+        verbose: { type: 'boolean' }
       }
     })
   } catch (error) {

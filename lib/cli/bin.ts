@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 
-import { loadLibc, openCapture } from '../kernel/libc'
+import { loadLibc, openBpf, openCapture } from '../kernel/libc'
 import { type Arguments, help, readArguments, UsageError } from './arguments'
+import { runAttach } from './attach'
 import { diagnose, drawReport } from './doctor'
 import { readMachine, tryKoffi } from './machine'
 import { type Terminal, wrap } from './paint'
@@ -28,6 +29,7 @@ async function run (given: Arguments): Promise<number> {
     say(given.json ? JSON.stringify({ version, ...report }, null, 2) : drawReport(report, terminal))
     return report.works ? 0 : 1
   }
+  if (given.command !== 'watch') return runAttach(given, { bpf: openBpf(), version, say, note })
   const stop = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => { stop.abort() })
   const koffi = tryKoffi()

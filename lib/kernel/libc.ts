@@ -223,3 +223,66 @@ export function openCapture (filter: Uint8Array): Capture | number {
     close: () => { close(fd) }
   }
 }
+
+/** The system calls of `attach`. They return what the call returned, or a negative errno; they never throw. */
+export interface Bpf {
+  /** bpf(2), with union bpf_attr and what it points at; the kernel reads and writes both. */
+  bpf (command: number, attr: Uint8Array, pointers?: ReadonlyArray<Pointer>): number
+  /** flock(2); waits while another process holds the lock. */
+  flock (fd: number, operation: number): number
+  /** setrlimit(2) to RLIM_INFINITY: before Linux 5.11 eBPF memory counts as locked memory. */
+  unlimitLockedMemory (): number
+}
+
+/** The address of `bytes` goes to `offset`. Bytes may hold pointers themselves. */
+export type Pointer = readonly [offset: number, bytes: Uint8Array, pointers?: ReadonlyArray<Pointer>]
+
+// <asm/unistd_64.h>, <asm-generic/unistd.h>
+const NR_BPF: Readonly<Record<string, number>> = { x64: 321, arm64: 280, riscv64: 280, loong64: 280 }
+const RLIMIT_MEMLOCK = 8
+
+/** Binds bpf(2) and what else `attach` needs; or returns the sentence that says why it cannot. */
+export function openBpf (): Bpf | string {
+  const libc = loadLibc()
+  if (typeof libc === 'string') return libc
+  const number = NR_BPF[process.arch]
+  if (number === undefined || endianness() !== 'LE') return `the eBPF programs are not made for ${process.arch}`
+  const koffi = require('koffi') as typeof Koffi
+  const lib = koffi.load(null)
+  const syscall = lib.func('intptr_t syscall(intptr_t, uintptr_t, uintptr_t, uintptr_t)')
+  const flock = lib.func('int flock(int, int)')
+  const setrlimit = lib.func('int setrlimit(int, _In_ uint64_t *)')
+  const result = (value: number) => value < 0 ? -koffi.errno() : value
+
+  // Copies bytes to memory that does not move; `back` copies them back and frees it.
+  function place (bytes: Uint8Array, pointers: ReadonlyArray<Pointer> = []): { address: bigint, back: () => void } {
+    const memory = koffi.alloc('uint8_t', bytes.length)
+    const buffer = koffi.view(memory, bytes.length)
+    const view = new Uint8Array(buffer)
+    view.set(bytes)
+    const placed = pointers.map(([offset, bytes, nested]) => {
+      const pointed = place(bytes, nested)
+      new DataView(buffer).setBigUint64(offset, pointed.address, true)
+      return pointed
+    })
+    return {
+      address: BigInt(koffi.address(memory)),
+      back () {
+        bytes.set(view)
+        koffi.free(memory)
+        for (const { back } of placed) back()
+      }
+    }
+  }
+
+  return {
+    bpf (command, attr, pointers) {
+      const { address, back } = place(attr, pointers)
+      const returned = result(syscall(number, command, address, attr.length))
+      back()
+      return returned
+    },
+    flock: (fd, operation) => result(flock(fd, operation)),
+    unlimitLockedMemory: () => result(setrlimit(RLIMIT_MEMLOCK, [0xffffffffffffffffn, 0xffffffffffffffffn]))
+  }
+}

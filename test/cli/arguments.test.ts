@@ -30,7 +30,7 @@ t.test('what is understood', async (t) => {
 
 const balancer = ['--trusted-peers', '10.0.0.1']
 const wrong: Array<[args: string[], says: RegExp]> = [
-  [[], /^A command is missing: write doctor, watch PORT, or --help\.$/],
+  [[], /^A command is missing: write doctor, watch PORT, attach, detach, status, or --help\.$/],
   [['guess'], /^There is no command 'guess'/],
   [['doctor', '8080'], /^doctor takes no '8080'/],
   [['doctor', '--count', '1'], /^doctor has no --count/],

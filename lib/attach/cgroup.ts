@@ -1,0 +1,99 @@
+import { closeSync, openSync, readFileSync, realpathSync, statfsSync, statSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+
+// <linux/magic.h>
+const CGROUP2_SUPER_MAGIC = 0x63677270
+const BPF_FS_MAGIC = 0xcafe4a11
+// The host's own root; a container's is any other.
+const ROOT_INODE = 1n
+
+export interface Cgroup {
+  readonly path: string
+  /** Its inode, which the kernel also calls its id. */
+  readonly id: bigint
+  readonly isRoot: boolean
+  readonly fd: number
+  close (): void
+}
+
+/** Opens a directory of cgroup v2. Throws an Error whose message is a sentence. */
+export function openCgroup (given: string): Cgroup {
+  let path: string
+  let fd: number
+  try {
+    path = realpathSync(given)
+    fd = openSync(path, 'r')
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EACCES') throw new Error(`${given} may not be read (EACCES): run this as root.`)
+    throw new Error(`There is no cgroup ${given} (${code}). ${whereCgroup2()}`)
+  }
+  try {
+    if (statfsSync(path).type !== CGROUP2_SUPER_MAGIC) throw new Error(`${path} is no directory of cgroup v2. ${whereCgroup2()}`)
+    const stat = statSync(path, { bigint: true })
+    if (!stat.isDirectory()) throw new Error(`${path} is a file: give the cgroup's directory, ${dirname(path)}.`)
+    const isMount = cgroup2Mounts().includes(path)
+    if (isMount && stat.ino !== ROOT_INODE) {
+      throw new Error(`${path} is the root of a container's own cgroups, not the host's: ` +
+        'run this on the host, or in a container with the host\'s /sys/fs/cgroup and its cgroup namespace.')
+    }
+    return { path, id: stat.ino, isRoot: isMount, fd, close: () => { closeSync(fd) } }
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  }
+}
+
+/** The id of the cgroup at `path`, if there is one. */
+export function cgroupId (path: string): bigint | undefined {
+  try {
+    return statfsSync(path).type === CGROUP2_SUPER_MAGIC ? statSync(path, { bigint: true }).ino : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** The cgroup of this process and those above it, as far as they can be seen here: the innermost first. */
+export function ownCgroups (): Array<{ readonly path: string, readonly id: bigint }> {
+  const [mount] = cgroup2Mounts()
+  const own = /^0::(.*)$/m.exec(read('/proc/self/cgroup'))?.[1]
+  const found: Array<{ path: string, id: bigint }> = []
+  if (mount === undefined || own === undefined) return found
+  for (let path = own; ; path = dirname(path)) {
+    const id = cgroupId(join(mount, path))
+    if (id !== undefined) found.push({ path: join(mount, path), id })
+    if (path === '/' || path === '.') return found
+  }
+}
+
+/** Throws an Error whose message is a sentence. */
+export function checkBpffs (path: string): void {
+  let type: number | undefined
+  try {
+    ({ type } = statfsSync(path))
+  } catch {}
+  if (type !== BPF_FS_MAGIC) {
+    throw new Error(`${path} is no BPF file system, which keeps the programs: mount -t bpf bpf ${path}; or name another with --bpffs.`)
+  }
+}
+
+function whereCgroup2 (): string {
+  const [mount] = cgroup2Mounts()
+  return mount === undefined
+    ? 'No cgroup v2 is mounted here: mount -t cgroup2 none /sys/fs/cgroup; under `ip netns exec`, which hides it, use nsenter --net.'
+    : `cgroup v2 is mounted at ${mount}; /proc/PID/cgroup has a process's path in it, behind 0::.`
+}
+
+// Without those that another mount hides.
+function cgroup2Mounts (): string[] {
+  return read('/proc/self/mounts').split('\n').map((line) => line.split(' '))
+    .filter(([, path = '', type]) => type === 'cgroup2' && cgroupId(path) !== undefined).map(([, path]) => path as string)
+}
+
+function read (path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return ''
+  }
+}

@@ -1,0 +1,90 @@
+import { release as kernelRelease } from 'node:os'
+import { dirname } from 'node:path'
+import type { Bpf } from '../kernel/libc'
+import { type Attached, Attaching, type AttachRequest } from './attaching'
+import { BpfCommands, BpfError } from './bpf'
+import { type Cgroup, checkBpffs, openCgroup } from './cgroup'
+import { explain, kernelBefore } from './explain'
+import { AttachError, kinds, pinsOf, removePins } from './pins'
+
+// <sys/file.h>, <linux/bpf.h>
+const LOCK_EX = 2
+const BPF_F_ALLOW_MULTI = 2
+
+/**
+ * Loads the programs for a cgroup, or replaces those that are there: each in one step, with the claims of connections
+ * kept. What an attach that was killed has left is used or replaced. Throws AttachError, with everything undone.
+ */
+export function attach (bpf: Bpf, request: AttachRequest, release = kernelRelease()): Attached {
+  if (kernelBefore(release, 5, 10)) throw new AttachError(`attach needs Linux 5.10 or newer, this is ${release}.`)
+  return inCgroup(bpf, request.cgroup, request.bpffs, release, (commands, cgroup) => {
+    if (kernelBefore(release, 5, 11)) bpf.unlimitLockedMemory()
+    return new Attaching(commands, cgroup, request).run()
+  })
+}
+
+/** Takes the programs away, or what an unfinished attach has left. Throws AttachError. */
+export function detach (bpf: Bpf, from: { readonly cgroup: string } | { readonly id: string }, bpffs: string): void {
+  const release = kernelRelease()
+  if ('cgroup' in from) {
+    inCgroup(bpf, from.cgroup, bpffs, release, (commands, { id, path }) => {
+      removePins(commands, pinsOf(bpffs, id), path)
+    })
+    return
+  }
+  try {
+    checkBpffs(bpffs)
+    removePins(new BpfCommands(bpf), pinsOf(bpffs, from.id), `the cgroup ${from.id}`)
+  } catch (error) {
+    throw toAttachError(error, release, undefined)
+  }
+}
+
+function inCgroup<T> (bpf: Bpf, path: string, bpffs: string, release: string, work: (commands: BpfCommands, cgroup: Cgroup) => T): T {
+  let cgroup: Cgroup | undefined
+  const commands = new BpfCommands(bpf)
+  try {
+    cgroup = openCgroup(path)
+    checkBpffs(bpffs)
+    // Two at once would pin claims that the programs do not use. Closing the descriptor unlocks.
+    const locked = bpf.flock(cgroup.fd, LOCK_EX)
+    if (locked < 0) throw new AttachError(`${cgroup.path} cannot be locked (errno ${-locked}).`)
+    return work(commands, cgroup)
+  } catch (error) {
+    const exclusive = error instanceof BpfError && error.command === 'link' && cgroup !== undefined
+      ? findExclusive(commands, cgroup.path)
+      : undefined
+    throw toAttachError(error, release, cgroup?.path, exclusive)
+  } finally {
+    cgroup?.close()
+  }
+}
+
+function toAttachError (error: unknown, release: string, cgroup: string | undefined, exclusive?: string): Error {
+  if (error instanceof AttachError) return error
+  if (!(error instanceof BpfError)) return new AttachError((error as Error).message, undefined, { cause: error })
+  const context = { release, root: process.getuid?.() === 0, exclusive, ...(cgroup !== undefined && { cgroup }) }
+  return new AttachError(explain(error, context), error.log, { cause: error })
+}
+
+/** The program, of this cgroup or one above it, that forbids others. */
+function findExclusive (commands: BpfCommands, path: string): string | undefined {
+  for (let above = path; above !== dirname(above); above = dirname(above)) {
+    let cgroup: Cgroup | undefined
+    try {
+      cgroup = openCgroup(above)
+      for (const { attachType } of Object.values(kinds)) {
+        const { ids, flags } = commands.query(cgroup.fd, attachType)
+        // One that may be overridden forbids others beside it, not below it.
+        const forbids = above === path ? (flags & BPF_F_ALLOW_MULTI) === 0 : flags === 0
+        if (ids.length > 0 && forbids) return `eBPF program ${ids[0]} of ${above}`
+      }
+    } catch {
+      // Not a cgroup any more, or not to be asked.
+      return undefined
+    } finally {
+      cgroup?.close()
+    }
+  }
+  return undefined
+}

@@ -1,0 +1,67 @@
+import { closeSync, readdirSync, rmdirSync, unlinkSync } from 'node:fs'
+import { constants } from 'node:os'
+import { join } from 'node:path'
+import { BpfCommands, BpfError } from './bpf'
+import type { ProgramName } from './programs'
+
+/** A failure, told in a sentence that says what to do; with the verifier's log if there is one. */
+export class AttachError extends Error {
+  constructor (message: string, readonly log?: string, options?: ErrorOptions) {
+    super(message, options)
+  }
+}
+
+/** By program: its type and where it is attached, from <linux/bpf.h>. */
+export const kinds: Readonly<Record<ProgramName, { readonly type: number, readonly attachType: number }>> = {
+  sockops: { type: 13, attachType: 3 },
+  getsockopt: { type: 25, attachType: 21 },
+  getpeername4: { type: 18, attachType: 29 },
+  getpeername6: { type: 18, attachType: 30 }
+}
+
+export const ALWAYS = ['sockops', 'getsockopt'] as const satisfies ProgramName[]
+export const NAMING = ['getpeername4', 'getpeername6'] as const satisfies ProgramName[]
+
+/** The folder of a cgroup's pins, or of all of them. Names in it have no dot: the kernel refuses those. */
+export const pinsOf = (bpffs: string, id: bigint | string = ''): string => join(bpffs, 'fastify-real-ip', String(id))
+
+/** Undefined where nothing is pinned. */
+export function openPin (commands: BpfCommands, path: string): number | undefined {
+  try {
+    return commands.open(path)
+  } catch (error) {
+    if (error instanceof BpfError && error.errno === constants.errno.ENOENT) return undefined
+    throw error
+  }
+}
+
+export function removePins (commands: BpfCommands, folder: string, cgroup: string): void {
+  let names: string[]
+  try {
+    names = readdirSync(folder)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT') throw new AttachError(`Nothing is attached to ${cgroup}; status shows what is.`)
+    throw new AttachError(`${folder} may not be read (${code}): run this as root.`)
+  }
+  // The answers first: without them 1348 is ENOPROTOOPT, never a wrong "no TOA".
+  const links = [...ALWAYS, ...NAMING].reverse().filter((name) => names.includes(name))
+  for (const name of links) removeLink(commands, join(folder, name))
+  for (const name of names.filter((name) => !links.includes(name as ProgramName))) unlinkSync(join(folder, name))
+  rmdirSync(folder)
+}
+
+/** At once: without detaching it, the kernel may take its time after the last reference is gone. */
+export function removeLink (commands: BpfCommands, path: string): void {
+  const link = openPin(commands, path)
+  if (link === undefined) return
+  attempt(() => { commands.detach(link) })
+  closeSync(link)
+  unlinkSync(path)
+}
+
+export function attempt (work: () => void): void {
+  try {
+    work()
+  } catch {}
+}

@@ -1,0 +1,126 @@
+import { compileRanges } from '../address/ranges'
+import { documentFormats, type Format, FORMATS_MAX } from '../attach/config'
+import { toaPresets } from '../options/toa'
+import { UsageError } from './usage-error'
+
+export type AttachArguments = AttachCommand | DetachCommand | StatusCommand
+
+interface Common {
+  readonly json: boolean
+  readonly bpffs: string
+}
+
+export interface AttachCommand extends Common {
+  readonly command: 'attach'
+  readonly cgroup: string
+  readonly trustedPeers: 'any' | ReadonlyArray<string>
+  readonly formats: ReadonlyArray<Format>
+  readonly getpeername: boolean
+  readonly verbose: boolean
+}
+
+export interface DetachCommand extends Common {
+  readonly command: 'detach'
+  readonly from: { readonly cgroup: string } | { readonly id: string }
+}
+
+export interface StatusCommand extends Common {
+  readonly command: 'status'
+}
+
+export const attachHelp = `  fastify-real-ip attach --cgroup PATH --trusted-peers LIST [options]
+      As root: gives the processes of a cgroup (v2) the vtoa interface, getsockopt 1348, on Linux 5.10 and newer.
+      Every getsockopt(2) of that cgroup becomes slower. Repeat it to replace list and formats without a gap.
+
+      --cgroup PATH           the cgroup's directory, as in /sys/fs/cgroup/system.slice
+      --trusted-peers LIST    whose TOA is read: addresses and ranges with commas between them, or any
+      --toa FORMAT            alibaba, ucloud, tencent, dpvs, or kind/length/family; default 254/8/IPv4,253/20/IPv6
+      --getpeername           getpeername(2) and accept(2) return the client as well
+      --bpffs PATH            where a BPF file system is mounted, default /sys/fs/bpf
+      --verbose               prints the log of the kernel's verifier
+      --json
+
+  fastify-real-ip detach --cgroup PATH | --id N [--bpffs PATH] [--json]
+      Takes it away. N is the cgroup's id, which status prints, for a cgroup that was removed.
+
+  fastify-real-ip status [--bpffs PATH] [--json]
+      What is attached, to whom, and what it counted. Exit code 1: nothing is attached, or something is amiss.
+`
+
+const options = {
+  attach: ['cgroup', 'trusted-peers', 'toa', 'getpeername', 'bpffs', 'verbose', 'json'],
+  detach: ['cgroup', 'id', 'bpffs', 'json'],
+  status: ['bpffs', 'json']
+} as const
+
+type Values = Readonly<Record<string, string | boolean | undefined>>
+
+export function isAttachCommand (command: string | undefined): command is keyof typeof options {
+  return command !== undefined && Object.hasOwn(options, command)
+}
+
+/** Throws a UsageError. */
+export function readAttachArguments (command: keyof typeof options, values: Values, rest: readonly string[]): AttachArguments {
+  const known: readonly string[] = options[command]
+  const foreign = Object.keys(values).find((name) => values[name] !== undefined && !known.includes(name))
+  if (foreign !== undefined) {
+    throw new UsageError(`${command} has no --${foreign}; it takes ${known.map((name) => `--${name}`).join(', ')}.`)
+  }
+  if (rest.length > 0) throw new UsageError(`${command} takes no '${rest[0]}': write the cgroup as --cgroup PATH.`)
+  const text = (name: string) => values[name] as string | undefined
+  const common = { json: values.json === true, bpffs: text('bpffs') ?? '/sys/fs/bpf' }
+  const cgroup = text('cgroup')
+  if (command === 'status') return { command, ...common }
+  if (command === 'detach') {
+    const id = text('id')
+    if ((cgroup === undefined) === (id === undefined)) throw new UsageError('detach needs either --cgroup PATH or --id N.')
+    if (id !== undefined && !/^\d+$/.test(id)) throw new UsageError(`--id takes a number that status prints, not '${id}'.`)
+    return { command, ...common, from: cgroup === undefined ? { id: id as string } : { cgroup } }
+  }
+  if (cgroup === undefined) throw new UsageError('attach needs --cgroup PATH, as in --cgroup /sys/fs/cgroup/system.slice.')
+  return {
+    command,
+    ...common,
+    cgroup,
+    trustedPeers: readTrustedPeers(text('trusted-peers')),
+    formats: readFormats(text('toa')),
+    getpeername: values.getpeername === true,
+    verbose: values.verbose === true
+  }
+}
+
+function readTrustedPeers (given: string | undefined): AttachCommand['trustedPeers'] {
+  if (given === undefined) {
+    throw new UsageError('attach needs --trusted-peers: the addresses and ranges of the balancers, or any, which lets every client forge.')
+  }
+  const list = given.split(',').map((text) => text.trim()).filter((text) => text !== '')
+  if (list.length === 0) throw new UsageError('--trusted-peers is empty: write addresses, ranges, or any.')
+  if (list.length === 1 && list[0] === 'any') return 'any'
+  try {
+    compileRanges(list, '--trusted-peers')
+  } catch (error) {
+    throw new UsageError(`${(error as Error).message.replace(/^fastify-real-ip: /, '')}.`)
+  }
+  return list
+}
+
+function readFormats (given: string | undefined): ReadonlyArray<Format> {
+  if (given === undefined) return documentFormats
+  if (Object.hasOwn(toaPresets, given)) {
+    return toaPresets[given as keyof typeof toaPresets].formats.map(({ kind, length, family }) => ({ kind, length, family }))
+  }
+  const formats = given.split(',').map((text) => readFormat(text.trim()))
+  if (formats.length > FORMATS_MAX) throw new UsageError(`--toa takes up to ${FORMATS_MAX} formats.`)
+  return formats
+}
+
+function readFormat (text: string): Format {
+  const wrong = (why: string) => new UsageError(`--toa takes ${Object.keys(toaPresets).join(', ')}, or kind/length/family, as in 254/8/IPv4, not '${text}'${why}.`)
+  const [, kind, length, version] = /^(\d{1,3})\/(\d{1,2})\/ipv([46])$/i.exec(text)?.map(Number) as [number, number, number, 4 | 6] | undefined ?? []
+  if (kind === undefined || length === undefined) throw wrong('')
+  const family = version === 4 ? 'IPv4' : 'IPv6'
+  const least = family === 'IPv4' ? 8 : 20
+  if (kind < 2 || kind > 254) throw wrong(': kinds are 2 to 254')
+  if (length < least || length > 40) throw wrong(`: the length counts both header bytes, ${least} to 40 for ${family}`)
+  return { kind, length, family }
+}

@@ -1,0 +1,2 @@
+/** What was written cannot be understood; the message is the sentence to print. */
+export class UsageError extends Error {}
