@@ -5,7 +5,7 @@ import type { Cgroups, Measured } from './attach-loop'
 import { withChildren } from './child'
 import { withLab } from './kernel'
 import type { Row } from './report'
-import type { Cores, Figure } from './run'
+import type { Cores, Figure } from './figure'
 import { estimate } from './statistics'
 import { compile } from './syscall'
 

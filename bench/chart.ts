@@ -1,4 +1,4 @@
-import type { Results } from './documents'
+import type { Results } from './figure'
 import { formatNumber, type Row, whyNotQuotable } from './report'
 
 // A line for each resolver: its median, and the interval around it. The panel has its own background, so that it can be

@@ -1,7 +1,7 @@
 import { withChildren } from './child'
 import type { Kernel } from './kernel'
 import type { Family } from './network'
-import type { Cores } from './run'
+import type { Cores } from './figure'
 import { median } from './statistics'
 
 const WINDOWS = 6

@@ -1,18 +1,8 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { drawChart } from './chart'
+import type { Results } from './figure'
 import { writePage, writeReadmeBlock } from './page'
-import type { Row } from './report'
-
-/** What bench/results.json holds: each figure of one run, all of one machine. */
-export interface Results {
-  readonly node: string
-  readonly kernel: string
-  readonly machine: string
-  /** server and client on cores of their own */
-  readonly pinned: boolean
-  readonly figures: ReadonlyArray<{ readonly name: string, readonly date: string, readonly title: string, readonly rows: readonly Row[] }>
-}
 
 const project = join(__dirname, '../..')
 export const RESULTS = join(project, 'bench/results.json')

@@ -1,6 +1,6 @@
 import { withChildren } from './child'
 import { type Family, IPv4, IPv6 } from './network'
-import type { Cores, Figure } from './run'
+import type { Cores, Figure } from './figure'
 import type { Memory } from './server'
 import { estimate, forthAndBack, median } from './statistics'
 

@@ -1,6 +1,6 @@
 import { start, type Child } from './child'
 import type { Row } from './report'
-import type { Figure } from './run'
+import type { Figure } from './figure'
 import { estimate, median, ratios } from './statistics'
 
 const SESSIONS = 6

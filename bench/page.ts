@@ -1,4 +1,4 @@
-import type { Results } from './documents'
+import type { Results } from './figure'
 import { format, isMet, type Row, whyNotQuotable } from './report'
 
 // docs/performance.md and the README's sentence, from a complete run's results and nothing else.

@@ -3,7 +3,7 @@ import { type Kernel, withStamp } from './kernel'
 import { IPv4, IPv6 } from './network'
 import type { Times } from './policy-server'
 import type { Row } from './report'
-import type { Figure } from './run'
+import type { Figure } from './figure'
 import { estimate, median } from './statistics'
 
 const TARGET = 1.35

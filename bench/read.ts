@@ -2,7 +2,7 @@ import { sessions } from './connections'
 import { withVtoa, type Kernel } from './kernel'
 import { IPv4, IPv6 } from './network'
 import type { Row } from './report'
-import type { Figure } from './run'
+import type { Figure } from './figure'
 import type { Times } from './read-server'
 import { estimate, median } from './statistics'
 

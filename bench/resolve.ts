@@ -1,6 +1,6 @@
 import { type Child, withChildren } from './child'
 import type { Row } from './report'
-import type { Cores, Figure } from './run'
+import type { Cores, Figure } from './figure'
 import { estimate, forthAndBack, median, ratios, shuffled } from './statistics'
 import { otherResolvers, plugins } from './variants'
 

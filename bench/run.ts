@@ -3,38 +3,21 @@ import { cpus, release } from 'node:os'
 import { isDeepStrictEqual, parseArgs } from 'node:util'
 import { attach } from './attach'
 import { chooseCores } from './child'
+import { writeDocuments, RESULTS } from './documents'
+import type { Cores, Figure, Measured, Results } from './figure'
 import { idle } from './idle'
 import { forwarded, log, ranges } from './loops'
 import { IPv4 } from './network'
 import { open } from './open'
 import { policy } from './policy'
 import { read } from './read'
-import { formatRow, type Row } from './report'
+import { formatRow } from './report'
 import { requests } from './request'
-import { writeDocuments, RESULTS, type Results } from './documents'
 import { resolve } from './resolve'
 import { startup } from './startup'
 import { syscall } from './syscall'
 
 // npm run bench [-- --only NAME [--record]] [-- --pairs N]
-
-export interface Cores {
-  readonly server: number
-  readonly client: number
-}
-
-export interface Run {
-  /** of those that ask requests: each variant and plain Fastify, there and back */
-  readonly pairs: number
-  readonly cores: Cores | undefined
-  readonly progress: (done: string) => void
-}
-
-export interface Figure {
-  readonly name: string
-  readonly title: string
-  measure (run: Run): Promise<Row[]>
-}
 
 // In the order in which they are told.
 const figures: readonly Figure[] = [...requests, resolve, read, policy, syscall, attach, open, idle, startup, ranges, forwarded, log]
@@ -73,7 +56,7 @@ async function main (): Promise<void> {
   const expected = chosen.reduce((sum, { name }) => sum + (SECONDS[name]?.(pairs) ?? 0), 0)
   console.log(`about ${Math.ceil(expected / 60)} min; medians [95 % interval] of ratios within this run; the control is the same thing against itself\n`)
 
-  const measured: Array<Results['figures'][number]> = []
+  const measured: Measured[] = []
   for (const { name, title, measure } of chosen) {
     const progress = (done: string) => {
       if (process.stdout.isTTY) process.stdout.write(`\r\x1b[K${name}: ${done}`)
@@ -91,8 +74,8 @@ async function main (): Promise<void> {
 }
 
 /** In place of what an earlier run of the same machine measured of the same. */
-function record (measured: Results['figures'], here: ReturnType<typeof surroundings>): void {
-  let kept: Results['figures'] = []
+function record (measured: readonly Measured[], here: ReturnType<typeof surroundings>): void {
+  let kept: readonly Measured[] = []
   if (measured.length < figures.length) {
     const { figures, ...there } = JSON.parse(readFileSync(RESULTS, 'utf8')) as Results
     if (!isDeepStrictEqual(there, here)) throw new Error('the other figures are of another machine: run all of them, npm run bench')

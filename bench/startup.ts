@@ -1,5 +1,5 @@
 import { start } from './child'
-import type { Figure, Run } from './run'
+import type { Figure, Run } from './figure'
 import type { Row } from './report'
 import { estimate, forthAndBack, median, ratios } from './statistics'
 

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { withChildren } from './child'
 import { withVtoa, type Kernel } from './kernel'
 import type { Row } from './report'
-import type { Cores, Figure } from './run'
+import type { Cores, Figure } from './figure'
 import { estimate, median } from './statistics'
 import type { Call, Slices } from './syscall-loop'
 

@@ -10,6 +10,7 @@ import { SOCKADDR_STORAGE } from './sockaddr'
 const SAVED_SYN = 40 + 65535
 // The longest PROXY header that is read.
 const PEEKED = 4096
+const SOCKADDR_LL = 20
 // As much of an answer as is ever decoded, in bytes: a sockaddr_in6 and more.
 const CLEARED = 32
 // What the kernel recommends for netlink dumps, <linux/netlink.h>.
@@ -211,11 +212,17 @@ export function openCapture (filter: Uint8Array): Capture | number {
   const setsockopt = lib.func('setsockopt', 'int', ['int', 'int', 'int', koffi.pointer(program), 'uint32_t'])
   const recv = lib.func('intptr_t recv(int, _Out_ uint8_t *, size_t, int)')
   const close = lib.func('int close(int)')
-  // The protocol in network byte order. Without a link-layer header: packets begin with their IP header.
-  const protocol = new DataView(Uint8Array.of(0, ETH_P_ALL).buffer).getUint16(0, endianness() === 'LE')
-  const fd: number = lib.func('int socket(int, int, int)')(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, protocol)
+  const bind = lib.func('int bind(int, const uint8_t *, uint32_t)')
+  // Without a link-layer header: packets begin with their IP header. Without a protocol it receives nothing before bind(),
+  // so that no packet of others comes in ahead of the filter.
+  const fd: number = lib.func('int socket(int, int, int)')(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0)
   if (fd < 0) return koffi.errno()
   setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, { len: filter.length / 8, filter }, koffi.sizeof(program))
+  // struct sockaddr_ll: family, then the protocol in network byte order, and no interface, which is all of them.
+  const address = new DataView(new ArrayBuffer(SOCKADDR_LL))
+  address.setUint16(0, AF_PACKET, endianness() === 'LE')
+  address.setUint16(2, ETH_P_ALL)
+  bind(fd, new Uint8Array(address.buffer), SOCKADDR_LL)
   const packet = new Uint8Array(SAVED_SYN)
   return {
     packet,

@@ -32,6 +32,6 @@ export class Nat64 implements Source {
   }
 
   missing (): string | undefined {
-    return this.#optname.isKnown() ? undefined : 'no module answers 4096: not loaded, or too old'
+    return this.#optname.isKnown() ? undefined : 'no module answers 4096: the toa module of DPVS is not loaded, or too old'
   }
 }

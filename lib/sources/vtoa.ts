@@ -25,6 +25,6 @@ export class Vtoa implements Source {
   }
 
   missing (): string | undefined {
-    return this.#optname.isKnown() ? undefined : 'no module answers 1348: not loaded, or too old'
+    return this.#optname.isKnown() ? undefined : 'no module answers 1348: vtoa is not loaded, or too old'
   }
 }

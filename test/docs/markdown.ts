@@ -32,10 +32,10 @@ export function readPage (path: string): Page {
   return { path, text, blocks, prose }
 }
 
-/** README.md and all of docs/. */
+/** README.md first, the others beside it, and all of docs/. */
 export function readPages (): Page[] {
   const docs = readdirSync(join(project, 'docs')).filter((name) => name.endsWith('.md')).map((name) => `docs/${name}`)
-  return ['README.md', 'SECURITY.md', ...docs].map(readPage)
+  return ['README.md', 'SECURITY.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...docs].map(readPage)
 }
 
 /** The part of a page under a heading, to the next of the same level or a higher one. */

@@ -1,7 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { generate, RESULTS, type Results } from '../../bench/documents'
+import { generate, RESULTS } from '../../bench/documents'
+import type { Results } from '../../bench/figure'
 import type { Row } from '../../bench/report'
 import { project } from './markdown'
 

@@ -107,7 +107,7 @@ inLab('the ways a module can answer', async (t, lab) => {
   const app = Fastify()
   t.teardown(() => app.close())
   await t.rejects(async () => app.register(realIp, { sources: ['vtoa'], require: true }), {
-    code: 'FST_REAL_IP_NATIVE_UNAVAILABLE', message: /no module answers 1348: not loaded, or too old/
+    code: 'FST_REAL_IP_NATIVE_UNAVAILABLE', message: /no module answers 1348: vtoa is not loaded, or too old/
   })
 })
 

@@ -28,8 +28,8 @@ function kernelOf (optnames: number[]): Libc {
   } as unknown as Libc
 }
 
-const noVtoa = 'no module answers 1348: not loaded, or too old'
-const noNat64 = 'no module answers 4096: not loaded, or too old'
+const noVtoa = 'no module answers 1348: vtoa is not loaded, or too old'
+const noNat64 = 'no module answers 4096: the toa module of DPVS is not loaded, or too old'
 const noSyn = "it needs 'toa' and a list of 'trustedPeers'"
 const silent = 'DPVS writes no TOA on the SYN since 1.9.6, and forwards what a client forged there'
 
