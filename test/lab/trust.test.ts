@@ -22,8 +22,8 @@ unset, P unknown   |                                       | P, unchecked (getpe
 any                |                                       | P, trusted, no-toa *                         | claim, trusted *                      | reset                           |
 any                | invalid: ignore                       | P, trusted, no-toa *                         | claim, trusted *                      | P, trusted, implausible         |
 any                | missing: reject, untrusted: reject    | P, trusted, no-toa *                         | claim, trusted *                      | reset                           |
-any, P unknown     |                                       | P, trusted, no-toa * (getpeername)           | claim, trusted *                      | reset                           |
-any, P unknown     | invalid: ignore, unverified: reject   | P, trusted, no-toa * (getpeername)           | claim, trusted *                      | none, trusted, implausible      |
+any, P unknown     |                                       | P, trusted * (getpeername)                   | claim, trusted *                      | reset                           |
+any, P unknown     | invalid: ignore, unverified: reject   | P, trusted * (getpeername)                   | claim, trusted *                      | none, trusted, implausible      |
 
 list, P in it      |                                       | P, trusted, no-toa                           | claim, trusted *                      | reset                           | reset
 list, P in it      | missing: reject                       | reset                                        | claim, trusted *                      | reset                           | reset
