@@ -52,6 +52,7 @@ export class PeerSearch {
     const diag = this.#diag ?? this.#libc.openDiag()
     if (typeof diag === 'number') return errnoName(diag)
     this.#diag = diag
+    if (!isMainThread) this.#closeDiag()
     return undefined
   }
 
@@ -137,7 +138,7 @@ export class PeerSearch {
       rest = length > 0 ? decodeAnswers(diag.buffer, length, this.#endpoint, found) : 'broken'
     }
     // Nothing of this answer may be taken for the next one's. And a worker thread can be ended at any time, without a
-    // word, and would leave the descriptor open.
+    // word, and would leave the descriptor open: there none stays open.
     if (rest === 'broken' || !isMainThread) this.#closeDiag()
   }
 

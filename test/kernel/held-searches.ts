@@ -13,9 +13,10 @@ export interface HeldSearches {
   release (...peer: Parameters<Found> | []): void
 }
 
+const { ask } = PeerSearch.prototype
+const { read } = SynReader.prototype
+
 export function holdSearches (t: Test): HeldSearches {
-  const { ask } = PeerSearch.prototype
-  const { read } = SynReader.prototype
   t.teardown(() => {
     PeerSearch.prototype.ask = ask
     SynReader.prototype.read = read

@@ -286,3 +286,151 @@ t.test('where sock_diag fails nothing is known, and nobody waits', async (t) => 
   t.same(await ask(search, fd), ['127.0.0.1', client.localPort])
   search.close()
 })
+
+/** Timers that the test lets elapse. */
+function holdTimers (t: Test): Array<{ callback: () => void, milliseconds: number }> {
+  const timers: Array<{ callback: () => void, milliseconds: number }> = []
+  t.intercept(globalThis, 'setTimeout', {
+    value (callback: () => void, milliseconds: number) {
+      timers.push({ callback, milliseconds })
+      return { unref () { return this } }
+    }
+  })
+  return timers
+}
+
+t.test('however long a dump took, the next one begins within 200 ms of a new need', async (t) => {
+  const place = await listen(t)
+  const pairs = [await place.connect(), await place.connect(), await place.connect()] as const
+  for (const [took, pause] of [[1, 19], [5, 95], [10_000, 200]] as const) {
+    // Looked at before and after a dump, and once for each that has to wait.
+    let clock = 0
+    let steps: number = took
+    const liar = lying()
+    const search = new PeerSearch(liar, ignore, () => {
+      clock += steps
+      return clock
+    })
+    const first = await ask(search, fdOf(pairs[0].accepted))
+    t.same(first, ['127.0.0.1', pairs[0].client.localPort])
+    steps = 0
+    const timers = holdTimers(t)
+    const [second, third] = [ask(search, fdOf(pairs[1].accepted)), ask(search, fdOf(pairs[2].accepted))]
+    t.same(timers.map(({ milliseconds }) => milliseconds), [pause], `after ${took} ms: one timer for all that wait`)
+    t.equal(liar.dumps, 1)
+    timers[0]?.callback()
+    t.same(await Promise.all([second, third]), [pairs[1], pairs[2]].map(({ client }) => ['127.0.0.1', client.localPort]))
+    t.equal(liar.dumps, 2)
+    search.close()
+  }
+})
+
+t.test('a dump is asked for connections alone that can be waited for, and others are many', async (t) => {
+  const place = await listen(t)
+  const states: number[] = []
+  const liar = lying()
+  const search = new PeerSearch({
+    ...liar,
+    openDiag () {
+      const diag = liar.openDiag() as Diag
+      return {
+        ...diag,
+        receive () {
+          const length = diag.receive()
+          const words = new Uint32Array(diag.buffer.buffer, diag.buffer.byteOffset, diag.buffer.length >> 2)
+          // struct nlmsghdr, and idiag_state of struct inet_diag_msg; answers to the exact question have no NLM_F_MULTI.
+          for (let at = 0; at < length; at += words[at >> 2]! + 3 & ~3) {
+            if ((words[(at >> 2) + 1]! & 0xffff) === 20 && (words[(at >> 2) + 1]! >>> 16 & 2) !== 0) states.push(diag.buffer[at + 17]!)
+          }
+          return length
+        }
+      }
+    }
+  })
+  const [open, halfClosed, left] = [await place.connect(), await place.connect(), await place.connect()]
+  halfClosed.accepted.on('end', () => {}).resume()
+  halfClosed.accepted.allowHalfOpen = true
+  const ended = once(halfClosed.accepted, 'end')
+  halfClosed.client.end()
+  await ended
+  // The server closes first: TIME_WAIT is on its side.
+  const closed = once(left.client, 'close')
+  left.client.resume()
+  left.accepted.end()
+  await closed
+  t.same(await ask(search, fdOf(halfClosed.accepted)), ['127.0.0.1', halfClosed.client.localPort], 'CLOSE_WAIT')
+  t.same(await ask(search, fdOf(open.accepted)), ['127.0.0.1', open.client.localPort], 'ESTABLISHED')
+  t.ok(states.length > 0)
+  t.same([...new Set(states)].filter((state) => state !== 1 && state !== 8), [], 'TCP_ESTABLISHED and TCP_CLOSE_WAIT')
+  search.close()
+})
+
+t.test('one callback that throws strands nobody else', async (t) => {
+  const place = await listen(t)
+  const pairs = [await place.connect(), await place.connect(), await place.connect(), await place.connect()]
+  const errors: unknown[] = []
+  let clock = 0
+  const search = new PeerSearch(lying(), (error) => { errors.push(error) }, () => ++clock)
+  await ask(search, fdOf(pairs[0]!.accepted))
+  const failures = [new Error('first'), new Error('last')]
+  search.ask(fdOf(pairs[1]!.accepted), () => { throw failures[0] })
+  const found = ask(search, fdOf(pairs[2]!.accepted))
+  t.same(await found, ['127.0.0.1', pairs[2]!.client.localPort])
+  t.same(errors, [failures[0]])
+
+  // And at the end of the server.
+  search.ask(fdOf(pairs[1]!.accepted), () => { throw failures[1] })
+  const left = ask(search, fdOf(pairs[3]!.accepted))
+  search.close()
+  await left
+  t.same(errors, failures)
+})
+
+t.test('who has not finished the handshake, or sent data with the SYN, may be anybody', async (t) => {
+  const place = await listen(t)
+  const { client, accepted } = await place.connect()
+  // <linux/tcp.h>: tcpi_state, tcpi_options
+  const infos: Array<[what: string, state: number, options: number, isKnown: boolean]> = [
+    ['an ordinary connection', 1, 0x07, true],
+    ['a handshake that is not finished', 3, 0, false],
+    ['data on the SYN', 1, 0x20, false],
+    ['data on the SYN, and others', 8, 0x3f, false]
+  ]
+  for (const [what, state, options, isKnown] of infos) {
+    const liar = lying(() => {})
+    const search = new PeerSearch(Object.assign(liar, {
+      getsockopt (fd: number, level: number, optname: number) {
+        const errno = libc.getsockopt(fd, level, optname)
+        if (level === 6 && optname === 11) {
+          libc.answer[0] = state
+          libc.answer[5] = options
+        }
+        return errno
+      }
+    }))
+    t.same(await ask(search, fdOf(accepted)), isKnown ? ['127.0.0.1', client.localPort] : [undefined, 0], what)
+    if (!isKnown) t.same([liar.exacts, liar.dumps], [0, 0])
+    search.close()
+  }
+})
+
+t.test('disagrees() compares what getpeername gives by the family of its own answer', { skip: noIPv6 }, async (t) => {
+  const place = await listen(t)
+  const { client, accepted } = await place.connect()
+  const claim = { ...createEndpoint(), family: 'IPv6', w0: 0x20010db8, w3: 7, port: 80 } as const
+  const rewritten = lying((answer) => {
+    answer.fill(0, 0, 28)
+    answer.set(new Uint8Array(new Uint16Array([10]).buffer))
+    answer.set([0, 80], 2)
+    answer.set([0x20, 0x01, 0x0d, 0xb8], 8)
+    answer[23] = 7
+  })
+  const search = new PeerSearch(rewritten)
+  t.notOk(search.disagrees(fdOf(accepted), claim), 'it is the claim')
+  t.ok(search.disagrees(fdOf(accepted), { ...claim, w3: 8 }))
+  search.close()
+  const honest = new PeerSearch(libc)
+  t.notOk(honest.disagrees(fdOf(accepted), claim), 'it is the transport peer')
+  t.equal(client.destroyed, false)
+  honest.close()
+})

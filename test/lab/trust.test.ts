@@ -19,9 +19,9 @@ trustedPeers, peer | settings                              | absent             
 unset              |                                       | P, unchecked (getpeername)                   | claim, unchecked                      | P, unchecked, implausible       |
 unset, P unknown   |                                       | P, unchecked (getpeername)                   | claim, unchecked                      | none, unchecked, implausible    |
 
-any                |                                       | P, trusted *                                 | claim, trusted *                      | reset                           |
-any                | invalid: ignore                       | P, trusted *                                 | claim, trusted *                      | P, trusted, implausible         |
-any                | missing: reject, untrusted: reject    | P, trusted *                                 | claim, trusted *                      | reset                           |
+any                |                                       | P, trusted, no-toa *                         | claim, trusted *                      | reset                           |
+any                | invalid: ignore                       | P, trusted, no-toa *                         | claim, trusted *                      | P, trusted, implausible         |
+any                | missing: reject, untrusted: reject    | P, trusted, no-toa *                         | claim, trusted *                      | reset                           |
 any, P unknown     |                                       | P, trusted * (getpeername)                   | claim, trusted *                      | reset                           |
 any, P unknown     | invalid: ignore, unverified: reject   | P, trusted * (getpeername)                   | claim, trusted *                      | none, trusted, implausible      |
 
