@@ -1,5 +1,5 @@
 import { isMainThread } from 'node:worker_threads'
-import { IPPROTO_TCP, SO_COOKIE, SOL_SOCKET, TCP_INFO, TCP_SYN_RECV, TCPI_OPT_SYN_DATA } from './constants'
+import { AF_INET, IPPROTO_TCP, SO_COOKIE, SOL_SOCKET, TCP_INFO, TCP_SYN_RECV, TCPI_OPT_SYN_DATA } from './constants'
 import { type Diag, errnoName, type Libc } from './libc'
 import { decodeAnswers, encodeDump, encodeExact, REQUEST, type Rest } from './sock-diag'
 import { copyEndpoint, createEndpoint, decodeSockaddr, type Endpoint, sameEndpoint, SOCKADDR_IN6 } from './sockaddr'
@@ -47,13 +47,14 @@ export class PeerSearch {
     this.#now = now
   }
 
-  /** Why sock_diag cannot be asked now, as the name of an errno; undefined where it can. */
+  /** Why sock_diag cannot be asked now, in a word or two; undefined where it answers. */
   refused (): string | undefined {
     const diag = this.#diag ?? this.#libc.openDiag()
     if (typeof diag === 'number') return errnoName(diag)
     this.#diag = diag
-    if (!isMainThread) this.#closeDiag()
-    return undefined
+    const nobody = new Uint8Array(SOCKADDR_IN6)
+    encodeExact(diag.buffer, AF_INET, nobody, nobody, nobody)
+    return this.#exchange(diag, () => {}) ? undefined : 'no answer'
   }
 
   /**
@@ -129,9 +130,9 @@ export class PeerSearch {
 
   /**
    * Sends the request in the buffer and gives each answer to `found`, with its endpoint in #endpoint. The kernel has
-   * the whole answer ready when the request was sent, a dump's in parts.
+   * the whole answer ready when the request was sent, a dump's in parts. False where there was none, or only a part.
    */
-  #exchange (diag: Diag, found: (cookie: bigint) => void): void {
+  #exchange (diag: Diag, found: (cookie: bigint) => void): boolean {
     let rest: Rest = diag.send(REQUEST) === 0 ? 'more' : 'broken'
     while (rest === 'more') {
       const length = diag.receive()
@@ -140,6 +141,7 @@ export class PeerSearch {
     // Nothing of this answer may be taken for the next one's. And a worker thread can be ended at any time, without a
     // word, and would leave the descriptor open: there none stays open.
     if (rest === 'broken' || !isMainThread) this.#closeDiag()
+    return rest === 'done'
   }
 
   #dump (): void {

@@ -37,7 +37,7 @@ export function reasonOf (evidence: Checked, { reason }: Ruling): Reason | undef
 /** Whether what the claim says beside the address is believed: of the virtual server, say. */
 function isBelieved (evidence: Checked, ruling: Ruling): boolean {
   if (ruling.trust !== 'trusted') return whose(evidence, ruling) === 'source'
-  return evidence.column === 'plausible' || evidence.column === 'absent' || evidence.column === 'local'
+  return evidence.column === 'plausible' || evidence.column === 'absent'
 }
 
 export function answerOf (evidence: Checked, ruling: Ruling): RealAddress {
@@ -46,7 +46,9 @@ export function answerOf (evidence: Checked, ruling: Ruling): RealAddress {
   const reason = reasonOf(evidence, ruling)
   const isCredible = isBelieved(evidence, ruling)
   const virtualServer = isCredible ? evidence.virtualServer : undefined
-  const proxyProtocol = isCredible && evidence.header !== undefined ? describeProxyHeader(evidence.header) : undefined
+  const { header } = evidence
+  const isCredibleHeader = isCredible || (ruling.trust === 'trusted' && evidence.column === 'local')
+  const proxyProtocol = isCredibleHeader && header !== undefined ? describeProxyHeader(header) : undefined
   const provenance = {
     ...(reason && { reason }),
     trust: ruling.trust,

@@ -109,6 +109,7 @@ t.test('what is left out or undefined takes its default', async (t) => {
     trustedPeers: undefined,
     proxyProtocol: undefined,
     forwardedOnly: false,
+    overrideRequest: false,
     settings: { untrusted: 'ignore', missing: 'ignore', invalid: 'reject', unverified: 'ignore' },
     forwarded: undefined,
     admit: undefined,
@@ -140,6 +141,7 @@ t.test('what is given is taken', async (t) => {
     forwarded: { trust: { addresses: ['10.0.0.1'], unix: false }, header: 'x-forwarded-for' },
     proxyProtocol: undefined,
     forwardedOnly: false,
+    overrideRequest: false,
     admit,
     bindLogger: { names: 'plain', mask: undefined }
   })
