@@ -36,7 +36,8 @@ const STYLE = `
 
 export function drawChart ({ figures, node, machine }: Results): string {
   const panels = PANELS.flatMap((panel) => figures.filter(({ name }) => name === panel))
-    .map(({ title, date, rows }) => ({ title: `${title}, ${date}`, rows: rows.filter(({ name }) => !name.includes(' ÷ ')) }))
+    .map(({ title, date, rows }) =>
+      ({ title: `${title}, ${date}`, rows: rows.filter(({ name }) => !name.includes(' ÷ ')) }))
   const scale = createScale(panels.flatMap(({ rows }) => rows))
   const drawn: string[] = []
   let y = MARGIN
@@ -60,7 +61,8 @@ interface Scale {
 }
 
 function createScale (rows: readonly Row[]): Scale {
-  const ends = rows.filter(isDrawn).flatMap(({ value, control }) => [value?.low, value?.high, control?.low, control?.high] as number[])
+  const ends = rows.filter(isDrawn)
+    .flatMap(({ value, control }) => [value?.low, value?.high, control?.low, control?.high] as number[])
   const low = Math.min(1, ...ends)
   const high = Math.max(1.1, ...ends)
   const step = STEPS.find((step) => (high - low) / step <= TICKS) ?? high - low

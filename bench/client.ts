@@ -28,7 +28,7 @@ function dial ({ port, host, from }: Target, localPort = 0): Socket {
   return connect({ port, host, noDelay: true, ...(from !== undefined && { localAddress: from, localPort }) })
 }
 
-// Below the ports that the kernel gives out: with an address of one's own it takes longer and longer to find a free one.
+// Below the ports that the kernel gives out: with an address of one's own it takes ever longer to find a free one.
 const LOCAL_PORTS = { first: 10_000, count: 22_000 }
 const TRIES = 100
 let dialled = 0

@@ -23,7 +23,8 @@ export async function sessions<Times extends Readonly<Record<keyof Times, number
   for (let session = 0; session < count; session++) {
     progress(`${session + 1} of ${count} sessions`)
     measured.push(await withChildren(async (fresh) => {
-      const server = await fresh(script, [host, String(inARow), from ?? host], { core: cores?.server, cgroup: kernel.serverCgroup })
+      const place = { core: cores?.server, cgroup: kernel.serverCgroup }
+      const server = await fresh(script, [host, String(inARow), from ?? host], place)
       const client = await fresh('client', [], { core: cores?.client, cgroup: kernel.clientCgroup })
       const target = { port: await server.ask<number>('port'), host, from }
       await client.ask('connections', { ...target, count: WARM_UP })
@@ -43,5 +44,6 @@ function middleOf<Times extends Readonly<Record<keyof Times, number | string>>> 
   const last = windows.at(-1) as Times
   const names = Object.keys(last) as Array<keyof Times>
   return Object.fromEntries(names.map((name) =>
-    [name, typeof last[name] === 'string' ? last[name] : median(windows.map((times) => times[name] as number))])) as unknown as Times
+    [name, typeof last[name] === 'string' ? last[name] : median(windows.map((times) => times[name] as number))]
+  )) as unknown as Times
 }

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net'
 
-// As much of RFC 9113 as it takes to ask the same thing many times: node:http2 would keep the client busier than the server.
+// As much of RFC 9113 as it takes to ask the same thing many times: node:http2 would keep the client busier than the
+// server.
 
 const STREAMS = 100
 const FRAME_HEADER = 9
@@ -36,7 +37,8 @@ const literal = (text: string) => Buffer.concat([Buffer.of(text.length), Buffer.
 
 /** HPACK without a dynamic table: GET, http, / of the static one, then literals. */
 const requestHeaders = (forwardedFor: string) => Buffer.concat([
-  Buffer.of(0x82, 0x86, 0x84), Buffer.of(0x01), literal('localhost'), Buffer.of(0x00), literal('x-forwarded-for'), literal(forwardedFor)
+  Buffer.of(0x82, 0x86, 0x84), Buffer.of(0x01), literal('localhost'),
+  Buffer.of(0x00), literal('x-forwarded-for'), literal(forwardedFor)
 ])
 
 /** One connection, and requests with up to a hundred streams open at a time. */
@@ -59,7 +61,8 @@ export class Http2Client {
         this.#done(error as Error)
       }
     })
-    socket.on('error', (error) => this.#done(error)).on('close', () => this.#done(new Error('the connection was closed')))
+    socket.on('error', (error) => this.#done(error))
+    socket.on('close', () => this.#done(new Error('the connection was closed')))
     socket.write(Buffer.concat([
       Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
       frame(SETTINGS, 0, 0),

@@ -18,7 +18,7 @@ interface Bytes {
   readonly asked: Memory
 }
 
-/** Heap per idle connection over plain Fastify, and RSS ÷ its RSS, after a collection. Each round has fresh processes. */
+/** Heap per idle connection over plain Fastify, and RSS ÷ its RSS, after a collection; fresh processes each round. */
 export const idle: Figure = {
   name: 'idle',
   title: `memory per idle connection over plain Fastify, ${CONNECTIONS.toLocaleString('en')} connections`,
@@ -36,7 +36,8 @@ export const idle: Figure = {
       const all = (name: string) => bytes[name] as Bytes[]
       const more = (name: string, when: keyof Bytes) => estimate(all(name).map(
         (round, i) => [round[when].heap - (all('plain')[i] as Bytes)[when].heap]))
-      const rss = (name: string) => estimate(all(name).map(({ idle }, i) => [idle.rss / (all('plain')[i] as Bytes).idle.rss]))
+      const rss = (name: string) =>
+        estimate(all(name).map(({ idle }, i) => [idle.rss / (all('plain')[i] as Bytes).idle.rss]))
       const absolute = (name: string, what: keyof Memory) => ({
         bytes: Math.round(median(all(name).map(({ idle }) => idle[what]))),
         plainBytes: Math.round(median(all('plain').map(({ idle }) => idle[what])))

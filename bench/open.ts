@@ -17,7 +17,7 @@ const PAIRS_IN_SESSION = 2
 const FLAT = 1.1
 const work = { question: 'connections', warmUp: 10_000, slice: 60, rounds: 5 }
 
-// Plain Fastify runs twice: the ratio of one to the other is the control, and their mean is what the plugin is compared to.
+// Plain Fastify runs twice: the ratio of one to the other is the control, and the plugin is compared to their mean.
 const names = ['plain', 'control', ...plugins]
 const BOTH = 'both'
 
@@ -27,17 +27,24 @@ export const open: Figure = {
   title: `server CPU of one more connection with ${MANY.toLocaleString('en')} open ÷ with ${FEW} open`,
   async measure ({ cores, progress }) {
     const limit = Number(spawnSync('sh', ['-c', 'ulimit -Hn'], { encoding: 'utf8' }).stdout)
-    if (limit < FILES) return ['plain', ...plugins].map((name) => ({ name, notShown: `a process may have no more than ${limit} files open` }))
+    if (limit < FILES) {
+      const notShown = `a process may have no more than ${limit} files open`
+      return ['plain', ...plugins].map((name) => ({ name, notShown }))
+    }
     const sessions: Costs[] = []
     for (let session = 0; session < SESSIONS; session++) {
       progress(`${session} of ${SESSIONS} sessions`)
       sessions.push(withBoth(await runSession(cores)))
     }
     const of = (name: string, costs: Costs) => costs[name] as number[]
-    const ratio = (over: string, under: string) => estimate(sessions.map((costs) => ratios(of(over, costs), of(under, costs))))
+    const ratio = (over: string, under: string) =>
+      estimate(sessions.map((costs) => ratios(of(over, costs), of(under, costs))))
     // Node.js itself is not flat.
     const growth = (over: string, under: string) => estimate(sessions.map((costs) =>
-      ratios(ratios(of(`${over}, ${MANY}`, costs), of(`${under}, ${MANY}`, costs)), ratios(of(`${over}, ${FEW}`, costs), of(`${under}, ${FEW}`, costs)))))
+      ratios(
+        ratios(of(`${over}, ${MANY}`, costs), of(`${under}, ${MANY}`, costs)),
+        ratios(of(`${over}, ${FEW}`, costs), of(`${under}, ${FEW}`, costs))
+      )))
     const microseconds = (name: string) => median(sessions.flatMap((costs) => of(name, costs)))
     const control = growth('control', 'plain')
     return [
@@ -45,7 +52,10 @@ export const open: Figure = {
         name: name === BOTH ? 'plain' : name,
         value: ratio(`${name}, ${MANY}`, `${name}, ${FEW}`),
         control,
-        absolute: { microseconds: microseconds(`${name}, ${MANY}`), withFewMicroseconds: microseconds(`${name}, ${FEW}`) }
+        absolute: {
+          microseconds: microseconds(`${name}, ${MANY}`),
+          withFewMicroseconds: microseconds(`${name}, ${FEW}`)
+        }
       })),
       ...plugins.flatMap((name): Row[] => [
         ...[FEW, MANY].map((count) => ({
@@ -71,7 +81,8 @@ function runSession (cores: Cores | undefined): Promise<Costs> {
     const contestants: Contestant[] = []
     const held: Array<{ readonly server: Child, readonly count: number }> = []
     const add = async (name: string, count: number) => {
-      const server = await fresh('server', [name, IPv4.host], { core: cores?.server, node: [...EVEN_TERMS, '--expose-gc'] })
+      const place = { core: cores?.server, node: [...EVEN_TERMS, '--expose-gc'] }
+      const server = await fresh('server', [name, IPv4.host], place)
       const target = { ...IPv4, port: await server.ask<number>('port') }
       // A process of its own each, for the limit of open files is one of processes.
       const holder = await fresh('client', [], { core: cores?.client })

@@ -65,14 +65,16 @@ all else is the difference.`,
 collection; the target is about what the plugin makes of that.`,
   idle: `After a collection. The first 3,000 connections, which make what is made once, are not counted as
 heap. RSS is what the process grew by since it listened, as a ratio: it is too coarse for single bytes.`,
-  startup: 'A fresh process each time; what Node.js takes to start is not in it. The request is sent by the process itself.',
+  startup: 'A fresh process each time; what Node.js takes to start is not in it. ' +
+    'The request is sent by the process itself.',
   syscall: `The C loop is the physical limit: the same call on the same socket, in the same process. 1348 is answered by an eBPF program
 that stands in for vtoa: what 1349 takes longer beside it than 1348 without it, the kernel and the program take before it
 answers anything.`
 }
 
 function writeTable (title: string, rows: readonly Row[]): string {
-  const cells = rows.map((row) => [row.name, valueOf(row), row.control === undefined ? '' : format(row.control, row.unit), targetOf(row), absoluteOf(row)])
+  const controlOf = ({ control, unit }: Row) => control === undefined ? '' : format(control, unit)
+  const cells = rows.map((row) => [row.name, valueOf(row), controlOf(row), targetOf(row), absoluteOf(row)])
   return [
     `| ${title} | median [95 % interval] | control | target | absolute, median |`,
     '|---|---|---|---|---|',

@@ -9,7 +9,8 @@ import { pluginOf } from './aside'
 import { answer } from './child'
 import { takeTurns } from './turns'
 
-// A Fastify server that times one thing in some 'connection' events, another in the next: node read-server.js HOST IN_A_ROW
+// A Fastify server that times one thing in some 'connection' events, another in the next:
+// node read-server.js HOST IN_A_ROW
 
 /** In microseconds. `nothing` is the clock's own part, already taken off the others. */
 export interface Times {
@@ -20,7 +21,7 @@ export interface Times {
   readonly readWithText: number
   /** getsockopt 1348 alone */
   readonly call: number
-  /** the least that remembers a connection: the system call that answers, an object, WeakMap.set(), and the text; of IPv4 alone */
+  /** the least that remembers a connection: the system call that answers, an object, WeakMap.set(), text; IPv4 alone */
   readonly least: number
   /** who answered the plugin */
   readonly source: string

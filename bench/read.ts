@@ -23,7 +23,8 @@ export const read: Figure = {
       const { family, derive } = network
       for (const { inARow, order, count, judged } of ORDERS) {
         const run = (kernel: Kernel) =>
-          sessions<Times>('read-server', network, inARow, count, kernel, cores, (done) => progress(`${family}, ${order}, ${done}`))
+          sessions<Times>('read-server', network, inARow, count, kernel, cores,
+            (done) => progress(`${family}, ${order}, ${done}`))
         const target = (ratio: number) => judged ? ratio : undefined
         const skipped = await run({})
         const answering = await withVtoa(derive, run)
@@ -48,7 +49,8 @@ function toRows (name: string, source: string, target: number | undefined, measu
   if (problem !== undefined || typeof measured === 'string') {
     return [withText, withoutText].map((name) => ({ name, notShown: problem as string }))
   }
-  const of = (thing: 'read' | 'readWithText' | 'least' | 'call') => estimate(measured.map((times) => [times[thing] / remoteAddress(times)]))
+  const of = (thing: 'read' | 'readWithText' | 'least' | 'call') =>
+    estimate(measured.map((times) => [times[thing] / remoteAddress(times)]))
   const control = estimate(measured.map((times) => [times.control / times.remoteAddress]))
   const absolute = { remoteAddressMicroseconds: median(measured.map(remoteAddress)) }
   return [
@@ -66,10 +68,12 @@ function toRows (name: string, source: string, target: number | undefined, measu
 const remoteAddress = (times: Times) => (times.remoteAddress + times.control) / 2
 
 /**
- * The lab's stand-in for vtoa is an eBPF program, with copies by the kernel for it. What a call of 1348 takes longer with
- * it than without is its part.
+ * The lab's stand-in for vtoa is an eBPF program, with copies by the kernel for it. What a call of 1348 takes longer
+ * with it than without is its part.
  */
-function withoutStandIn (name: string, thing: 'readWithText' | 'least', skipped: Times[] | string, answering: Times[] | string): Row {
+function withoutStandIn (
+  name: string, thing: 'readWithText' | 'least', skipped: Times[] | string, answering: Times[] | string
+): Row {
   const problem = [skipped, answering].find((measured) => typeof measured === 'string')
   if (problem !== undefined) return { name, notShown: problem as string }
   const without = skipped as Times[]
@@ -77,7 +81,8 @@ function withoutStandIn (name: string, thing: 'readWithText' | 'least', skipped:
     const bare = without[i] as Times
     return [(times[thing] - times.call + bare.call) / remoteAddress(bare)]
   }))
-  return { name, value, absolute: { standInMicroseconds: median((answering as Times[]).map(({ call }, i) => call - (without[i] as Times).call)) } }
+  const standIn = (answering as Times[]).map(({ call }, i) => call - (without[i] as Times).call)
+  return { name, value, absolute: { standInMicroseconds: median(standIn) } }
 }
 
 function wrongSource (measured: Times[], source: string): string | undefined {

@@ -1,6 +1,6 @@
 import type { Estimate } from './statistics'
 
-/** One line of the result: a ratio within this run, or bytes, with the same figure of a thing against itself beside it. */
+/** One line of the result: a ratio within this run, or bytes; beside it the same figure of a thing against itself. */
 export interface Row {
   readonly name: string
   readonly unit?: 'B'

@@ -25,7 +25,8 @@ export const resolve: Figure = {
       sessions.push(await runSession(cores))
     }
     const of = (key: string, slices: Slices) => slices[key] as number[]
-    const ratio = (over: string, under: string) => estimate(sessions.map((slices) => [median(ratios(of(over, slices), of(under, slices)))]))
+    const ratio = (over: string, under: string) =>
+      estimate(sessions.map((slices) => [median(ratios(of(over, slices), of(under, slices)))]))
     const nanoseconds = (key: string) => median(sessions.map((slices) => median(of(key, slices))))
     return plugins.flatMap((name) => otherResolvers.map((other): Row => ({
       name: `${name} ÷ ${other}`,

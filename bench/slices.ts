@@ -10,8 +10,9 @@ export interface Contestant {
 }
 
 // What makes one of two servers that do the same slower than the other, for good. V8 sizes its young generation by what
-// survived at some moment, and one collects ten times as often: all have it at its full size from the start. And where a
-// server idles for 8 seconds before its first request, V8 collects what process.nextTick() had learned of its objects.
+// survived at some moment, and one collects ten times as often: all have it at its full size from the start. And where
+// a server idles for 8 seconds before its first request, V8 collects what process.nextTick() had learned of its
+// objects.
 export const EVEN_TERMS = ['--min-semi-space-size=16', '--no-memory-reducer']
 
 /** CPU of each server per request, in microseconds: a value for each pair. */

@@ -33,7 +33,8 @@ async function main (library: string): Promise<void> {
   const koffi = require('koffi') as typeof Koffi
   const loops = koffi.load(library)
   const getpeername: Loop = loops.func('double loop_getpeername(int, int)')
-  const getsockopt: (fd: number, optname: number, calls: number) => number = loops.func('double loop_getsockopt(int, int, int)')
+  const getsockopt: (fd: number, optname: number, calls: number) => number =
+    loops.func('double loop_getsockopt(int, int, int)')
   const inC: Record<Call, Loop> = {
     getpeername,
     1348: (fd, calls) => getsockopt(fd, 1348, calls),

@@ -30,7 +30,7 @@ const emptyHook: Readonly<Record<string, Variant>> = {
   }
 }
 
-/** The plugin as it comes, the rest of what reads an address for each request, and the two with which all are compared. */
+/** The plugin as it comes, what else reads an address for each request, and the two with which all are compared. */
 export const resolvers: Readonly<Record<string, Variant>> = {
   ...baselines,
   ...emptyHook,
@@ -59,7 +59,8 @@ export const proxied: Readonly<Record<string, Variant>> = {
 export const sources: Readonly<Record<string, Variant>> = {
   "fastify-real-ip, sources: ['getpeername']": plugin({ sources: ['getpeername'] }),
   "fastify-real-ip, sources: ['getpeername'], trustedPeers": plugin({ sources: ['getpeername'], trustedPeers }),
-  "fastify-real-ip, sources: ['saved-syn'], trustedPeers": plugin({ sources: ['saved-syn'], toa: 'alibaba', trustedPeers })
+  "fastify-real-ip, sources: ['saved-syn'], trustedPeers":
+    plugin({ sources: ['saved-syn'], toa: 'alibaba', trustedPeers })
 }
 
 /** Those that are asked while vtoa answers. */

@@ -1,4 +1,5 @@
-// The client's address in every log line. TRUSTED_PEERS=127.0.0.1 node dist/examples/access-log.js, then: curl http://127.0.0.1:3000
+// The client's address in every log line.
+// TRUSTED_PEERS=127.0.0.1 node dist/examples/access-log.js, then: curl http://127.0.0.1:3000
 //
 // "incoming request" says who asks and why that is believed; every line of the request has the address. With
 // LOG_NAMES=opentelemetry the fields are called client.address, client.port, network.peer.address.

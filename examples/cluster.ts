@@ -1,8 +1,8 @@
 // A worker for each core. TRUSTED_PEERS=127.0.0.1 node dist/examples/cluster.js, then: curl http://127.0.0.1:3000
 //
 // Each worker listens on a socket of its own (reusePort), and the kernel shares the connections out: a worker that is
-// handed connections by the primary could not check who sent them. That takes Linux and Node.js 22.12 or later; anywhere
-// else there is one worker, which has the port to itself.
+// handed connections by the primary could not check who sent them. That takes Linux and Node.js 22.12 or later;
+// anywhere else there is one worker, which has the port to itself.
 
 import cluster from 'node:cluster'
 import { availableParallelism } from 'node:os'

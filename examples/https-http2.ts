@@ -1,4 +1,5 @@
-// HTTPS and HTTP/2 on one port. TRUSTED_PEERS=127.0.0.1 node dist/examples/https-http2.js, then: curl -k https://127.0.0.1:3000, with --http1.1 too
+// HTTPS and HTTP/2 on one port.
+// TRUSTED_PEERS=127.0.0.1 node dist/examples/https-http2.js, then: curl -k https://127.0.0.1:3000, with --http1.1 too
 //
 // TLS ends here, behind a balancer that forwards TCP: no header could tell the address, the connection itself does.
 

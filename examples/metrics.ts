@@ -1,8 +1,9 @@
-// How the connections came, for Prometheus. TRUSTED_PEERS=127.0.0.1 node dist/examples/metrics.js, then: curl http://127.0.0.1:3000/metrics
+// How the connections came, for Prometheus.
+// TRUSTED_PEERS=127.0.0.1 node dist/examples/metrics.js, then: curl http://127.0.0.1:3000/metrics
 //
-// What to watch: real_ip_connections_by_reason_total{reason="no-toa"} counts clients who hide behind a balancer that does
-// not tell, {reason="untrusted-peer"} claims of peers that are no balancers, {reason="unverified-peer"} connections whose
-// sender could not be found.
+// What to watch: real_ip_connections_by_reason_total{reason="no-toa"} counts clients who hide behind a balancer that
+// does not tell, {reason="untrusted-peer"} claims of peers that are no balancers, {reason="unverified-peer"}
+// connections whose sender could not be found.
 
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Counter, Registry } from 'prom-client'
@@ -15,7 +16,8 @@ const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.spl
 /** The plugin counts anyway: its numbers are only read when Prometheus asks. */
 function countConnections (app: FastifyInstance): Registry {
   const registry = new Registry()
-  const counter = (name: string, help: string, labels: string[], read: (counter: Counter, stats: Stats) => void) => new Counter({
+  type Read = (counter: Counter, stats: Stats) => void
+  const counter = (name: string, help: string, labels: string[], read: Read) => new Counter({
     name,
     help,
     labelNames: labels,

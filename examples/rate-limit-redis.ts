@@ -1,4 +1,5 @@
-// A limit for each real client over many servers, which count in one Redis. Start two of them, with TRUSTED_PEERS=127.0.0.1:
+// A limit for each real client over many servers, which count in one Redis. Start two of them:
+// export TRUSTED_PEERS=127.0.0.1
 // PORT=3000 node dist/examples/rate-limit-redis.js & PORT=3001 node dist/examples/rate-limit-redis.js
 //
 // REDIS is a URL or the path of a socket.

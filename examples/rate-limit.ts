@@ -1,5 +1,5 @@
-// A limit for each real client, on one machine. TRUSTED_PEERS=127.0.0.1 node dist/examples/rate-limit.js, then, six times:
-// curl -i http://127.0.0.1:3000
+// A limit for each real client, on one machine. TRUSTED_PEERS=127.0.0.1 node dist/examples/rate-limit.js, then, six
+// times: curl -i http://127.0.0.1:3000
 
 import rateLimit from '@fastify/rate-limit'
 import Fastify from 'fastify'

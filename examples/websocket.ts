@@ -1,4 +1,5 @@
-// Who is at the other end of a WebSocket. TRUSTED_PEERS=127.0.0.1 node dist/examples/websocket.js, then: npx wscat -c ws://127.0.0.1:3000/ws
+// Who is at the other end of a WebSocket.
+// TRUSTED_PEERS=127.0.0.1 node dist/examples/websocket.js, then: npx wscat -c ws://127.0.0.1:3000/ws
 
 import websocket from '@fastify/websocket'
 import Fastify from 'fastify'

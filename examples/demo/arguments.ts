@@ -25,9 +25,12 @@ export function readArguments (given: readonly string[]): Arguments | 'help' | E
     const value = rest.length > 0 ? rest.join('=') : undefined
     if (name === '--client') {
       client = value ?? given[++i]
-      if (client === undefined || client === '') return new Error('--client needs an address, as in --client 198.51.100.23.')
+      if (client === undefined || client === '') {
+        return new Error('--client needs an address, as in --client 198.51.100.23.')
+      }
       if (isIP(client) === 0 || client.includes('%')) {
-        return new Error(`--client takes an IPv4 or IPv6 address, such as 198.51.100.23 or 2001:db8::7, not '${client}'.`)
+        return new Error('--client takes an IPv4 or IPv6 address, such as 198.51.100.23 or 2001:db8::7, ' +
+          `not '${client}'.`)
       }
     } else if (name === '--once' && value === undefined) {
       once = true

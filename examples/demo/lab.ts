@@ -50,7 +50,8 @@ async function perform (lab: Lab, visits: readonly Visit[]): Promise<Seen[]> {
   const seen: Seen[] = []
   for (const visit of visits) {
     client.set(visit.client === undefined ? null : { address: visit.client, port: CLIENT_PORT })
-    const { stdout, code } = await client.run(process.execPath, [__filename, String(port), addresses[visit.by]], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const args = [__filename, String(port), addresses[visit.by]]
+    const { stdout, code } = await client.run(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
     if (code !== 0) throw new Error(`a client of the kernel lab ended with ${code}`)
     const log = lines.pop()
     seen.push({ visit, ...stdout !== '' && { answer: JSON.parse(stdout) as Answer }, ...log !== undefined && { log } })

@@ -17,15 +17,18 @@ const options = { ...readsTheSyn, trustedPeers: Object.values(balancerAddresses)
 
 type Report = { readonly seen: readonly Seen[] } | { readonly error: string }
 
-/** A balancer in a private network namespace, and the kernel as it is. Needs no root where user namespaces are allowed. */
+/** A balancer in a private network namespace, and the kernel as it is. No root where user namespaces are allowed. */
 export const openNamespace: OpenStage = async (visits, stop) => {
   const unavailable = namespaceUnavailable()
   if (unavailable !== undefined) throw new Error(unavailable)
-  const child = spawnInNamespace(__filename, [JSON.stringify(visits)], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'], signal: stop })
+  const child = spawnInNamespace(__filename, [JSON.stringify(visits)], {
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'], signal: stop
+  })
   const reports: Report[] = []
   child.once('message', (message) => reports.push(message as Report))
   const [status] = await once(child, 'close')
-  const report = reports[0] ?? { error: `what runs in the private network namespace ended early, with status ${status}` }
+  const report = reports[0] ??
+    { error: `what runs in the private network namespace ended early, with status ${status}` }
   if ('error' in report) throw new Error(report.error)
   return {
     about: 'A balancer, played in a private network namespace, writes TOA on real TCP handshakes. The kernel is ' +
@@ -71,7 +74,9 @@ async function make ({ by, client }: Visit, player: Player, port: number): Promi
   const family = hasIPv6() ? claims : 'IPv4'
   const addresses = by === 'balancer' ? balancerAddresses : strangerAddresses
   const stamps = client === undefined ? {} : through(balancers.lvs, toa(toaKinds.alibaba[claims], client, CLIENT_PORT))
-  const connection = await player.connect({ source: addresses[family], destination: serverAddresses[family], port, ...stamps })
+  const connection = await player.connect({
+    source: addresses[family], destination: serverAddresses[family], port, ...stamps
+  })
   try {
     const { body } = await connection.request('GET / HTTP/1.1\r\nHost: demo\r\n\r\n')
     connection.end()

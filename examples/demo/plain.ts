@@ -6,11 +6,12 @@ import { createServer } from './server'
 import type { Stage } from './stage'
 import type { Answer, Seen } from './visit'
 
-/** Plain requests to this host itself: `why` says what keeps them from carrying TOA, `client` is what they should have. */
+/** Plain requests to this host itself: `why` says what keeps them from carrying TOA, `client` is what was asked for. */
 export async function openPlain (why: readonly string[], client: string | undefined): Promise<Stage> {
   return {
     about: 'Only the peer is shown, the other end of each connection as the kernel or Node.js names it: on this ' +
-      `machine the demo cannot make connections that carry TOA${client === undefined ? '' : `, so that ${client} cannot be shown`}.\n` +
+      'machine the demo cannot make connections that carry TOA' +
+      `${client === undefined ? '' : `, so that ${client} cannot be shown`}.\n` +
       why.map((reason) => `  - ${reason}`).join('\n'),
     way: ({ answer }) => [
       ['client', String(answer?.ip)],

@@ -1,7 +1,7 @@
 import { inspect, stripVTControlCharacters, styleText } from 'node:util'
 import type { FastifyRealIpOptions, RealAddress } from 'fastify-real-ip'
 import { wrap } from '../../lib/cli/paint'
-import type { Seen } from './visit'
+import type { Answer, Seen } from './visit'
 
 export { wrap }
 
@@ -21,7 +21,8 @@ const fits = (lines: readonly string[]): boolean => lines.every((line) => width(
 function align (rows: ReadonlyArray<readonly string[]>, gap: string): string[] {
   const widths: number[] = []
   for (const row of rows) row.forEach((cell, i) => { widths[i] = Math.max(widths[i] ?? 0, width(cell)) })
-  return rows.map((row) => '  ' + row.map((cell, i) => cell + ' '.repeat((widths[i] as number) - width(cell))).join(gap).trimEnd())
+  const pad = (cell: string, i: number) => cell + ' '.repeat((widths[i] as number) - width(cell))
+  return rows.map((row) => '  ' + row.map(pad).join(gap).trimEnd())
 }
 
 /** The stations of a connection's way from left to right, or where that is too wide from top to bottom. */
@@ -35,7 +36,9 @@ export function drawWay (stations: ReadonlyArray<readonly string[]>): string {
   }))
   const lines = align(rows, ' ')
   if (fits(lines)) return lines.join('\n')
-  return align(stations.map(([name = '', ...rest], i) => [i === 0 ? '' : '-->', paint('bold', name), rest.join(', ')]), ' ').join('\n')
+  const upright = stations.map(([name = '', ...rest], i) =>
+    [i === 0 ? '' : '-->', paint('bold', name), rest.join(', ')])
+  return align(upright, ' ').join('\n')
 }
 
 const headings = (checked: boolean) => [checked ? 'sent by' : 'peer', '', 'TOA says', 'realIp', 'source', 'trust']
@@ -55,21 +58,24 @@ export function drawTable (seen: readonly Seen[], checked: boolean): string {
   const names = headings(checked)
   const [heading, ...lines] = align([names.map((name) => paint('dim', name)), ...rows.map(({ cells }) => cells)], '  ')
   if (fits(lines)) {
-    const withReasons = rows.flatMap(({ reason }, i) => [lines[i], ...reason === undefined ? [] : [`      reason: ${reason}`]])
+    const withReasons = rows.flatMap(({ reason }, i) =>
+      reason === undefined ? [lines[i]] : [lines[i], `      reason: ${reason}`])
     return [heading, ...withReasons].join('\n')
   }
-  return rows.map(({ cells, reason }) => align(
-    [...cells.map((cell, i) => [paint('dim', names[i] ?? ''), cell]), ['reason', reason ?? unknown]].filter(([, cell]) => cell !== ''), '  '
-  ).join('\n')).join('\n\n')
+  return rows.map(({ cells, reason = unknown }) => {
+    const entries = [...cells, reason].map((cell, i) => [paint('dim', [...names, 'reason'][i] ?? ''), cell])
+    return align(entries.filter(([, cell]) => cell !== ''), '  ').join('\n')
+  }).join('\n\n')
 }
 
 /** The options as a user writes them. */
 export function drawOptions (options: FastifyRealIpOptions): string {
-  const entries = Object.entries(options).map(([name, value]) => `${name}: ${inspect(value, { breakLength: Infinity })}`)
-  const written = entries.map((entry) => entry.replaceAll('[ ', '[').replaceAll(' ]', ']'))
+  const written = Object.entries(options).map(([name, value]) =>
+    `${name}: ${inspect(value, { breakLength: Infinity }).replaceAll('[ ', '[').replaceAll(' ]', ']')}`)
   if (written.length === 0) return '  app.register(realIp)'
   const line = `  app.register(realIp, { ${written.join(', ')} })`
-  return line.length <= COLUMNS ? line : `  app.register(realIp, {\n${written.map((entry) => `    ${entry}`).join(',\n')}\n  })`
+  if (line.length <= COLUMNS) return line
+  return `  app.register(realIp, {\n${written.map((entry) => `    ${entry}`).join(',\n')}\n  })`
 }
 
 /** A line of JSON, broken between its members. */
@@ -85,11 +91,12 @@ export function drawJson (line: string): string {
 
 /** One line for a request of the user's own. */
 export function drawRequest (method: string, url: string, { address, source, trust, reason }: RealAddress): string {
-  return `  ${method} ${url}  realIp ${paint('bold', address ?? unknown)}  source ${source}  trust ${paintTrust(trust)}` +
+  return `  ${method} ${url}  realIp ${paint('bold', address ?? unknown)}  source ${source}` +
+    `  trust ${paintTrust(trust)}` +
     (reason === undefined ? '' : `  reason ${reason}`)
 }
 
-const senderOf = ({ realAddress, ip }: { realAddress: RealAddress, ip: string }) => realAddress.transportPeer?.address ?? ip
+const senderOf = ({ realAddress, ip }: Answer) => realAddress.transportPeer?.address ?? ip
 
 function paintTrust (trust: RealAddress['trust']): string {
   return paint(trust === 'trusted' ? 'green' : 'yellow', trust)

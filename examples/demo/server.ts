@@ -3,7 +3,9 @@ import realIp, { withRealIp, type FastifyRealIpOptions } from 'fastify-real-ip'
 import type { Answer } from './visit'
 
 /** A server that answers every request with what the plugin says of it. `onLog` gets the lines of its access log. */
-export async function createServer (options: FastifyRealIpOptions, onLog: (line: string) => void): Promise<FastifyInstance> {
+export async function createServer (
+  options: FastifyRealIpOptions, onLog: (line: string) => void
+): Promise<FastifyInstance> {
   const app = Fastify({
     forceCloseConnections: true,
     logger: {

@@ -33,7 +33,8 @@ async function run (given: Arguments): Promise<number> {
   const stop = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => { stop.abort() })
   const koffi = tryKoffi()
-  await watch(given, { libc: koffi.state === 'fails' ? koffi.message : loadLibc(), openCapture, say, note, terminal, signal: stop.signal })
+  const libc = koffi.state === 'fails' ? koffi.message : loadLibc()
+  await watch(given, { libc, openCapture, say, note, terminal, signal: stop.signal })
   return 0
 }
 

@@ -34,7 +34,7 @@ export class Handshakes {
     else this.#capture = capture
   }
 
-  /** The options of the segment that completed the handshake of the connection from a peer; null where it was not seen. */
+  /** The options of the segment that completed the handshake of a peer's connection; null where it was not seen. */
   take ({ address, port }: { readonly address: string, readonly port: number | undefined }): SegmentOption[] | null {
     if (this.#capture === undefined) return null
     this.#receive(this.#capture)

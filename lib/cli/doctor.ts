@@ -39,13 +39,15 @@ export function diagnose (machine: Machine): Report {
 function conclude (machine: Machine, sources: ReadonlyArray<KernelSource>): string {
   const { kernel } = machine
   if (sources.length > 0) {
-    return `Yes: ${sources.join(', ')}. Name your balancers in 'trustedPeers', for whoever else reaches the port can forge an address.`
+    return `Yes: ${sources.join(', ')}. Name your balancers in 'trustedPeers', for whoever else reaches the port can ` +
+      'forge an address.'
   }
   if (typeof kernel === 'string') return `No: ${kernel}.`
   const command = vtoaCommand(machine)
   if (command !== undefined) return `No: vtoa does not answer. ${command}`
-  return "No: no kernel module gives a client's address. Load your balancer's toa.ko; or, where the balancer stamps the " +
-    `SYN, use 'saved-syn' with 'toa' and a list of 'trustedPeers', which is yours to decide. To see what it sends: ${WATCH}`
+  return "No: no kernel module gives a client's address. Load your balancer's toa.ko; or, where the balancer stamps " +
+    "the SYN, use 'saved-syn' with 'toa' and a list of 'trustedPeers', which is yours to decide. To see what it " +
+    `sends: ${WATCH}`
 }
 
 const styles: Record<Finding['state'], Style> = { good: 'green', bad: 'red', unknown: 'yellow', 'n/a': 'dim' }
@@ -58,5 +60,6 @@ export function drawReport ({ works, message, findings }: Report, { colours, col
   const lines = findings.map(({ name, state, message, fix }) =>
     `  ${paint(styles[state], state.padEnd(7), colours)}  ${name.padEnd(width)}  ${indent(message)}` +
     (fix === undefined ? '' : `\n${' '.repeat(margin)}-> ${paint('bold', fix, colours)}`))
-  return [...wrap(message, columns).map((line) => paint(works ? 'green' : 'red', line, colours)), '', ...lines].join('\n')
+  const verdict = wrap(message, columns).map((line) => paint(works ? 'green' : 'red', line, colours))
+  return [...verdict, '', ...lines].join('\n')
 }

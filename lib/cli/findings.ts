@@ -23,6 +23,7 @@ const INSTALL_VTOA = 'sudo yum install vtoa -y && sudo systemctl start vtoa'
 const LOAD_TOA = "load the toa.ko that your balancer's vendor gives for this kernel: sudo insmod toa.ko"
 const ON_LINUX = 'run the server on Linux; for development there is nothing to do'
 const NO_SYS = 'there is no /sys/module to look into'
+const SYNCOOKIES_IN_NEED = 'sudo sysctl -w net.ipv4.tcp_syncookies=1'
 const REINSTALL_KOFFI = 'rm -rf node_modules/koffi node_modules/@koromix && npm install'
 
 /** By name, in the order in which they are printed. `works`: a kernel source does. */
@@ -63,7 +64,7 @@ export const answers = ({ optnames }: Kernel, optname: number): boolean => optna
 const said = ({ optnames }: Kernel, optname: number): string =>
   `it answers (${optnames[optname]} on a loopback connection, which has no TOA)`
 
-/** The N of 5.10.134-N, or a lower number for an older kernel and a higher one for a newer; undefined for other systems. */
+/** The N of 5.10.134-N, less for older kernels and more for newer ones; undefined for other systems. */
 function alinux3 (release: string): number | undefined {
   const match = /^(\d+)\.(\d+)\.(\d+)-(\d+).*\.al8\b/.exec(release)
   if (match === null) return undefined
@@ -78,7 +79,8 @@ export function vtoaCommand (machine: Machine): string | undefined {
   return isContainer(machine) ? `on the host: ${INSTALL_VTOA}` : INSTALL_VTOA
 }
 
-const isContainer = ({ hostNetwork, hostProcesses }: Machine): boolean => hostNetwork === false || hostProcesses === false
+const isContainer = ({ hostNetwork, hostProcesses }: Machine): boolean =>
+  hostNetwork === false || hostProcesses === false
 
 function judgePlatform ({ platform, arch, node }: Machine): Verdict {
   const here = `${platform} on ${arch}, Node.js ${node}`
@@ -90,8 +92,8 @@ function judgeRelease ({ platform, release }: Machine): Verdict {
   if (platform !== 'linux') return notApplicable(`${release}, not Linux`)
   const build = alinux3(release)
   if (build === undefined) {
-    return unknown(`${release}: vtoa is for Alibaba Cloud Linux 3 alone. Here it takes your balancer's own toa.ko, or ` +
-      "'saved-syn' where the balancer stamps the SYN: watch shows whether it does", WATCH)
+    return unknown(`${release}: vtoa is for Alibaba Cloud Linux 3 alone. Here it takes your balancer's own toa.ko, ` +
+      "or 'saved-syn' where the balancer stamps the SYN: watch shows whether it does", WATCH)
   }
   if (build >= GETSOCKOPT) return good(`${release}: with vtoa it answers getsockopt 1348 and getpeername`)
   const wanted = `getsockopt 1348 takes 5.10.134-${GETSOCKOPT} or later`
@@ -104,8 +106,9 @@ function judgeKoffi ({ platform, koffi: { state, message } }: Machine): Verdict 
   if (state === 'works') return good('can be loaded (tried in a process of its own)')
   if (state === 'untried') return unknown(message, "node -e \"require('koffi')\" && echo it loads")
   if (/native Koffi module/.test(message)) {
-    return bad(`${message}: its binary is missing. Optional dependencies were left out, or the lock file was written on ` +
-      'another platform and does not list it, or a bundler has taken koffi in: keep koffi external', 'npm install --include=optional')
+    return bad(`${message}: its binary is missing. Optional dependencies were left out, or the lock file was written ` +
+      'on another platform and does not list it, or a bundler has taken koffi in: keep koffi external',
+    'npm install --include=optional')
   }
   if (/Cannot find/.test(message)) return bad(message, 'npm install koffi')
   if (/addon/.test(message)) {
@@ -130,7 +133,8 @@ function judgeToa (machine: Machine, works: boolean): Verdict {
     const isDpvs = typeof kernel !== 'string' && answers(kernel, 4096)
     return good('loaded: getpeername gives the client' + (isDpvs
       ? ''
-      : ". Huawei's does that for listeners on an IPv4 address alone: with it let the server listen on 0.0.0.0, not on ::"))
+      : ". Huawei's does that for listeners on an IPv4 address alone: with it let the server listen on 0.0.0.0, " +
+        'not on ::'))
   }
   const not = "not loaded: it comes with DPVS, UCloud's, Huawei's and other balancers"
   return works || vtoaCommand(machine) !== undefined ? notApplicable(not) : bad(not, LOAD_TOA)
@@ -143,7 +147,8 @@ function judge1348 (machine: Machine, kernel: Kernel, works: boolean): Verdict {
   if (command === undefined) return notApplicable(`${not}; only vtoa's newer builds answer it`)
   const build = alinux3(machine.release) as number
   if (machine.modules?.vtoa === true) {
-    return bad(`${not}. vtoa is loaded, and getpeername answers`, build < GETSOCKOPT ? UPDATE_KERNEL : 'sudo yum update vtoa -y')
+    const update = build < GETSOCKOPT ? UPDATE_KERNEL : 'sudo yum update vtoa -y'
+    return bad(`${not}. vtoa is loaded, and getpeername answers`, update)
   }
   return works ? notApplicable(not) : bad(not, build < GETPEERNAME ? UPDATE_KERNEL : command)
 }
@@ -153,9 +158,9 @@ function judgeCounters ({ modules, vtoaStats, toaStats }: Machine): Verdict {
     .flatMap(([name, text]) => text === undefined ? [] : [`${name}: ${sumCounters(text) || 'empty'}`])
   if (found.length > 0) return good(found.join('; '))
   const loaded = modules?.vtoa === true ? 'vtoa' : modules?.toa === true ? 'toa' : undefined
-  return loaded === undefined
-    ? notApplicable('none: no module is seen')
-    : unknown(`/proc/net/${loaded}_stats is not seen in this network namespace`, `on the host: cat /proc/net/${loaded}_stats`)
+  if (loaded === undefined) return notApplicable('none: no module is seen')
+  const path = `/proc/net/${loaded}_stats`
+  return unknown(`${path} is not seen in this network namespace`, `on the host: cat ${path}`)
 }
 
 /** Counters have a line each, with a column for each CPU. */
@@ -177,18 +182,19 @@ function judgeVirtualServer (kernel: Kernel): Verdict {
 
 function judgeSaveSyn ({ saveSyn, savedSyn }: Kernel): Verdict {
   if (saveSyn !== undefined) {
-    return bad(`refused (${saveSyn}): it takes Linux 4.3 or later`, "update the kernel; until then leave 'trustedPeers' out, or write 'any'")
+    return bad(`refused (${saveSyn}): it takes Linux 4.3 or later`,
+      "update the kernel; until then leave 'trustedPeers' out, or write 'any'")
   }
   return savedSyn
     ? good('set on a socket, and a SYN read back')
-    : bad('set on a socket, but no SYN was kept: are SYN cookies always on?', 'sudo sysctl -w net.ipv4.tcp_syncookies=1')
+    : bad('set on a socket, but no SYN was kept: are SYN cookies always on?', SYNCOOKIES_IN_NEED)
 }
 
 function judgeSyncookies ({ syncookies, platform }: Machine): Verdict {
   switch (syncookies) {
     case '0': return good('off: SYNs are always kept')
     case '1': return good('used under a flood only; then SYNs are not kept, and sock_diag tells the sender')
-    case '2': return bad("always on: no SYN is ever kept, and 'saved-syn' has nothing to read", 'sudo sysctl -w net.ipv4.tcp_syncookies=1')
+    case '2': return bad("always on: no SYN is ever kept, and 'saved-syn' has nothing to read", SYNCOOKIES_IN_NEED)
     default: return unreadable('tcp_syncookies', platform)
   }
 }
@@ -204,7 +210,8 @@ function judgeFastOpen ({ fastopen, platform }: Machine): Verdict {
   const closed = "with 'trustedPeers' the plugin turns it off on its own listeners"
   return (flags & FASTOPEN_WITHOUT_COOKIE) === 0
     ? good(`on for servers, with cookies; ${closed}`)
-    : bad(`on for servers without cookies, so that a sender can be forged; ${closed}`, 'sudo sysctl -w net.ipv4.tcp_fastopen=1')
+    : bad(`on for servers without cookies, so that a sender can be forged; ${closed}`,
+      'sudo sysctl -w net.ipv4.tcp_fastopen=1')
 }
 
 function unreadable (name: string, platform: string): Verdict {
@@ -217,7 +224,7 @@ function judgeNamespace (machine: Machine): Verdict {
   if (machine.platform !== 'linux') return notApplicable("namespaces are Linux's")
   if (machine.hostNetwork === undefined) return unknown('cannot be told', onTheHost)
   if (machine.hostNetwork) {
-    return good(isContainer(machine) ? "a container in the host's own network namespace" : "the host's own network namespace")
+    return good(`${isContainer(machine) ? 'a container in ' : ''}the host's own network namespace`)
   }
   return unknown("a container's or another network namespace: modules are loaded on the host, and then serve it too; " +
     'their counters are seen on the host alone', onTheHost)

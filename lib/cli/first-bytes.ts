@@ -4,8 +4,9 @@ import { endpoint } from './seen'
 
 // What proxies and CDNs write a client's address into.
 const headerNames = [
-  'forwarded', 'x-forwarded-for', 'x-real-ip', 'x-client-ip', 'x-cluster-client-ip', 'x-original-forwarded-for', 'true-client-ip',
-  'cf-connecting-ip', 'fastly-client-ip', 'fly-client-ip', 'ali-cdn-real-ip', 'x-azure-clientip', 'cloudfront-viewer-address'
+  'forwarded', 'x-forwarded-for', 'x-real-ip', 'x-client-ip', 'x-cluster-client-ip', 'x-original-forwarded-for',
+  'true-client-ip', 'cf-connecting-ip', 'fastly-client-ip', 'fly-client-ip', 'ali-cdn-real-ip', 'x-azure-clientip',
+  'cloudfront-viewer-address'
 ]
 
 // The PROXY protocol's specification: the text that version 1 begins with, and the 12 bytes of version 2.
@@ -32,18 +33,22 @@ export function noteFirstBytes (server: Server, note: (socket: object, text: str
 }
 
 export function explainHeaders (headers: IncomingMessage['headers']): string | undefined {
-  const found = headerNames.flatMap((name) => headers[name] === undefined ? [] : [`${name}: ${printable(String(headers[name]))}`])
+  const found = headerNames.filter((name) => headers[name] !== undefined)
   if (found.length === 0) return undefined
-  return `its request has ${found.join(', ')}. An HTTP proxy writes this, or the client itself: the plugin reads it with ` +
-    "'forwarded', from the proxies that it names alone."
+  const lines = found.map((name) => `${name}: ${printable(String(headers[name]))}`)
+  return `its request has ${lines.join(', ')}. An HTTP proxy writes this, or the client itself: the plugin reads it ` +
+    "with 'forwarded', from the proxies that it names alone."
 }
 
 export function explainPacket (packet: Buffer): string | undefined {
   const proxy = readV1(packet) ?? readV2(packet)
   if (proxy !== undefined) {
-    return `it begins with a header of the PROXY protocol, ${proxy}. The balancer sends the client's address there, not in a TCP option.`
+    return `it begins with a header of the PROXY protocol, ${proxy}. The balancer sends the client's address there, ` +
+      'not in a TCP option.'
   }
-  if (packet[0] === 0x16 && packet[1] === 3) return 'it begins with TLS, and watch speaks plain HTTP: headers are not visible.'
+  if (packet[0] === 0x16 && packet[1] === 3) {
+    return 'it begins with TLS, and watch speaks plain HTTP: headers are not visible.'
+  }
   return undefined
 }
 

@@ -60,17 +60,23 @@ export class Modules {
 
 export const isAnyLoaded = ({ vtoa, toa, rewrites }: Loaded): boolean => vtoa || toa !== false || rewrites
 
-const socketsOf = { AF_INET: 'listeners on an IPv4 address, as 0.0.0.0', AF_INET6: 'listeners on an IPv6 address, as ::' } as const
+const socketsOf = {
+  AF_INET: 'listeners on an IPv4 address, as 0.0.0.0',
+  AF_INET6: 'listeners on an IPv6 address, as ::'
+} as const
 
 /**
  * Why the modules that are loaded gave nothing for a connection that carries this TOA; undefined where none is known to
  * be loaded.
  */
-export function explainUnread ({ kind, length }: SegmentOption, { vtoa, toa }: Loaded, listener: SocketFamily): string | undefined {
+export function explainUnread (
+  { kind, length }: SegmentOption, { vtoa, toa }: Loaded, listener: SocketFamily
+): string | undefined {
   const format = `${kind}/${length}`
   const loaded = readers.filter(({ module, by }) => module === 'vtoa' ? vtoa : toa === true || toa === by)
   if (loaded.length === 0) return undefined
-  const modules = [...new Set(loaded.map(({ module, by }) => toa === by ? `the toa module of ${by}` : `the module ${module}`))].join(' and ')
+  const names = loaded.map(({ module, by }) => toa === by ? `the toa module of ${by}` : `the module ${module}`)
+  const modules = [...new Set(names)].join(' and ')
   const able = loaded.filter(({ reads }) => format in reads)
   if (able.length === 0) return `TOA ${format} is here, but ${modules} is not known to read it: ${listFormats(loaded)}.`
   const there = able.filter(({ reads }) => reads[format]?.includes(listener))
@@ -79,11 +85,14 @@ export function explainUnread ({ kind, length }: SegmentOption, { vtoa, toa }: L
     return `TOA ${format} is here, but ${modules} reads it for ${socketsOf[other]}, alone: ` +
       `watch again with --host ${other === 'AF_INET' ? '0.0.0.0' : '::'}.`
   }
-  const elsewhere = able.filter((reader) => !there.includes(reader)).map(({ by }) => by)
-  return `TOA ${format} is here, and ${modules} gave nothing. It is read here by ${there.map(({ by }) => by).join(', ')}` +
-    (elsewhere.length === 0 ? '' : `; by ${elsewhere.join(', ')} for ${socketsOf[other]}, alone`) +
-    (loaded.length === able.length ? '' : `; not by ${loaded.filter((reader) => !able.includes(reader)).map(({ by }) => by).join(', ')}`) + '.'
+  const elsewhere = able.filter((reader) => !there.includes(reader))
+  const others = loaded.filter((reader) => !able.includes(reader))
+  return `TOA ${format} is here, and ${modules} gave nothing. It is read here by ${listNames(there)}` +
+    (elsewhere.length === 0 ? '' : `; by ${listNames(elsewhere)} for ${socketsOf[other]}, alone`) +
+    (others.length === 0 ? '' : `; not by ${listNames(others)}`) + '.'
 }
+
+const listNames = (readers: ReadonlyArray<Reader>): string => readers.map(({ by }) => by).join(', ')
 
 const listFormats = (loaded: ReadonlyArray<Reader>): string =>
   loaded.map(({ by, reads }) => `${by} reads ${Object.keys(reads).join(', ')}`).join('; ')

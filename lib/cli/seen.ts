@@ -9,7 +9,11 @@ export interface Seen {
   readonly connection: number
   readonly time: string
   /** Who sent the packets, and what told it; null where it is not known. */
-  readonly transportPeer: { readonly address: string, readonly port: number | undefined, readonly by: 'saved-syn' | 'sock_diag' } | null
+  readonly transportPeer: {
+    readonly address: string
+    readonly port: number | undefined
+    readonly by: 'saved-syn' | 'sock_diag'
+  } | null
   /** null: the kernel has not kept it. */
   readonly syn: { readonly options: ReadonlyArray<SegmentOption>, readonly payload: boolean } | null
   /** The options of the segment that completed the handshake; null where it cannot be seen. */
@@ -67,7 +71,9 @@ export function noteOn (facts: Facts, { captureRefused, asks, loaded, listener }
   const claims = claimsOf(facts)
   const module = claims.length > 0 || sources.some((asked) =>
     'reason' in asked && (asked.source === 'vtoa' || asked.source === 'nat64') && asked.reason !== 'ENOPROTOOPT')
-  if (syn === null) notes.push('The kernel has not kept the SYN, as in a SYN flood (SYN cookies): its options are not visible.')
+  if (syn === null) {
+    notes.push('The kernel has not kept the SYN, as in a SYN flood (SYN cookies): its options are not visible.')
+  }
   if (!module && ack === null) {
     notes.push('TOA after the SYN, on the ACK or on data, is not visible here: ' +
       (isAnyLoaded(loaded) ? 'the kernel module has nothing for this connection' : 'no kernel module answers') +
@@ -75,14 +81,17 @@ export function noteOn (facts: Facts, { captureRefused, asks, loaded, listener }
   }
   const [onSyn, ...more] = syn?.options.filter(isToa) ?? []
   const onAck = ack?.find(isToa)
-  if (syn !== null && ack !== null && onSyn === undefined && onAck === undefined) notes.push('Neither the SYN nor the ACK carries TOA.')
+  if (syn !== null && ack !== null && onSyn === undefined && onAck === undefined) {
+    notes.push('Neither the SYN nor the ACK carries TOA.')
+  }
   // A balancer that stamps the SYN stamps the ACK alike.
   const stamped = ack === null ? onSyn : onAck
   const unread = stamped !== undefined && claims.length === 0 ? explainUnread(stamped, loaded, listener) : undefined
   if (unread !== undefined) {
     notes.push(unread)
   } else if (!module && onSyn === undefined && onAck !== undefined) {
-    notes.push('TOA is seen on the ACK, not on the SYN: that takes a kernel module to read, vtoa or the toa.ko of the balancer.')
+    notes.push('TOA is seen on the ACK, not on the SYN: that takes a kernel module to read, vtoa or the toa.ko of ' +
+      'the balancer.')
   }
   if (hasVirtualServerFirst(ack ?? [])) {
     notes.push('Kind 250, which names the virtual server, stands before the TOA: vtoa then finds no client.')
@@ -93,18 +102,19 @@ export function noteOn (facts: Facts, { captureRefused, asks, loaded, listener }
   } else if (more.some((other) => !sameClient(onSyn, other))) {
     notes.push('The SYN carries TOAs that differ: all but one are a client\'s own, and which is not to be told.')
   } else if (claims.some((claim) => !sameClient(onSyn, claim))) {
-    notes.push("The SYN's TOA is not what the kernel module answers: with --toa such a connection is reset as ambiguous.")
+    notes.push("The SYN's TOA is not what the kernel module answers: with --toa such a connection is reset as " +
+      'ambiguous.')
   } else if (asks && onSyn.refused !== undefined) {
     notes.push(`The SYN's TOA is none to believe: ${explain(onSyn.refused)}.`)
   } else if (asks && onSyn.format !== undefined && transportPeer !== null) {
-    notes.push(`If ${transportPeer.address} is a balancer that writes this TOA, and strips what clients write, read it with ` +
-      `--trusted-peers ${transportPeer.address} --toa ${onSyn.format}`)
+    notes.push(`If ${transportPeer.address} is a balancer that writes this TOA, and strips what clients write, read ` +
+      `it with --trusted-peers ${transportPeer.address} --toa ${onSyn.format}`)
   }
   return notes
 }
 
 /** What the kernel modules claim, who else than the transport peer is the client. */
-function claimsOf ({ transportPeer, sources }: Facts): ReadonlyArray<{ readonly address: string, readonly port: number }> {
+function claimsOf ({ transportPeer, sources }: Facts): ReadonlyArray<Client> {
   return sources.flatMap((asked) =>
     'reason' in asked || asked.source === 'saved-syn' || asked.address === transportPeer?.address ? [] : [asked])
 }

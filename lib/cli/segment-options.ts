@@ -32,7 +32,17 @@ export interface SegmentOption {
 const EOL = 0
 const NOP = 1
 const names: Readonly<Record<number, string>> = {
-  2: 'mss', 3: 'wscale', 4: 'sackOK', 5: 'sack', 8: 'ts', 19: 'md5', 28: 'uto', 29: 'tcp-ao', 30: 'mptcp', 34: 'tfo', 69: 'eno'
+  2: 'mss',
+  3: 'wscale',
+  4: 'sackOK',
+  5: 'sack',
+  8: 'ts',
+  19: 'md5',
+  28: 'uto',
+  29: 'tcp-ao',
+  30: 'mptcp',
+  34: 'tfo',
+  69: 'eno'
 }
 const FLAGS = 13
 const SYN = 2
@@ -122,7 +132,8 @@ function readOption (segment: Segment, at: number, length: number): SegmentOptio
 function readToa (segment: Segment, at: number, { kind, length, family, by, vip, vport }: ToaKind): SegmentOption {
   const { bytes } = segment
   const position = positionOf(segment, at, length)
-  const refused = isSyn(segment) ? whyRefused(segment, { kind, length, family, position: position ?? 'first' }) : undefined
+  const format: ToaFormat = { kind, length, family, position: position ?? 'first' }
+  const refused = isSyn(segment) ? whyRefused(segment, format) : undefined
   return {
     kind,
     length,
@@ -131,7 +142,10 @@ function readToa (segment: Segment, at: number, { kind, length, family, by, vip,
     port: u16(bytes, at + 2),
     writtenBy: by,
     ...(vip !== undefined && {
-      virtualServer: { address: addressText(bytes, at + vip, family), ...(vport !== undefined && { port: u16(bytes, at + vport) }) }
+      virtualServer: {
+        address: addressText(bytes, at + vip, family),
+        ...(vport !== undefined && { port: u16(bytes, at + vport) })
+      }
     }),
     ...(refused !== undefined && { refused }),
     ...(refused === undefined && position !== undefined && { format: `${kind}/${length}/${family}/${position}` })
