@@ -60,15 +60,16 @@ async function seenBy (port: number, localAddress = '127.0.0.10'): Promise<[seen
   return [seen, client.localPort]
 }
 
-t.test('a cluster worker whose primary listens: listen() fails, and nothing stays bound', onLinux, async (t) => {
-  for (const callback of [false, true]) {
-    for (const plugin of [policy, { trustedPeers: [] }]) {
-      const port = await freePort()
-      const [[, outcome]] = await workers(t, 1, { plugin, listen: { ...loopback, port }, callback }) as [[Worker, Outcome]]
-      t.match(outcome, { code: 'FST_REAL_IP_NO_TRANSPORT_PEER', listening: false }, callback ? 'a callback' : 'a promise')
-      t.match(outcome.message, /cluster worker.*reusePort: true.*22\.12.*exclusive: true/)
-      t.ok(await isFree(port))
-    }
+t.test('cluster workers whose primary accepts: each connection is looked up by sock_diag', onLinux, async (t) => {
+  for (const [plugin, trust] of [[policy, 'trusted'], [{ trustedPeers: [] }, 'untrusted']] as const) {
+    await t.test(trust, async (t) => {
+      const all = await workers(t, 2, { plugin, listen: { ...loopback, port: 0 } })
+      for (let n = 0; n < 6; n++) {
+        const localAddress = `127.0.0.${20 + n}`
+        const [seen, localPort] = await seenBy(all[0]![1].port!, localAddress)
+        t.match(seen, { address: localAddress, trust, transportPeer: { address: localAddress, port: localPort } })
+      }
+    })
   }
 })
 

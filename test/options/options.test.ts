@@ -200,7 +200,7 @@ t.test('what stands on a prototype is nobody\'s setting', async (t) => {
   const { settings, forwarded, bindLogger } = checkOptions({ trustedPeers: ['10.0.0.1'], forwarded: { trust: [] }, bindLogger: {} })
   t.equal(settings.unverified, 'ignore')
   t.equal(forwarded?.header, 'x-forwarded-for')
-  t.equal(bindLogger, 'plain')
+  t.same(bindLogger, { names: 'plain', mask: undefined })
   t.equal(checkRealIpKeyOptions({}), 64)
   // Nor is what an object of a class inherits.
   t.equal(checkOptions(Object.create({ trustedPeers: 'any' })).trustedPeers, undefined)
