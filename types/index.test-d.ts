@@ -152,6 +152,7 @@ switch (source) {
   case 'saved-syn':
     expectType<KernelSource>(source)
     break
+  case 'proxy-protocol':
   case 'transport-peer':
   case 'forwarded':
   case 'peer':
@@ -167,6 +168,13 @@ switch (reason) {
   case 'unverified-peer':
   case 'implausible':
   case 'ambiguous':
+  case 'proxy-local':
+  case 'proxy-missing':
+  case 'proxy-malformed':
+  case 'proxy-too-long':
+  case 'proxy-checksum':
+  case 'proxy-cut-short':
+  case 'proxy-timeout':
   case 'forwarded-malformed':
   case 'forwarded-missing':
   case 'native-unavailable':
