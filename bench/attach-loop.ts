@@ -30,7 +30,7 @@ export interface Measured {
 
 const IP_TTL = 2
 const CALLS = 2000
-const CONNECTIONS = 100
+const CONNECTIONS = 300
 const SLICES = 40
 const TOGGLES = 20
 const bpffs = '/sys/fs/bpf'

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { BpfCommands, BpfError } from './bpf'
 import type { Cgroup } from './cgroup'
 import { configMap, type Description, encodeConfig, encodePeers, linkProgram, setRetval, type Settings } from './config'
-import { ALWAYS, AttachError, attempt, kinds, NAMING, openPin, pinsOf, removeLink } from './pins'
+import { ALWAYS, AttachError, attempt, isRoot, kinds, NAMING, openPin, pinsOf, removeLink } from './pins'
 import { type MapName, maps, programs, type ProgramName } from './programs'
 
 export interface AttachRequest extends Settings {
@@ -73,13 +73,11 @@ export class Attaching {
         if (folder === this.#folder) this.#undo.push(() => { rmdirSync(folder) })
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException
-        if (code === 'EACCES' || code === 'EPERM') throw new AttachError(`${folder} cannot be made (${code}): run this as root.`)
-        if (code !== 'EEXIST') throw error
+        if (code !== 'EEXIST') throw new AttachError(`${folder} cannot be made (${code}): run this as root.`)
         const { uid, mode } = lstatSync(folder)
         // Anyone may make a directory in a BPF file system.
-        if (uid !== process.getuid?.() || (mode & 0o170022) !== 0o040000) {
-          throw new AttachError(`${folder} belongs to somebody else, or others may write to it: ` +
-            `${process.getuid?.() === 0 ? 'remove it' : 'run this as root'}.`)
+        if (uid !== process.geteuid?.() || (mode & 0o170022) !== 0o040000) {
+          throw new AttachError(`${folder} belongs to somebody else, or others may write to it: ${isRoot() ? 'remove it' : 'run this as root'}.`)
         }
       }
     }
@@ -129,7 +127,8 @@ export class Attaching {
       closeSync(this.#commands.load({ ...kinds.getsockopt, name: 'toa_probe', instructions: setRetval }).fd)
       return true
     } catch (error) {
-      if (error instanceof BpfError && error.errno !== constants.errno.EPERM) return false
+      // The verifier knows no such function.
+      if (error instanceof BpfError && error.errno === constants.errno.EINVAL) return false
       throw error
     }
   }

@@ -53,17 +53,18 @@ export function cgroupId (path: string): bigint | undefined {
   }
 }
 
-/** The cgroup of this process and those above it, as far as they can be seen here: the innermost first. */
+/** The cgroup of this process and those above it, as far as they can be seen here: the innermost first. Linux only. */
 export function ownCgroups (): Array<{ readonly path: string, readonly id: bigint }> {
-  const [mount] = cgroup2Mounts()
   const own = /^0::(.*)$/m.exec(read('/proc/self/cgroup'))?.[1]
   const found: Array<{ path: string, id: bigint }> = []
-  if (mount === undefined || own === undefined) return found
-  for (let path = own; ; path = dirname(path)) {
-    const id = cgroupId(join(mount, path))
-    if (id !== undefined) found.push({ path: join(mount, path), id })
-    if (path === '/' || path === '.') return found
+  for (let within = own; within !== undefined; within = within === '/' ? undefined : dirname(within)) {
+    for (const mount of cgroup2Mounts().slice(0, 1)) {
+      const path = within === '/' ? mount : join(mount, within)
+      const id = cgroupId(path)
+      if (id !== undefined) found.push({ path, id })
+    }
   }
+  return found
 }
 
 /** Throws an Error whose message is a sentence. */
@@ -90,10 +91,4 @@ function cgroup2Mounts (): string[] {
     .filter(([, path = '', type]) => type === 'cgroup2' && cgroupId(path) !== undefined).map(([, path]) => path as string)
 }
 
-function read (path: string): string {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch {
-    return ''
-  }
-}
+const read = (path: string): string => readFileSync(path, 'utf8')

@@ -5,7 +5,7 @@ import { type Attached, Attaching, type AttachRequest } from './attaching'
 import { BpfCommands, BpfError } from './bpf'
 import { type Cgroup, checkBpffs, openCgroup } from './cgroup'
 import { explain, kernelBefore } from './explain'
-import { AttachError, kinds, pinsOf, removePins } from './pins'
+import { AttachError, isRoot, kinds, pinsOf, removePins } from './pins'
 
 // <sys/file.h>, <linux/bpf.h>
 const LOCK_EX = 2
@@ -63,7 +63,7 @@ function inCgroup<T> (bpf: Bpf, path: string, bpffs: string, release: string, wo
 function toAttachError (error: unknown, release: string, cgroup: string | undefined, exclusive?: string): Error {
   if (error instanceof AttachError) return error
   if (!(error instanceof BpfError)) return new AttachError((error as Error).message, undefined, { cause: error })
-  const context = { release, root: process.getuid?.() === 0, exclusive, ...(cgroup !== undefined && { cgroup }) }
+  const context = { release, root: isRoot(), exclusive, ...(cgroup !== undefined && { cgroup }) }
   return new AttachError(explain(error, context), error.log, { cause: error })
 }
 
@@ -80,8 +80,8 @@ function findExclusive (commands: BpfCommands, path: string): string | undefined
         if (ids.length > 0 && forbids) return `eBPF program ${ids[0]} of ${above}`
       }
     } catch {
-      // Not a cgroup any more, or not to be asked.
-      return undefined
+      // Above all cgroups, or not to be asked.
+      break
     } finally {
       cgroup?.close()
     }

@@ -22,6 +22,8 @@ export const kinds: Readonly<Record<ProgramName, { readonly type: number, readon
 export const ALWAYS = ['sockops', 'getsockopt'] as const satisfies ProgramName[]
 export const NAMING = ['getpeername4', 'getpeername6'] as const satisfies ProgramName[]
 
+export const isRoot = (): boolean => process.geteuid?.() === 0
+
 /** The folder of a cgroup's pins, or of all of them. Names in it have no dot: the kernel refuses those. */
 export const pinsOf = (bpffs: string, id: bigint | string = ''): string => join(bpffs, 'fastify-real-ip', String(id))
 

@@ -6,7 +6,7 @@ import { BpfCommands, BpfError } from './bpf'
 import { cgroupId, checkBpffs } from './cgroup'
 import { decodeDescription, type Description } from './config'
 import { explain } from './explain'
-import { ALWAYS, AttachError, NAMING, openPin, pinsOf } from './pins'
+import { ALWAYS, AttachError, isRoot, NAMING, openPin, pinsOf } from './pins'
 import { maps, type ProgramName } from './programs'
 
 /** In the order of toa.bpf.c. */
@@ -35,7 +35,7 @@ export function status (bpf: Bpf, bpffs: string): Attachment[] {
     return readFolder(pinsOf(bpffs)).filter((id) => /^\d+$/.test(id)).map((id) => read(commands, bpffs, id))
   } catch (error) {
     if (!(error instanceof BpfError)) throw new AttachError((error as Error).message, undefined, { cause: error })
-    throw new AttachError(explain(error, { release: release(), root: process.getuid?.() === 0 }), undefined, { cause: error })
+    throw new AttachError(explain(error, { release: release(), root: isRoot() }), undefined, { cause: error })
   }
 }
 

@@ -7,7 +7,7 @@ import { type Context, explain, kernelBefore } from '../../lib/attach/explain'
 import { drawStatus, runAttach } from '../../lib/cli/attach'
 import { readArguments } from '../../lib/cli/arguments'
 import type { AttachArguments } from '../../lib/cli/attach-arguments'
-import { type Bpf, openBpf } from '../../lib/kernel/libc'
+import { type Bpf, loadLibc, openBpf } from '../../lib/kernel/libc'
 
 type Errno = keyof typeof constants.errno
 
@@ -84,6 +84,7 @@ t.test('without bpf(2)', async (t) => {
 })
 
 t.test('on a machine that the programs are not made for', { skip: process.platform !== 'linux' }, async (t) => {
+  loadLibc()
   t.intercept(process, 'arch', { value: 's390x' })
   t.equal(openBpf(), 'the eBPF programs are not made for s390x')
 })

@@ -1,16 +1,25 @@
 import { spawnSync } from 'node:child_process'
-import { closeSync, mkdirSync, openSync, rmdirSync, unlinkSync } from 'node:fs'
+import { chmodSync, closeSync, mkdirSync, openSync, rmdirSync, unlinkSync } from 'node:fs'
+import { constants } from 'node:os'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import { BpfCommands } from '../../lib/attach/bpf'
+import { ownCgroups } from '../../lib/attach/cgroup'
+import { setRetval } from '../../lib/attach/config'
 import { kinds, pinsOf } from '../../lib/attach/pins'
+import { status as statusOf } from '../../lib/attach/status'
+import { readArguments } from '../../lib/cli/arguments'
+import { runAttach } from '../../lib/cli/attach'
+import type { AttachArguments } from '../../lib/cli/attach-arguments'
 import type { Bpf } from '../../lib/kernel/libc'
 import { run } from '../cli/cli'
 import {
   ask1348, attachWith, bpffs, connect, idOf, inAttachLab, openForTest, pinned, thrownBy, works
 } from './attach-lab'
-import { faulty } from './faulty'
+import { fails, faulty } from './faulty'
 
+const BPF_PROG_LOAD = 5
+const BPF_OBJ_GET = 7
 const BPF_PROG_ATTACH = 8
 const BPF_PROG_DETACH = 9
 /** `r0 = 1; exit` */
@@ -187,6 +196,96 @@ inAttachLab(__filename, {
     })
   },
 
+  async 'kernels by their number, and without an errno of a program\'s own' (t, attachLab) {
+    const { bpf, cgroup, detach, lab } = attachLab
+    t.match(thrownBy(() => attachWith(bpf, cgroup, {}, '5.9.16')).message, 'attach needs Linux 5.10 or newer, this is 5.9.16.')
+    const tried: Uint8Array[] = []
+    let raised = 0
+    const old: Bpf = {
+      ...bpf,
+      bpf (command, attr, pointers = []) {
+        const [instructions] = pointers
+        if (command !== BPF_PROG_LOAD || !setRetval.equals(instructions?.[1] as Uint8Array)) return bpf.bpf(command, attr, pointers)
+        tried.push(attr)
+        return -constants.errno.EINVAL
+      },
+      unlimitLockedMemory () {
+        raised++
+        return bpf.unlimitLockedMemory()
+      }
+    }
+    t.match(thrownBy(() => attachWith({
+      ...old,
+      bpf: (...given) => {
+        const before = tried.length
+        const result = old.bpf(...given)
+        return tried.length === before ? result : -constants.errno.ENOMEM
+      }
+    }, cgroup)).message, /ENOMEM/)
+    t.same(pinned(), [])
+    attachWith(old, cgroup, {}, '5.10.0-28-amd64')
+    t.equal(raised, 1)
+    t.ok(tried.length > 0)
+    await works(t, attachLab, 'claims are answered')
+    const client = await lab.client()
+    // Linux 5.10 to 5.17 make EPERM of what the program returns; this one keeps the errno that was there.
+    t.not(ask1348(await connect(t, client, null)), 'ESRCH')
+    detach()
+    attachWith(bpf, cgroup, {}, '5.11.0')
+    t.equal(ask1348(await connect(t, client, null)), 'ESRCH')
+  },
+
+  async 'the root of all cgroups' (t, { cgroup }) {
+    // Nothing is attached: that would be to this whole machine. Every call gives a file descriptor, as most of bpf(2) do.
+    const opened: number[] = []
+    const bpf: Bpf = {
+      bpf: (command, _attr, pointers = []) => {
+        const path = pointers[0]?.[1]
+        if (command === BPF_OBJ_GET && /(getsockopt|sockops|getpeername.|claims|counters)\0$/.test(String(Buffer.from(path ?? [])))) return -constants.errno.ENOENT
+        const fd = openSync('/dev/null', 'r')
+        opened.push(fd)
+        return fd
+      },
+      flock: () => 0,
+      unlimitLockedMemory: () => 0
+    }
+    const root = ownCgroups().at(-1) as { path: string, id: bigint }
+    t.ok(cgroup.startsWith(root.path))
+    const noted: string[] = []
+    const said: string[] = []
+    const request = readArguments(['attach', '--cgroup', root.path, '--trusted-peers', 'any']) as AttachArguments
+    const attachToRoot = () => runAttach(request, { bpf, version: '1', say: (text) => { said.push(text) }, note: (text) => { noted.push(text) } })
+    if (root.id !== 1n) {
+      t.match(thrownBy(attachToRoot).message, "is the root of a container's own cgroups")
+      return
+    }
+    t.equal(attachToRoot(), 0)
+    t.match(said[0], `Attached to ${root.path} (id 1).`)
+    t.match(noted, [/^Every process of this host pays for it at the root: prefer a slice/])
+    rmdirSync(pinsOf(bpffs, '1'))
+  },
+
+  async 'what the verifier refuses' (t, { bpf, cgroup }) {
+    const broken: Bpf = {
+      ...bpf,
+      bpf (command, attr, pointers = []) {
+        const [first, ...rest] = pointers
+        if (command !== BPF_PROG_LOAD || first === undefined || setRetval.equals(first[1])) return bpf.bpf(command, attr, pointers)
+        // Falls off its end.
+        return bpf.bpf(command, attr, [[first[0], Buffer.alloc(first[1].length, Buffer.from('b700000001000000', 'hex'))], ...rest])
+      }
+    }
+    const noted: string[] = []
+    for (const verbose of [[], ['--verbose']]) {
+      const request = readArguments(['attach', '--cgroup', cgroup, ...any, ...verbose]) as AttachArguments
+      const { message } = thrownBy(() => runAttach(request, { bpf: broken, version: '1', say: () => {}, note: (text) => { noted.push(text) } }))
+      t.match(message, /^The kernel's verifier refuses the program toa_sockops \(EINVAL, Linux .*\): please report it with its log, which --verbose prints\.$/)
+    }
+    t.equal(noted.length, 1)
+    t.match(noted[0], /last insn is not an exit or jmp/)
+    t.same(pinned(), [])
+  },
+
   async 'a cgroup that is removed meanwhile' (t, { bpf, newCgroup }) {
     const cgroup = newCgroup(t)
     const removing = faulty(bpf, 0, () => 0)
@@ -201,7 +300,7 @@ inAttachLab(__filename, {
     t.same(pinned(), [])
   },
 
-  async 'pins of another version, or of somebody else' (t, { attach, bpf, cgroup }) {
+  async 'pins of another version, or of somebody else' (t, { attach, attachment, bpf, cgroup, detach }) {
     const folder = pinsOf(bpffs, idOf(cgroup))
     mkdirSync(pinsOf(bpffs), { recursive: true, mode: 0o700 })
     mkdirSync(folder, { mode: 0o700 })
@@ -212,13 +311,23 @@ inAttachLab(__filename, {
     t.match(thrownBy(() => attach()).message, /claims was made by another version of this program: detach first/)
     t.equal((await run(['status'])).code, 1)
     t.match((await run(['detach', '--cgroup', cgroup])), { code: 0 })
+
+    attach({ getpeername: true })
+    for (const name of ['sockops', 'getsockopt', 'getpeername6', 'counters']) unlinkSync(join(folder, name))
+    const counters = commands.createMap('counters', { type: 2, keySize: 4, valueSize: 8, maxEntries: 4, flags: 0 })
+    commands.pin(counters, join(folder, 'counters'))
+    closeSync(counters)
+    t.match(attachment(), { state: 'incomplete', description: undefined, counters: undefined, programs: { getpeername4: Number } })
+    const { message } = thrownBy(() => statusOf(faulty(bpf, 2, fails('EIO')), bpffs))
+    t.match(message, /^bpf\(2\) fails with EIO at .*\/getsockopt \(get, Linux .*\)\.$/)
+    detach()
     mkdirSync(folder, { mode: 0o777 })
     spawnSync('chmod', ['777', folder])
     t.match(thrownBy(() => attach()).message, /belongs to somebody else, or others may write to it: remove it\./)
     rmdirSync(folder)
   },
 
-  async 'without privilege, and with just enough' (t, { cgroup, newCgroup }) {
+  async 'without privilege, and with just enough' (t, { attach, cgroup, detach, newCgroup, status }) {
     const nobody = ['env', '-i', 'setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups']
     const args = ['attach', '--cgroup', cgroup, ...any]
     const refused = await run(args, { before: [...nobody, '--bounding-set', '-all'] })
@@ -228,6 +337,28 @@ inAttachLab(__filename, {
     t.equal(root.code, 1)
     t.match(root.stderr, /^fastify-real-ip: .*\(EPERM\): a container without the capabilities, or a security module\./)
     t.same(pinned(), [])
+
+    // The same in this process.
+    const closed = newCgroup(t)
+    chmodSync(closed, 0o700)
+    const asNobody = (work: () => unknown) => {
+      process.seteuid!(65534)
+      try {
+        return thrownBy(work).message
+      } finally {
+        process.seteuid!(0)
+      }
+    }
+    rmdirSync(pinsOf(bpffs))
+    chmodSync(bpffs, 0o755)
+    t.match(asNobody(() => attach()), /fastify-real-ip cannot be made \(EACCES\): run this as root\./)
+    chmodSync(bpffs, 0o1777)
+    t.match(asNobody(() => attach({ cgroup: closed })), `${closed} may not be read (EACCES): run this as root.`)
+    attach()
+    t.match(asNobody(() => attach()), /belongs to somebody else, or others may write to it: run this as root\./)
+    t.match(asNobody(() => status()), /fastify-real-ip may not be read \(EACCES\): run this as root\./)
+    t.match(asNobody(() => detach()), /may not be read \(EACCES\): run this as root\./)
+    detach()
 
     // What is pinned by root is root's.
     const other = newCgroup(t)
@@ -272,6 +403,7 @@ inAttachLab(__filename, {
       t.match(stderr, says)
       t.match(stderr, /^fastify-real-ip: [^\n]+\.\n$/)
     }
+    t.match(await run(['status'], { flags: ['--no-addons'] }), { code: 1, stderr: /status cannot work here: koffi cannot be loaded/ })
     t.match(await run(['status', '--bpffs', '/proc']), { code: 1, stderr: /\/proc is no BPF file system/ })
     t.match(await run(['detach', '--id', '7', '--bpffs', '/proc']), { code: 1, stderr: /\/proc is no BPF file system/ })
   }
