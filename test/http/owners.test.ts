@@ -67,7 +67,7 @@ async function start (t: Test, options: FastifyRealIpOptions): Promise<Restartab
       // Fastify waits for one or the other.
       const called = args.at(-1)
       if (typeof called === 'function') called()
-      else process.nextTick(() => server.emit('listening'))
+      else server.emit('listening')
       return server
     },
     close (called: () => void) { return isRestarting ? called() : close.call(server, called) },
