@@ -78,6 +78,7 @@ export function register (app: FastifyInstance, options: Options, station: Stati
     realIp: createRealIp(owner, observer, requests)
   }
   registrations.add(registration)
+  owners.add(owner)
   // The first decides at once; one that takes over a running server does so when it is ready to serve.
   if (owners.isEmpty) decideFromNowOn()
   station.unfollow ??= followServers(app.server, {

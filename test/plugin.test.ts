@@ -125,6 +125,35 @@ t.test('a server of which nobody has asked for requests yet', async (t) => {
   t.same((await app.inject('/')).json(), ['127.0.0.1'])
 })
 
+const others: Array<[name: string, decorate: (app: FastifyInstance) => void]> = [
+  ['request.realIp', (app) => { app.decorateRequest('realIp', { getter: () => '203.0.113.66' }) }],
+  ['request.realIp', (app) => { app.decorateRequest('realIp', '') }],
+  ['request.realAddress', (app) => { app.decorateRequest('realAddress', { getter: () => ({}) as never }) }],
+  ['app.realIp', (app) => { app.decorate('realIp', {} as never) }]
+]
+
+t.test('a name that somebody else has taken is an error', async (t) => {
+  for (const [name, decorate] of others) {
+    const expected = { code: 'FST_REAL_IP_NAME_TAKEN', message: new RegExp(`${name} is decorated by somebody else`) }
+    const app = Fastify()
+    t.teardown(() => app.close())
+    const before = app.server.listenerCount('connection')
+    decorate(app)
+    await t.rejects(async () => await app.register(realIp), expected, name)
+    t.equal(app.server.listenerCount('connection'), before)
+    t.notOk(Object.hasOwn(app.server, 'emit'), 'nothing is left behind')
+
+    // In a scope beside another that has the plugin.
+    const scopes = Fastify()
+    t.teardown(() => scopes.close())
+    await scopes.register(async (child) => { await child.register(realIp) })
+    await t.rejects(async () => await scopes.register(async (child) => {
+      decorate(child)
+      await child.register(realIp)
+    }), expected, name)
+  }
+})
+
 t.test('other plugins can name it as what they need', async (t) => {
   const app = Fastify()
   t.teardown(() => app.close())

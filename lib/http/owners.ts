@@ -24,6 +24,7 @@ export interface Owner {
  * (@fastify/restartable): the new application listens before the old one closes.
  */
 export class Owners {
+  readonly #all: Owner[] = []
   readonly #stack: Owner[] = []
   #senders: Senders | undefined
 
@@ -39,9 +40,14 @@ export class Owners {
 
   get isEmpty (): boolean { return this.#stack.length === 0 }
 
-  /** Whether there is no other than this one. */
+  /** Whether there is no other than this one, not even one that has yet to decide. */
   isOnly (owner: Owner): boolean {
-    return this.#stack.length === 1 && this.#stack[0] === owner
+    return this.#all.length === 1 && this.#all[0] === owner
+  }
+
+  /** Adds an owner, which decides once it is put. */
+  add (owner: Owner): void {
+    this.#all.push(owner)
   }
 
   /** Lets an owner decide from now on. */
@@ -52,8 +58,15 @@ export class Owners {
   /** Takes it away; the one before decides again. True where it was the last, which stays to decide about late events. */
   remove (owner: Owner): boolean {
     if (this.isOnly(owner)) return true
-    const at = this.#stack.indexOf(owner)
-    if (at >= 0) this.#stack.splice(at, 1)
+    remove(this.#all, owner)
+    remove(this.#stack, owner)
+    // Listens already, and an onListen hook of the application's own has yet to end.
+    if (this.isEmpty) this.#stack.push(this.#all.at(-1) as Owner)
     return false
   }
+}
+
+function remove (owners: Owner[], owner: Owner): void {
+  const at = owners.indexOf(owner)
+  if (at >= 0) owners.splice(at, 1)
 }

@@ -1,6 +1,6 @@
 import { execFile, fork } from 'node:child_process'
 import cluster, { type Worker } from 'node:cluster'
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import { cpSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync } from 'node:fs'
 import http from 'node:http'
 import net, { type AddressInfo } from 'node:net'
@@ -177,6 +177,71 @@ t.test('a server that listens already when the plugin comes to it', onLinux, asy
     }
   }
 })
+
+/** A server that only stands for another one, as those of other run times do. */
+class Foreign extends EventEmitter {
+  readonly #inner = net.createServer()
+  get listening (): boolean { return this.#inner.listening }
+  address () { return this.#inner.address() }
+  setTimeout (): this { return this }
+  listen (...args: unknown[]): this {
+    this.#inner.on('connection', (socket) => this.emit('connection', socket))
+    this.#inner.on('error', (error) => this.emit('error', error))
+    this.#inner.listen(...args as [net.ListenOptions]).once('listening', () => this.emit('listening'))
+    return this
+  }
+
+  close (done?: (error?: Error) => void): this {
+    this.#inner.close(done)
+    return this
+  }
+}
+
+const foreign: Record<string, (handler: http.RequestListener) => http.Server> = {
+  'an EventEmitter': (handler) => new Foreign().on('request', handler) as unknown as http.Server,
+  'a Proxy': (handler) => {
+    return new Proxy(http.createServer(handler), {
+      get (target, name) {
+        const value: unknown = Reflect.get(target, name, target)
+        return typeof value === 'function' ? value.bind(target) : value
+      }
+    })
+  }
+}
+
+for (const [name, serverFactory] of Object.entries(foreign)) {
+  t.test(`a server of a foreign serverFactory, ${name}: listen() fails where a list needs it armed`, onLinux, async (t) => {
+    for (const callback of [false, true]) {
+      for (const options of [policy, { trustedPeers: [], unverified: 'reject' } as const]) {
+        const app = Fastify({ serverFactory })
+        await app.register(realIp, options)
+        t.teardown(() => app.close())
+        const port = await freePort()
+        const listening = callback
+          ? new Promise<void>((resolve, reject) => app.listen({ ...loopback, port }, (error) => error === null ? resolve() : reject(error)))
+          : app.listen({ ...loopback, port })
+        await t.rejects(listening as Promise<unknown>, { code: 'FST_REAL_IP_NO_TRANSPORT_PEER', message: /began to listen unseen/ })
+        t.notOk(app.server.listening)
+        t.ok(await isFree(port), 'nothing stays bound')
+      }
+    }
+  })
+
+  t.test(`a server of a foreign serverFactory, ${name}: no policy and 'any' do without`, onLinux, async (t) => {
+    for (const [options, expected] of [[{}, { trust: 'unchecked' }], [{ trustedPeers: 'any' }, { trust: 'trusted' }]] as const) {
+      const app = Fastify({ serverFactory })
+      await app.register(realIp, options)
+      t.teardown(() => app.close())
+      const port = await listen(app)
+      const accepted = once(app.server, 'connection')
+      const client = net.connect({ port, host: '127.0.0.1', localAddress: '127.0.0.10' })
+      const [socket] = await accepted as [net.Socket]
+      t.match(app.realIp.lookup(socket), { address: '127.0.0.10', port: client.localPort, ...expected })
+      client.destroy()
+      socket.destroy()
+    }
+  })
+}
 
 t.test("both servers of listen({ host: 'localhost' }) keep their SYNs", { skip: onLinux.skip || noIPv6 }, async (t) => {
   bothLocalhosts(t)

@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import { fork } from 'node:child_process'
 import cluster from 'node:cluster'
-import { once } from 'node:events'
+import { once, type EventEmitter } from 'node:events'
 import http from 'node:http'
 import net, { type AddressInfo } from 'node:net'
 import path from 'node:path'
@@ -52,6 +52,82 @@ for (const kind of kinds) {
     t.equal(app.server.listenerCount('connection'), kind.create().server.listenerCount('connection'))
   })
 }
+
+t.test("servers of listen({ host: 'localhost' }) are known whoever else listens to requests", { skip: noIPv6 || (!linux && 'not Linux') }, async (t) => {
+  bothLocalhosts(t)
+  const prepend = ({ server }: FastifyInstance) => {
+    for (let n = 0; n < 2; n++) server.prependListener('request', () => {})
+  }
+  for (const when of ['before', 'after', 'both'] as const) {
+    for (const kind of kinds) {
+      const app = kind.create()
+      if (when !== 'after') prepend(app)
+      await app.register(realIp, { trustedPeers: ['loopback'], unverified: 'reject' })
+      if (when !== 'before') prepend(app)
+      app.get('/', (request) => request.realAddress)
+      const port = await listen(app, { host: 'localhost' })
+      for (const host of ['127.0.0.1', '::1']) {
+        const client = await kind.connect(port, { host })
+        t.match(await client.get('/'), { address: host, port: client.localPort, trust: 'trusted' }, `${kind.name}, ${when}`)
+        await client.close()
+      }
+      await app.close()
+    }
+  }
+})
+
+t.test('the own emit of a server passes on what it is given, through whatever the prototype has then', async (t) => {
+  const server = await app({ trustProxy: false })
+  t.teardown(() => server.close())
+  const { server: emitter } = server
+  const seen: unknown[][] = []
+  emitter.on('x' as 'request', (...args: unknown[]) => { seen.push(args) })
+  const emit = emitter.emit.bind(emitter) as (name: string, ...args: unknown[]) => boolean
+  for (let n = 0; n < 6; n++) t.ok(emit('x', ...Array.from({ length: n }, (_, i) => i)))
+  t.same(seen, [[], [0], [0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4]])
+  t.notOk(emit('nobody listens'))
+  t.notOk(Object.keys(emitter).includes('emit'))
+
+  // Instrumentation patches the prototype at any time.
+  const { prototype } = http.Server
+  const patched: string[] = []
+  prototype.emit = function (this: unknown, name: string, ...args: unknown[]) {
+    patched.push(name)
+    return (net.Server.prototype.emit as (...args: unknown[]) => boolean).call(this, name, ...args)
+  }
+  t.teardown(() => { delete (prototype as { emit?: unknown }).emit })
+  const [seenAddress, port] = await seenBy(await listen(server))
+  t.match(seenAddress, { address: CLIENT, port, source: kernel })
+  t.ok(patched.includes('connection') && patched.includes('request'), patched.join())
+})
+
+t.test('whoever lays an emit of its own over that is called, and calls it, also when the plugin has gone', async (t) => {
+  const server = await app()
+  const { server: emitter } = server
+  const own = emitter.emit
+  const names: string[] = []
+  emitter.emit = function (this: http.Server, name: string, ...args: unknown[]) {
+    names.push(name)
+    return (own as (...args: unknown[]) => boolean).call(this, name, ...args)
+  } as typeof own
+  const [seen, port] = await seenBy(await listen(server))
+  t.match(seen, { address: CLIENT, port, source: kernel })
+  t.ok(names.includes('connection'))
+  await server.close()
+  t.not(emitter.emit, own)
+  let heard = 0
+  emitter.on('x' as 'request', () => { heard++ })
+  ;(emitter as EventEmitter).emit('x')
+  t.equal(heard, 1)
+
+  const before = http.createServer()
+  const theirs = before.emit.bind(before)
+  before.emit = theirs as typeof before.emit
+  const second = await app({ serverFactory: (handler: http.RequestListener) => before.on('request', handler) })
+  t.not(before.emit, theirs)
+  await second.close()
+  t.equal(before.emit, theirs, 'what was there before is there again')
+})
 
 t.test('dual-stack: an IPv4 client of a [::] listener has an IPv4 address', { skip: noIPv6 }, async (t) => {
   const server = await app()
