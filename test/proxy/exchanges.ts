@@ -48,6 +48,8 @@ function same (actual: unknown, expected: unknown): void {
 
 async function secure (wire: Duplex, alpn: 'http/1.1' | 'h2'): Promise<TLSSocket> {
   const socket = connectTls({ socket: wire, rejectUnauthorized: false, ALPNProtocols: [alpn] })
+  // Its last words may find nobody.
+  socket.on('error', () => {})
   await once(socket, 'secureConnect')
   return socket
 }
@@ -65,7 +67,7 @@ async function ask1 (connection: Duplex, path: string, body?: Buffer): Promise<a
     host: 'localhost',
     method: body === undefined ? 'GET' : 'POST',
     headers: { connection: 'close', ...body && { 'content-type': 'application/octet-stream', 'content-length': body.length } }
-  }).end(body)
+  }).on('error', () => {}).end(body)
   const [response] = await once(request, 'response') as [IncomingMessage]
   return JSON.parse(await textOf(response))
 }

@@ -29,6 +29,8 @@ export interface Setting {
 }
 
 export const PEER = '127.0.0.9'
+// Where bytes are lost nobody answers.
+const PATIENCE = 10_000
 const emitted = ['connection', 'session', 'stream', 'secureConnection', 'request', 'upgrade', 'clientError', 'tlsClientError', 'error']
 
 /** A server to which PEER sends headers. */
@@ -87,6 +89,7 @@ export async function tryGood ({ connect, app }: Served, exchange: Exchange, way
   setDeferAccept(app.server, way === 'at once')
   const { socket, wire } = await openWire(connect, way, header.bytes)
   const peer = knowsPeer ? { address: socket.localAddress, port: socket.localPort } : { address: undefined, port: undefined }
+  const timer = setTimeout(() => { wire.destroy(new Error('no answer came')) }, PATIENCE)
   try {
     const answers = await exchange.run(wire)
     const right = plain(expected(header, peer))
@@ -94,6 +97,7 @@ export async function tryGood ({ connect, app }: Served, exchange: Exchange, way
   } catch (error) {
     return [`${header.name}: ${String(error)}`]
   } finally {
+    clearTimeout(timer)
     wire.destroy()
   }
 }
@@ -106,8 +110,8 @@ export async function tryBad ({ app, events, connect, kind }: Served, way: Way, 
   const { code, received } = await sendAndWait(connect, way, bytes, firstBytes(kind))
   const after = app.realIp.stats()
   const saw = {
-    // A write may notice the reset first.
-    reset: code === 'ECONNRESET' || code === 'EPIPE',
+    // A write may notice the reset first; a Unix-domain socket has none.
+    reset: code === 'ECONNRESET' || code === 'EPIPE' || typeof app.server.address() === 'string',
     received,
     events: events.slice(from),
     counted: [after.connections - before.connections, after.rejected - before.rejected],

@@ -52,6 +52,8 @@ export class Wire extends Duplex {
 
   constructor (socket: Socket, begin: (first: Buffer) => Promise<void>) {
     super()
+    // Whoever waits for something hears of it too.
+    this.on('error', ignore)
     this.#socket = socket
     this.#begin = begin
     socket.on('data', (part: Buffer) => { if (!this.push(part)) socket.pause() })
