@@ -5,7 +5,7 @@ import { checkRealIpKeyOptions } from '../options/options'
 import { mask } from '../address/ranges'
 
 // Why an address is not the client's own but that of a host which many clients share.
-const hidden = new Set<Reason | undefined>(['no-toa', 'implausible', 'ambiguous', 'forwarded-malformed'])
+const hidden = new Set<Reason | undefined>(['no-toa', 'proxy-local', 'implausible', 'ambiguous', 'forwarded-malformed'])
 const unobserved: Pick<RealAddress, 'address' | 'family' | 'reason'> = { address: undefined, family: undefined, reason: 'unobserved' }
 
 export function realIpKey (options: RealIpKeyOptions = {}): (request: FastifyRequest) => string {

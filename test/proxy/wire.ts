@@ -19,7 +19,7 @@ let accepted: Socket | undefined
 channel('net.server.socket').subscribe((message) => { accepted = (message as { socket: Socket }).socket })
 
 /** Resolves when the server has accepted the connection and read so many bytes, or when one of both ends is gone. */
-async function hasRead (client: Socket, bytes: number): Promise<void> {
+export async function untilRead (client: Socket, bytes: number): Promise<void> {
   while (!client.destroyed && (accepted === undefined || (accepted.bytesRead < bytes && !accepted.destroyed))) await setImmediate()
 }
 
@@ -29,12 +29,12 @@ const ignore = (): void => {}
 export async function send (client: Socket, way: Way, header: Buffer, rest: Buffer): Promise<void> {
   const all = Buffer.concat([header, rest])
   const cuts = way === 'split in two' ? [Math.ceil(header.length / 2)] : way === 'byte by byte' ? Array.from(header.keys()).slice(1) : []
-  if (way !== 'at once') await hasRead(client, 0)
+  if (way !== 'at once') await untilRead(client, 0)
   let sent = 0
   for (const cut of cuts) {
     if (client.destroyed) return
     client.write(all.subarray(sent, cut), ignore)
-    await hasRead(client, sent = cut)
+    await untilRead(client, sent = cut)
   }
   if (!client.destroyed) client.write(all.subarray(sent), ignore)
 }
