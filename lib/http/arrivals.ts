@@ -3,6 +3,7 @@ import { constants } from 'node:os'
 import type { Sender } from '../trust/guard'
 import { Checked, type Evidence } from '../trust/checked'
 import { keepEndpoint } from '../trust/claim'
+import type { Ruling } from '../trust/table'
 import { reasonOf, sourceOf } from '../trust/verdict'
 import type { Remembered } from '../node/remembered'
 import { acceptedSocket, fdOf, isUnixListener, pipeFdOf, reset, startReading, stopReading } from '../node/sockets'
@@ -64,14 +65,20 @@ export class Arrivals {
       if (tally.hasSubscribers) tally.publish(socket, evidence.realAddress)
       return true
     }
-    const isAllowed = judge.decide(evidence) !== undefined
     const ruling = judge.rule(evidence)
+    const isAllowed = !this.#mayClaim(evidence, ruling) && judge.decide(evidence) !== undefined
     const reason = reasonOf(evidence, ruling)
     if (!isAllowed) reset(socket)
     tally.count(sourceOf(evidence, ruling), ruling.trust, reason, !isAllowed)
     suspicions.ruled(evidence, ruling.trust, reason)
     if (tally.hasSubscribers) tally.publish(socket, judge.answer(evidence))
     return isAllowed
+  }
+
+  /** Whether a stranger is refused unread: his bytes may be a header, which claims a client. */
+  #mayClaim ({ isUnix }: Checked, { trust }: Ruling): boolean {
+    const { headers, options } = this.#owners.current
+    return headers !== undefined && options.settings.untrusted === 'reject' && trust === 'untrusted' && !isUnix
   }
 
   #expectsHeader (sender: Sender, isUnix: boolean): boolean {
