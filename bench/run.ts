@@ -34,7 +34,7 @@ const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
   read: () => 600,
   policy: () => 480,
   syscall: () => 40,
-  attach: () => 60,
+  attach: () => 70,
   open: () => 800,
   idle: () => 160,
   startup: () => 320,
