@@ -30,7 +30,8 @@ t.test('every good and bad header', { skip: nothing, timeout: 60_000 }, async (t
   for (const { name, bytes, source, version } of goodHeaders) {
     await send(t, port, Buffer.concat([bytes, request]))
     const { header, decision, transportPeer, notes, sources } = await seen()
-    t.same(header, describeProxyBytes(Buffer.concat([bytes, request])), name)
+    // As much as is looked at may be the header alone.
+    t.same(header?.filter((line) => !/^ {2}then \d+ bytes/.test(line)), describeProxyBytes(bytes), name)
     t.match(decision, source === undefined
       ? { address: PEER, reason: 'proxy-local', trust: 'trusted', reset: false }
       : { address: source[0], source: 'proxy-protocol', trust: 'trusted', reset: false, proxyProtocol: { version } }, name)
