@@ -404,7 +404,8 @@ declare namespace fastifyRealIp {
      */
     trustedPeers?: TrustedPeers
     /**
-     * A claim from a peer that is not in `trustedPeers`: `'ignore'` it, or `'reject'` (reset) the connection.
+     * A claim from a peer that is not in `trustedPeers`: `'ignore'` it, or `'reject'` (reset) the connection. With the
+     * source `'proxy-protocol'` that means every connection of such a peer: its bytes, which may claim a client, are not read.
      * @default 'ignore'
      */
     untrusted?: 'ignore' | 'reject'
@@ -543,8 +544,7 @@ declare namespace fastifyRealIp {
   export interface ProxyProtocolOptions {
     /**
      * The trusted peers that send a header, as a list like `trustedPeers`, or with `'unix'` those who connect to a
-     * Unix-domain socket. Other trusted peers send none.
-     * @default every trusted peer
+     * Unix-domain socket. Other trusted peers send none. Left out, every trusted peer sends one.
      */
     from?: ReadonlyArray<string>
     /**

@@ -35,6 +35,7 @@ export const help = `Tells whether this machine can give real client addresses, 
 
       --host HOST             the address to listen on; all of them if none is given
       --trusted-peers LIST    addresses and ranges with commas between them, or any
+      --proxy-protocol        each connection of a trusted peer begins with a PROXY header, which is shown
       --toa FORMAT            what the balancer writes on the SYN: alibaba, ucloud, tencent, dpvs, or
                               kind/length/family/position, as in 254/8/IPv4/first,253/20/IPv6/first
       --count N               ends after N connections
@@ -46,7 +47,7 @@ ${attachHelp}
 Exit code 2: the command was not understood.
 `
 
-const watchOnly = ['host', 'trusted-peers', 'toa', 'count'] as const
+const watchOnly = ['host', 'trusted-peers', 'proxy-protocol', 'toa', 'count'] as const
 const attachOnly = ['cgroup', 'id', 'bpffs', 'getpeername', 'verbose'] as const
 
 /** Throws a UsageError. */
@@ -82,7 +83,7 @@ export function readArguments (given: readonly string[]): Arguments {
     command,
     port: Number(port),
     host: values.host,
-    options: readOptions(values['trusted-peers'], values.toa),
+    options: readOptions(values['trusted-peers'], values.toa, values['proxy-protocol'] === true),
     count: count === undefined ? undefined : Number(count),
     json
   }
@@ -99,6 +100,7 @@ function parse (given: readonly string[]) {
         json: { type: 'boolean' },
         host: { type: 'string' },
         'trusted-peers': { type: 'string' },
+        'proxy-protocol': { type: 'boolean' },
         toa: { type: 'string' },
         count: { type: 'string' },
         cgroup: { type: 'string' },
@@ -115,8 +117,15 @@ function parse (given: readonly string[]) {
   }
 }
 
-function readOptions (trustedPeers: string | undefined, toa: string | undefined): Options {
-  const given: FastifyRealIpOptions = { sources: 'auto' }
+function readOptions (trustedPeers: string | undefined, toa: string | undefined, proxyProtocol: boolean): Options {
+  const given: FastifyRealIpOptions = { sources: proxyProtocol ? ['proxy-protocol'] : 'auto' }
+  if (proxyProtocol && trustedPeers === undefined) {
+    throw new UsageError('--proxy-protocol needs --trusted-peers, as in --trusted-peers 10.0.0.0/24, or any: ' +
+      "nobody else's bytes are read.")
+  }
+  if (proxyProtocol && toa !== undefined) {
+    throw new UsageError('--toa and --proxy-protocol do not go together: a balancer writes one of them.')
+  }
   if (trustedPeers !== undefined) {
     const list = trustedPeers.split(',').map((text) => text.trim()).filter((text) => text !== '')
     if (list.length === 0) throw new UsageError('--trusted-peers is empty: write addresses, ranges, or any.')

@@ -16,8 +16,13 @@ const V2 = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1')
 const V2_TCP4 = 0x11
 const V2_TCP6 = 0x21
 
-/** Has `note` told, once a connection, of a client's address that comes in its first bytes. Answers what is no HTTP. */
-export function noteFirstBytes (server: Server, note: (socket: object, text: string) => void): void {
+/**
+ * Has `note` told, once a connection, of a client's address that comes in its first bytes. Answers what is no HTTP.
+ * `senderOf` gives the address that sent the packets, where it is known.
+ */
+export function noteFirstBytes (
+  server: Server, note: (socket: object, text: string) => void, senderOf: (socket: object) => string | undefined = () => undefined
+): void {
   const noted = new WeakSet<object>()
   function once (socket: object, text: string | undefined): void {
     if (text === undefined || noted.has(socket)) return
@@ -26,7 +31,7 @@ export function noteFirstBytes (server: Server, note: (socket: object, text: str
   }
   server.on('request', ({ headers, socket }: IncomingMessage) => { once(socket, explainHeaders(headers)) })
   server.on('clientError', (error: Error & { rawPacket?: Buffer }, socket) => {
-    if (error.rawPacket !== undefined) once(socket, explainPacket(error.rawPacket))
+    if (error.rawPacket !== undefined) once(socket, explainPacket(error.rawPacket, senderOf(socket)))
     if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n')
     else socket.destroy()
   })
@@ -40,11 +45,12 @@ export function explainHeaders (headers: IncomingMessage['headers']): string | u
     "with 'forwarded', from the proxies that it names alone."
 }
 
-export function explainPacket (packet: Buffer): string | undefined {
+export function explainPacket (packet: Buffer, sender?: string): string | undefined {
   const proxy = readV1(packet) ?? readV2(packet)
   if (proxy !== undefined) {
     return `it begins with a header of the PROXY protocol, ${proxy}. The balancer sends the client's address there, ` +
-      'not in a TCP option.'
+      `not in a TCP option. If ${sender ?? 'the transport peer'} is that balancer, read it with sources: ['proxy-protocol'], ` +
+      `trustedPeers: ['${sender ?? 'ADDRESS'}'], and see it in full with --proxy-protocol --trusted-peers ${sender ?? 'ADDRESS'}`
   }
   if (packet[0] === 0x16 && packet[1] === 3) {
     return 'it begins with TLS, and watch speaks plain HTTP: headers are not visible.'

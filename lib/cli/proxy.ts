@@ -30,6 +30,8 @@ const types: Readonly<Record<number, string>> = {
 
 /** Bytes around a fault, and of what came before a header was complete. */
 const SHOWN = 16
+/** Bytes of a TLV's value without a name. */
+const VALUE_SHOWN = 64
 
 /** What the first bytes of a connection say as a PROXY header, in lines; or what is wrong with them, and where. */
 export function describeProxyBytes (bytes: Uint8Array): string[] {
@@ -81,7 +83,10 @@ const textOf = (end: Endpoint): string => endpoint(formatAddress(end), end.port 
 function valueOf (tlv: Tlv): string {
   if (tlv.type === CRC32C) return `${tlv.value.toString('hex')}, right`
   const [property, value] = nameTlv(tlv) ?? []
-  if (property === undefined) return tlv.value.length === 0 ? 'empty' : tlv.value.toString('hex')
+  if (property === undefined) {
+    const digits = tlv.value.toString('hex', 0, VALUE_SHOWN)
+    return digits === '' ? 'empty' : tlv.value.length > VALUE_SHOWN ? `${digits} ...` : digits
+  }
   return property === 'uniqueId' ? String(value) : printable(value)
 }
 

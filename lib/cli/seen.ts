@@ -19,7 +19,9 @@ export interface Seen {
   /** The options of the segment that completed the handshake; null where it cannot be seen. */
   readonly ack: ReadonlyArray<SegmentOption> | null
   readonly sources: ReadonlyArray<Asked>
-  readonly decision: Pick<RealAddress, 'address' | 'port' | 'family' | 'source' | 'trust' | 'reason'> & {
+  /** With --proxy-protocol: what the PROXY header of a connection that must have one says, or what is wrong with it, in lines. */
+  readonly header?: ReadonlyArray<string>
+  readonly decision: Pick<RealAddress, 'address' | 'port' | 'family' | 'source' | 'trust' | 'reason' | 'proxyProtocol'> & {
     /** Whether the plugin resets such a connection. */
     readonly reset: boolean
   }
@@ -45,7 +47,14 @@ const meanings: Readonly<Record<string, string>> = {
   'no-toa': 'a trusted peer that claims no client',
   'untrusted-peer': 'not in --trusted-peers: its claim is not believed',
   'unverified-peer': 'who sent the packets is not known',
-  implausible: 'no client can have the address'
+  implausible: 'no client can have the address',
+  'proxy-local': "it names no client, as health checks do: the sender's own address stands",
+  'proxy-missing': 'not switched on at the balancer, or somebody else connects from there',
+  'proxy-malformed': 'it breaks the format',
+  'proxy-too-long': 'no balancer writes so much',
+  'proxy-checksum': 'changed on the way, or by a faulty sender',
+  'proxy-cut-short': 'the connection ended first',
+  'proxy-timeout': 'the rest did not come in time'
 }
 
 const explain = (reason: string): string => meanings[reason] === undefined ? reason : `${reason}: ${meanings[reason]}`
@@ -136,13 +145,14 @@ export function endpoint (address: string, port: number | undefined): string {
 
 /** One connection as text, in lines of so many columns where the words allow it. */
 export function drawSeen (seen: Seen, terminal: Terminal): string {
-  const { connection, time, transportPeer, syn, ack, sources, decision, notes } = seen
+  const { connection, time, transportPeer, syn, ack, sources, header = [], decision, notes } = seen
   const { colours, columns = Infinity } = terminal
   const rows: Array<[name: string, text: string]> = [
     ['transport peer', drawPeer(transportPeer)],
     ['SYN', syn === null ? 'not visible' : `${drawOptions(syn.options, terminal)}${syn.payload ? ', with data' : ''}`],
     ['ACK', ack === null ? 'not visible' : drawOptions(ack, terminal)],
     ...sources.map((asked): [string, string] => [asked.source, drawAsked(asked, transportPeer)]),
+    ...header.map((line, i): [string, string] => [i === 0 ? 'PROXY header' : '', line]),
     ['the plugin says', drawDecision(decision, terminal)]
   ]
   const margin = Math.max(...rows.map(([name]) => name.length)) + 4

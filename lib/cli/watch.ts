@@ -6,6 +6,7 @@ import type { RealAddress } from '../../types'
 import { formatAddress } from '../address/address'
 import { Arrivals } from '../http/arrivals'
 import { Owners } from '../http/owners'
+import { HeaderPolicy } from '../http/proxy-headers'
 import type { Libc, openCapture } from '../kernel/libc'
 import { createEndpoint, type Endpoint } from '../kernel/sockaddr'
 import { decodeSender, hasPayload } from '../kernel/tcp-header'
@@ -14,7 +15,7 @@ import { followServers } from '../node/servers'
 import { fdOf, listeningFdOf } from '../node/sockets'
 import { kernelSources } from '../options/options'
 import { chooseSources, openKernel, Senders } from '../sources/choose'
-import { Guard } from '../trust/guard'
+import { Guard, type Sender } from '../trust/guard'
 import { Judge } from '../trust/judge'
 import { Suspicions } from '../trust/suspicions'
 import { Tally } from '../trust/tally'
@@ -24,6 +25,7 @@ import { Handshakes } from './capture'
 import { noteFirstBytes } from './first-bytes'
 import { Modules, type SocketFamily } from './modules'
 import type { Terminal } from './paint'
+import { describeProxyBytes } from './proxy'
 import { type Asked, drawSeen, endpoint as endpointText, noteOn, type Seen } from './seen'
 import { readSegmentOptions } from './segment-options'
 
@@ -49,6 +51,10 @@ interface Arrived {
   readonly fd: number
   readonly connection: number
   readonly time: string
+  /** Of one that is held. */
+  look?: Look | undefined
+  header?: ReadonlyArray<string>
+  sender?: string
 }
 
 /** Prints what the connections to a port bring. Throws an Error whose message is the sentence to print. */
@@ -71,7 +77,22 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
   const warnings = new Warnings({ warn: tell, error: tell, info: note, isLevelEnabled: () => true } as unknown as FastifyBaseLogger)
   const suspicions = new Suspicions(warnings, false, () => false)
   const judge = new Judge(options, warnings.error)
-  const guard = new Guard({
+  const headers = options.proxyProtocol && new HeaderPolicy(options.proxyProtocol, judge)
+  if (headers !== undefined) {
+    chosen = 'fastify-real-ip: source proxy-protocol, from the trusted peers; nobody else is asked for a header'
+    headers.look = (socket, bytes) => { (arrived.get(socket) as Arrived).header = describeProxyBytes(bytes) }
+  }
+
+  class WatchingGuard extends Guard {
+    /** Where a header is awaited no source is asked, and the saved SYN is soon another connection's. */
+    override readSender (fd: number): Sender {
+      const sender = super.readSender(fd)
+      if (headers !== undefined) looks.set(fd, lookAt(fd))
+      return sender
+    }
+  }
+
+  const guard = new WatchingGuard({
     ...access,
     resolve (fd, into, sender) {
       if (!looks.has(fd)) looks.set(fd, lookAt(fd))
@@ -90,14 +111,15 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
     const known = judge.hasPolicy ? syn.tcp >= 0 : syn.read(fd, endpoint)
     if (known) decodeSender(syn.bytes, syn.tcp, endpoint)
     const transportPeer = known ? { ...plain(endpoint), by: 'saved-syn' as const } : null
-    const answers = asked.map((source): Asked => {
+    // Nobody asks them where headers are read.
+    const answers = (headers === undefined ? asked : []).map((source): Asked => {
       const reason = source.read(fd, endpoint)
       return { source: source.name, ...(reason === undefined ? plain(endpoint) : { reason }) }
     })
     return {
       transportPeer,
       syn: known ? { options: readSegmentOptions(syn.bytes, syn.length), payload: hasPayload(syn.bytes, syn.tcp) } : null,
-      sources: fromSyn ? answers : [...answers, { source: 'saved-syn', reason: 'not-asked' }]
+      sources: fromSyn || headers !== undefined ? answers : [...answers, { source: 'saved-syn', reason: 'not-asked' }]
     }
   }
 
@@ -106,25 +128,30 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
     override get hasSubscribers (): boolean { return true }
 
     override publish (socket: object, realAddress: RealAddress): void {
-      const { fd, connection, time } = arrived.get(socket) as Arrived
-      const look = looks.get(fd)
-      looks.delete(fd)
+      const about = arrived.get(socket) as Arrived
+      const { fd, connection, time, header } = about
+      const look = about.look ?? looks.get(fd)
+      if (about.look === undefined) looks.delete(fd)
       // Gone before anybody could look.
       if (look === undefined) return
-      const { address, port, family, source, trust, reason, transportPeer: found } = realAddress
+      const { address, port, family, source, trust, reason, proxyProtocol, transportPeer: found } = realAddress
       const reset = (socket as Socket).destroyed
 
       function print (transportPeer: Seen['transportPeer']): void {
+        if (transportPeer !== null) about.sender = transportPeer.address
         const ack = transportPeer && handshakes.take(transportPeer)
         const facts = { ...(look as Look), transportPeer, ack }
         const seen: Seen = {
           connection,
           time,
           ...facts,
-          decision: { address, port, family, source, trust, ...(reason && { reason }), reset },
-          notes: noteOn(facts, {
-            captureRefused: handshakes.refused, asks: options.toa === undefined, loaded: modules.look(facts), listener: familyOf(server)
-          })
+          ...(header && { header }),
+          decision: { address, port, family, source, trust, ...(reason && { reason }), ...(proxyProtocol && { proxyProtocol }), reset },
+          notes: headers !== undefined
+            ? noteOnStranger(trust)
+            : noteOn(facts, {
+              captureRefused: handshakes.refused, asks: options.toa === undefined, loaded: modules.look(facts), listener: familyOf(server)
+            })
         }
         say(json ? JSON.stringify(seen) : drawSeen(seen, terminal))
       }
@@ -137,14 +164,18 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
 
   const owners = new Owners()
   owners.shareSenders(() => senders)
-  owners.put({ options, judge, guard, suspicions, warnings, tally: new Printer(), headers: undefined })
+  owners.put({ options, judge, guard, suspicions, warnings, tally: new Printer(), headers })
   const arrivals = new Arrivals(owners, new Remembered())
 
   function accept (socket: object, server: Server, handOver: (socket: object) => void): boolean {
     const fd = fdOf(socket)
     looks.delete(fd)
-    arrived.set(socket, { fd, connection: ++number, time: new Date().toISOString() })
+    const about: Arrived = { fd, connection: ++number, time: new Date().toISOString() }
+    arrived.set(socket, about)
     const goesOn = arrivals.accept(socket, server, handOver)
+    // By the time that it is printed its descriptor may be another connection's.
+    about.look = looks.get(fd)
+    looks.delete(fd)
     if (number === count) end()
     return goesOn
   }
@@ -152,7 +183,7 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
   const server = createServer((_request, response) => {
     response.writeHead(200, { connection: 'close', 'content-type': 'text/plain' }).end('fastify-real-ip watch\n')
   })
-  noteFirstBytes(server, (socket, text) => { note(`Connection ${arrived.get(socket)?.connection}: ${text}`) })
+  noteFirstBytes(server, (socket, text) => { note(`Connection ${arrived.get(socket)?.connection}: ${text}`) }, (socket) => arrived.get(socket)?.sender)
   function end (): void {
     server.close()
     setTimeout(() => { server.closeAllConnections() }, GRACE).unref()
@@ -164,7 +195,10 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
     return undefined
   }
   const unfollow = followServers(server, { accept, prepare, session () {}, stream () {}, unprepared: () => undefined }, true)
-  signal.addEventListener('abort', end)
+  signal.addEventListener('abort', () => {
+    arrivals.close()
+    end()
+  })
   try {
     const closed = new Promise((resolve) => { server.once('close', resolve) })
     const listening = once(server, 'listening')
@@ -182,6 +216,9 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
     handshakes.close()
   }
 }
+
+const noteOnStranger = (trust: RealAddress['trust']): string[] =>
+  trust === 'untrusted' ? ['It is not in --trusted-peers: whether its bytes begin with a header is not looked at.'] : []
 
 const familyOf = (server: Server): SocketFamily => (server.address() as AddressInfo).family === 'IPv6' ? 'AF_INET6' : 'AF_INET'
 

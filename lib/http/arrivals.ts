@@ -91,7 +91,8 @@ export class Arrivals {
     const libc = this.#owners.senders?.libc
     const at = isUnix ? pipeFdOf(socket) : fd
     const isUnread = at >= 0 && (socket as Socket).readableLength === 0
-    const outcome = libc !== undefined && isUnread ? takeHeader(libc, at) : undefined
+    const look = headers?.look && ((bytes: Uint8Array) => { headers.look?.(socket, bytes) })
+    const outcome = libc !== undefined && isUnread ? takeHeader(libc, at, look) : undefined
     if (outcome !== undefined) return this.#decide(socket, guard.examineHeader(sender, isUnix, outcome))
     const peer = sender === null || sender === undefined ? null : keepEndpoint(sender)
     this.#held.add(acceptedSocket(socket) as object)
@@ -104,9 +105,10 @@ export class Arrivals {
   #resumeWithHeader (socket: Socket, sender: Sender, isUnix: boolean, outcome: HeaderOutcome, read: Buffer, handOver: HandOver): void {
     try {
       this.#held.delete(acceptedSocket(socket) as object)
-      const { guard } = this.#owners.current
+      const { guard, headers } = this.#owners.current
       // The list may have been swapped meanwhile: then these bytes are a stranger's, who sends no header.
       const isExpected = this.#expectsHeader(sender, isUnix)
+      if (isExpected) headers?.look?.(socket, read)
       const rest = isExpected && typeof outcome === 'object' ? read.subarray(outcome.length) : read
       const evidence = isExpected ? guard.examineHeader(sender, isUnix, outcome) : guard.examine(socket, fdOf(socket), sender, isUnix)
       if (evidence === undefined || !this.#decide(socket, evidence) || socket.destroyed) return reset(socket)

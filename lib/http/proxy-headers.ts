@@ -18,6 +18,8 @@ export type HeaderOutcome = ProxyHeader | ProxyFaultReason
 /** Says from whom a PROXY header is expected, by the current policy. */
 export class HeaderPolicy {
   readonly timeout: number
+  /** Shown the first bytes of each connection that must begin with a header, when that was read or found wrong. */
+  look: ((socket: object, bytes: Uint8Array) => void) | undefined
   readonly #judge: Judge
   readonly #from: Ranges | undefined
   readonly #unix: boolean
@@ -42,12 +44,13 @@ export class HeaderPolicy {
  * Reads the header where all of it has come, and drops exactly its bytes from the connection, which Node.js has not read
  * from yet. Undefined: some of it is still to come.
  */
-export function takeHeader (libc: Libc, fd: number): HeaderOutcome | undefined {
+export function takeHeader (libc: Libc, fd: number, look?: (bytes: Uint8Array) => void): HeaderOutcome | undefined {
   const length = libc.peek(fd)
   if (length === -EAGAIN) return undefined
-  if (length <= 0) return 'proxy-cut-short'
-  const decoded = decodeProxyHeader(libc.peeked, length)
+  const decoded = length <= 0 ? 'proxy-cut-short' : decodeProxyHeader(libc.peeked, length)
   if (decoded === 'more') return undefined
+  look?.(libc.peeked.subarray(0, Math.max(length, 0)))
+  if (typeof decoded === 'string') return decoded
   if ('reason' in decoded) return decoded.reason
   return libc.drop(fd, decoded.length) === decoded.length ? decoded : 'proxy-cut-short'
 }

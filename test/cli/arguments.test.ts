@@ -16,6 +16,7 @@ t.test('what is understood', async (t) => {
   })
   t.match(readArguments(['watch', '65535', '--count', '12']), { port: 65535, count: 12 })
   t.match(readArguments(['watch', '80', '--trusted-peers', 'any']), { options: { trustedPeers: 'any' } })
+  t.match(readArguments(['watch', '80', '--trusted-peers', '10.0.0.1', '--proxy-protocol']), { options: { sources: [], proxyProtocol: { from: undefined, timeout: 5000 } } })
   t.match(readArguments(['watch', '80', '--trusted-peers', '10.0.0.1', '--toa', 'alibaba']), { options: { toa: { formats: [{ kind: 254 }, { kind: 253 }] } } })
   t.match(readArguments(['watch', '80', '--trusted-peers', '10.0.0.1', '--toa', '254/8/ipv4/first , 253/20/IPv6/last']), {
     options: {
@@ -50,6 +51,9 @@ const wrong: Array<[args: string[], says: RegExp]> = [
   [['watch', '80', '--trusted-peers', ' ,'], /^--trusted-peers is empty/],
   [['watch', '80', '--trusted-peers', 'any,10.0.0.1'], /^'trustedPeers' has "any": this is no IP address/],
   [['watch', '80', '--trusted-peers', 'nowhere'], /^'trustedPeers' has "nowhere": this is no IP address/],
+  [['watch', '80', '--proxy-protocol'], /^--proxy-protocol needs --trusted-peers, as in --trusted-peers 10\.0\.0\.0\/24, or any/],
+  [['watch', '80', ...balancer, '--proxy-protocol', '--toa', 'alibaba'], /^--toa and --proxy-protocol do not go together/],
+  [['doctor', '--proxy-protocol'], /^doctor has no --proxy-protocol/],
   [['watch', '80', '--toa', 'alibaba'], /^--toa needs --trusted-peers with a list/],
   [['watch', '80', '--toa', 'nobody'], /^--toa needs --trusted-peers with a list/],
   [['watch', '80', '--toa', 'alibaba', '--trusted-peers', 'any'], /^--toa needs --trusted-peers with a list/],
@@ -85,6 +89,6 @@ t.test('the program: code 2 and nothing on stdout', async (t) => {
 t.test('--help and --version', async (t) => {
   const help = await run(['--help'])
   t.same([help.code, help.stderr], [0, ''])
-  for (const option of ['doctor [--json]', 'watch PORT', '--host', '--trusted-peers', '--toa', '--count']) t.match(help.stdout, option)
+  for (const option of ['doctor [--json]', 'watch PORT', '--host', '--trusted-peers', '--proxy-protocol', '--toa', '--count']) t.match(help.stdout, option)
   t.same(await run(['--version']), { code: 0, stdout: `${require('fastify-real-ip/package.json').version}\n`, stderr: '' })
 })

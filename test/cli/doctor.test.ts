@@ -150,7 +150,8 @@ t.test('each line', async (t) => {
     ['namespace', { hostProcesses: undefined }, 'good', /^the host's own network namespace$/],
     ['namespace', { hostNetwork: false }, 'unknown', /loaded on the host.*; their counters are seen on the host alone$/, /^on the host: npx fastify-real-ip doctor$/],
     ['namespace', { hostNetwork: undefined }, 'unknown', /cannot be told/, /^on the host/],
-    ['namespace', { hostNetwork: undefined, platform: 'darwin' }, 'n/a', /Linux's/]
+    ['namespace', { hostNetwork: undefined, platform: 'darwin' }, 'n/a', /Linux's/],
+    ['PROXY protocol', {}, 'n/a', /sources: \['proxy-protocol'\] and 'trustedPeers'; .* watch PORT --proxy-protocol/]
   ]
   for (const [name, changes, state, message, fix] of cases) {
     const finding = find(diagnose({ ...debian, ...changes }), name)

@@ -1,4 +1,4 @@
-import type { App } from './apps'
+import { type App, headerPeers, toaPeers } from './apps'
 
 // What an answer may be, from what the client wrote on the connection and from what the module and the list were while
 // it was made and asked about. Nothing here looks at what the plugin does.
@@ -14,9 +14,11 @@ export interface Endpoint {
 
 /**
  * What the sources can have found: the claim, from 1348 or from getpeername; that there is none; the zeros of a short
- * answer; or nothing at all, for the client had gone.
+ * answer; what a PROXY header says; or nothing at all, for the client had gone.
  */
-type Found = '1348' | 'getpeername' | 'peer' | 'zeros' | 'gone'
+type Found = '1348' | 'getpeername' | 'peer' | 'zeros' | 'header' | 'gone'
+
+const trustedOfProxy: ReadonlySet<string> = new Set([...headerPeers, ...toaPeers])
 
 /** As the client knows it. */
 export interface Connection {
@@ -25,6 +27,8 @@ export interface Connection {
   readonly peer: Endpoint
   /** what it wrote in its TOA, if any */
   readonly claim: Endpoint | undefined
+  /** the client that its PROXY header names; null: a header that names none */
+  readonly header?: Endpoint | null
   /** whether the client goes before it has an answer */
   readonly leaves: boolean
   /** the round and the state in which it was begun */
@@ -94,7 +98,7 @@ export class Expectations {
 
   /** What may be answered; `since` is the state in which it was asked. */
   allowed (connection: Connection, since: number): Array<{ found: Found, answer: string }> {
-    const lists = new Set(this.#states.slice(since).flatMap(({ lists }) => lists))
+    const lists = connection.app.proxy ? [trustedOfProxy] : new Set(this.#states.slice(since).flatMap(({ lists }) => lists))
     return (connection.found ?? this.#canFind(connection)).flatMap((found) =>
       [...connection.app.policy ? lists : [undefined]].map((list) => ({ found, answer: answerOf(found, connection, list) })))
   }
@@ -118,6 +122,7 @@ export class Expectations {
   }
 
   #canFind (connection: Connection): Found[] {
+    if (connection.header !== undefined) return ['header']
     const states = this.#states.slice(connection.begun)
     const isSwitched = states[0]?.switches !== states.at(-1)?.switches
     const awake = connection.awake && !isSwitched
@@ -143,10 +148,11 @@ function canFind (module: Module, { app, claim }: Connection, awake: boolean): F
 }
 
 /** As the decision table of docs/trust.md has it. */
-function answerOf (found: Found, { app, peer, claim }: Connection, list: ReadonlySet<string> | undefined): string {
+function answerOf (found: Found, { app, peer, claim, header }: Connection, list: ReadonlySet<string> | undefined): string {
   const claimed = found === '1348' || found === 'getpeername'
   const source = found === '1348' ? 'vtoa' : 'getpeername'
   if (found === 'gone') return 'undefined'
+  if (found === 'header') return header == null ? text(peer, 'transport-peer', 'trusted', 'proxy-local') : text(header, 'proxy-protocol', 'trusted')
   if (!app.policy) {
     if (claimed) return text(claim as Endpoint, source, 'unchecked')
     return found === 'zeros' ? text(peer, 'transport-peer', 'unchecked', 'implausible') : text(peer, source, 'unchecked')

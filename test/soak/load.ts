@@ -1,8 +1,10 @@
 import { once } from 'node:events'
 import net, { isIPv6 } from 'node:net'
+import { encodeProxyHeader } from 'fastify-real-ip'
+import { canonicalAddress } from '../../lib/address/address'
 import type { StampingClient } from '../lab/lab'
 import { end, halfOfTls, reset, speak, type Speaker } from '../lab/speak'
-import { apps, type App, type Round } from './apps'
+import { apps, type App, headerPeers, type Round } from './apps'
 import { type Connection, type Expectations, isNone } from './expect'
 import { createRandom, type Random } from './random'
 
@@ -41,6 +43,8 @@ export interface Counts {
   protocols: Record<string, number>
   fates: Record<Fate, number>
   claims: Record<keyof typeof STAMPS, number>
+  /** PROXY headers, by version and by how they were sent */
+  headers: Record<'v1' | 'v2' | 'in pieces', number>
   answers: {
     /** of requests, when they were made */
     requests: number
@@ -74,6 +78,7 @@ export class Load {
     protocols: zeros(apps.map(({ protocol }) => protocol)),
     fates: zeros(fates),
     claims: zeros(['IPv4', 'IPv6', 'none']),
+    headers: zeros(['v1', 'v2', 'in pieces']),
     answers: { requests: 0, lateRequests: 0, lateSockets: 0, reused: 0, gone: 0, untold: 0, exact: 0, window: 0 },
     wrong: 0,
     errors: 0,
@@ -124,7 +129,7 @@ export class Load {
   }
 
   async #connect (random: Random): Promise<void> {
-    const app = random.pick(random.chance(0.55) ? apps.slice(0, 2) : apps.slice(2))
+    const app = random.pick(random.chance(0.55) ? apps.slice(0, 3) : apps.slice(3))
     const host = app.host === '::' && random.chance(0.2) ? '::1' : '127.0.0.1'
     const source = random.pick(this.#sources.filter((source) => isIPv6(source) === isIPv6(host)))
     const fate = this.#fateOf(app, random)
@@ -140,7 +145,10 @@ export class Load {
     await new Promise<void>((resolve) => process.nextTick(resolve))
     const claim = this.#client.claimOf((raw as any)._handle.fd)
     const { port } = raw.address() as net.AddressInfo
-    const connection: Connection = { app, peer: { address: source, port }, claim, begun, awake, leaves: fate.startsWith('reset'), round: this.#round }
+    const header = app.proxy && headerPeers.includes(source) ? createHeader(this.counts.connections, random) : undefined
+    const connection: Connection = {
+      app, peer: { address: source, port }, claim, ...header && { header: header.client }, begun, awake, leaves: fate.startsWith('reset'), round: this.#round
+    }
     this.#expect(connection)
     this.counts.protocols[app.protocol]!++
     this.counts.fates[fate]++
@@ -153,6 +161,10 @@ export class Load {
       return
     }
     await once(raw, 'connect')
+    if (header !== undefined) {
+      this.counts.headers[header.version === 1 ? 'v1' : 'v2']++
+      if (await this.#writeHeader(raw, header.bytes, random)) this.counts.headers['in pieces']++
+    }
     switch (fate) {
       case 'reset in connect':
         return await reset(raw)
@@ -180,6 +192,17 @@ export class Load {
         if (this.#open.length > KEPT_MAX) await this.#resume(random)
       }
     }
+  }
+
+  /** At once or in pieces; whether it was in pieces. */
+  async #writeHeader (raw: net.Socket, bytes: Buffer, random: Random): Promise<boolean> {
+    const pieces = random.chance(0.5) ? 1 : random.chance(0.7) ? 2 : bytes.length
+    const size = Math.ceil(bytes.length / pieces)
+    for (let at = 0; at < bytes.length; at += size) {
+      if (at > 0) await new Promise((resolve) => setImmediate(resolve))
+      raw.write(bytes.subarray(at, at + size))
+    }
+    return pieces > 1
   }
 
   #fateOf (app: App, random: Random): Fate {
@@ -311,8 +334,28 @@ export class Load {
 }
 
 const keyOf = (app: App, answer: string) => `${apps.indexOf(app)} ${answer.slice(0, answer.indexOf(' ', answer.indexOf(' ') + 1))}`
-const keysOf = ({ app, peer, claim }: Connection) =>
-  [peer, claim].flatMap((end) => end === undefined ? [] : [`${apps.indexOf(app)} ${end.address} ${end.port}`])
+const keysOf = ({ app, peer, claim, header }: Connection) =>
+  [peer, claim, header].flatMap((end) => end == null ? [] : [`${apps.indexOf(app)} ${end.address} ${end.port}`])
+
+/** Of another client each; now and then of none, or with fields that nobody asks for. */
+function createHeader (nth: number, random: Random) {
+  const version = random.pick([1, 2] as const)
+  const isV6 = random.chance(0.3)
+  const [high, low] = [nth >> 16 & 255, nth & 0xffff]
+  const client = random.chance(0.1)
+    ? null
+    : { address: isV6 ? `2001:db8:51::${high.toString(16)}:${low.toString(16)}` : `21.${high}.${low >> 8}.${low & 255}`, port: 1 + random.below(65535) }
+  const destination = { address: isV6 ? '2001:db8::1' : '198.51.100.1', port: 443 }
+  return {
+    version,
+    client: client && { ...client, address: canonicalAddress(client.address) as string },
+    bytes: encodeProxyHeader({
+      version,
+      ...client && { source: client, destination },
+      ...version === 2 && { checksum: random.chance(0.5), tlvs: random.chance(0.3) ? [{ type: 2, value: Buffer.alloc(random.below(300), 'a') }] : [] }
+    })
+  }
+}
 
 /** Rejects where nothing gets done any more. */
 async function watched (work: Promise<unknown>, done: () => number): Promise<void> {

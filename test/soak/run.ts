@@ -91,8 +91,12 @@ function failuresOf ({ counts, foundAgain, before, checkpoints, after }: Run, to
     [counts.wrong === 0, `${counts.wrong} wrong answers, the first among ${counts.firstWrong} connections`],
     [counts.errors === 0, `${counts.errors} errors`],
     [counts.connections === total, `${counts.connections} of ${total} connections were made`],
-    [after.accepted === after.counted, `the plugin counted ${after.counted} of ${after.accepted} connections`],
-    [counts.answers.gone === counts.answers.untold, `${counts.answers.untold} connections are missing, ${counts.answers.gone} were gone`],
+    [after.accepted === after.counted - after.rejected,
+      `the plugin counted ${after.counted} connections and reset ${after.rejected}, ${after.accepted} were handed over`],
+    // Whoever leaves before his header is complete is reset.
+    [counts.answers.gone + after.rejected === counts.answers.untold,
+      `${counts.answers.untold} connections are missing, ${counts.answers.gone} were gone, ${after.rejected} reset`],
+    [counts.headers.v1 > 0 && counts.headers.v2 > 0 && counts.headers['in pieces'] > 0, 'no PROXY headers were sent'],
     [counts.answers.reused > 0, 'no descriptor was used again']
   ]
   if (last !== undefined && counts.wrong + counts.errors === 0) {

@@ -9,7 +9,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import realIp, { type Connection, type RealAddress } from 'fastify-real-ip'
 import { answer } from '../../bench/child'
 import { kinds, listen } from '../kinds'
-import { apps, type App, type Holdings, type Round } from './apps'
+import { apps, type App, headerPeers, type Holdings, type Round, toaPeers } from './apps'
 import { text } from './expect'
 
 interface Accepted {
@@ -43,12 +43,15 @@ const listening = tracingChannel('net.server.listen')
 
 const written = ({ address, port, source, trust, reason }: RealAddress) => text({ address, port }, source, trust, reason)
 
-async function serve ({ protocol, policy, host }: App, index: number): Promise<number> {
+async function serve ({ protocol, policy, proxy, host }: App, index: number): Promise<number> {
   // Node.js keeps an HTTP/2 session for as long as its timeout would run, even when it has been destroyed.
   const app = kinds.find(({ name }) => name === protocol)!.create({ forceCloseConnections: true, http2SessionTimeout: 0 })
   const others = listenersOf(app.server)
   // 'reject' would reset what a short answer is found on.
-  await app.register(realIp, policy ? { trustedPeers: [], invalid: 'ignore' } : {})
+  await app.register(realIp, {
+    ...policy && { trustedPeers: [], invalid: 'ignore' as const },
+    ...proxy && { sources: ['proxy-protocol', 'vtoa', 'getpeername'] as const, trustedPeers: [...headerPeers, ...toaPeers], proxyProtocol: { from: headerPeers } }
+  })
   for (const one of listenersOf(app.server)) if (!others.includes(one)) ofPlugin.add(one)
   app.server.on('connection', (socket: Socket & { _handle: { fd: number } | null }) => {
     const handle = socket._handle
@@ -117,7 +120,8 @@ async function hold (): Promise<Holdings> {
       process.eventNames().reduce((sum, name) => sum + process.listenerCount(name as string), 0),
     subscribed: listening.asyncEnd.hasSubscribers,
     accepted: connections,
-    counted: running.reduce((sum, app) => sum + app.realIp.stats().connections, 0)
+    counted: running.reduce((sum, app) => sum + app.realIp.stats().connections, 0),
+    rejected: running.reduce((sum, app) => sum + app.realIp.stats().rejected, 0)
   }
 }
 
@@ -132,8 +136,8 @@ answer({
     return ports
   },
   trust (list: string[]) {
-    for (const [index, { policy }] of apps.entries()) {
-      if (policy) running[index]!.realIp.setTrustedPeers(list)
+    for (const [index, { policy, proxy }] of apps.entries()) {
+      if (policy && !proxy) running[index]!.realIp.setTrustedPeers(list)
     }
   },
   stall (milliseconds: number) {
