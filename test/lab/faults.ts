@@ -9,14 +9,16 @@ import path from 'node:path'
 interface Fault {
   readonly name: string
   readonly edits: ReadonlyArray<readonly [file: string, find: string, replace: string]>
+  /** The decisive test of what the lab and the soak do not come across. */
+  readonly test?: string
 }
 
 const faults: ReadonlyArray<Fault> = [
   {
     name: 'the cache is keyed by fd',
     edits: [
-      ['lib/http/observer.ts', 'readonly #evidence = createPrivateMap<Evidence>()',
-        'readonly #evidence = new class { byFd = new Map<any, any>(); keys = new WeakMap<any, any>(); ' +
+      ['lib/node/remembered.ts', 'readonly #values = new WeakMap<object, Value>()',
+        'readonly #values = new class { byFd = new Map<any, any>(); keys = new WeakMap<any, any>(); ' +
         'key (o: any) { const fd = o?._handle?.fd ?? o?.socket?._handle?.fd; if (fd >= 0) this.keys.set(o, fd); return this.keys.get(o) } ' +
         'get (o: any): any { return this.byFd.get(this.key(o)) } ' +
         'set (o: any, e: any) { if (!this.keys.has(o)) this.key(o) ?? this.keys.set(o, e.fd); this.byFd.set(this.key(o), e) } }()']
@@ -35,24 +37,57 @@ const faults: ReadonlyArray<Fault> = [
   {
     name: 'read at the first request instead of at connect',
     edits: [
-      ['lib/http/observer.ts', 'const evidence = this.#guard.examine(socket, fdOf(socket))\n',
-        'this.#late.set(key, () => { const e = this.#guard.examine(socket, fdOf(socket)); this.#late.set(key, () => e); return e })\n' +
-        'if (this.#late.has(key)) return\nconst evidence = this.#guard.examine(socket, -1)\n'],
-      ['lib/http/observer.ts', 'readonly #guard: Guard\n',
-        'readonly #guard: Guard\n  readonly #late = new WeakMap<object, () => Evidence>()\n'],
-      ['lib/http/observer.ts', 'return this.#evidence.get(key)\n',
-        'let e = this.#evidence.get(key as object); const s: any = (raw.stream as any)?.session?.socket ?? raw.socket; ' +
-        'if (e === undefined) { e = this.#late.get(acceptedSocket(s?.valueOf()) as object)?.(); if (e) this.#evidence.set(key as object, e) } return e\n']
+      ['lib/http/arrivals.ts', 'type HandOver = (socket: object) => void\n',
+        'type HandOver = (socket: object) => void\nexport const late = new WeakMap<object, () => void>()\n'],
+      ['lib/http/arrivals.ts', 'const fd = fdOf(socket)\n      const isUnix',
+        'if (!late.has(key)) { late.set(key, () => { late.set(key, () => {}); this.accept(socket, server, handOver) }); return true }\n' +
+        'const fd = fdOf(socket)\n      const isUnix'],
+      ['lib/http/observer.ts', "import { hopsOf, walk } from './forwarded'\n", "import { hopsOf, walk } from './forwarded'\nimport { late } from './arrivals'\n"],
+      ['lib/http/observer.ts', 'return this.#remembered.of(streamOf(raw) ?? acceptedSocket(raw.socket))\n',
+        'const s: any = (raw.stream as any)?.session?.socket ?? raw.socket; const k = acceptedSocket(s?.valueOf()) as object; late.get(k)?.(); ' +
+        'const stream = streamOf(raw); const e = this.#remembered.of(stream ?? k) ?? this.#remembered.of(k); ' +
+        'if (e && stream) this.#remembered.set(stream, e); return e\n']
     ]
   },
   {
     name: 'the HTTP/2 proxy object is the key',
     edits: [
-      ['lib/http/observer.ts', 'const key: unknown = isObject(raw.stream) ? raw.stream : acceptedSocket(raw.socket)',
-        'const key: unknown = isObject(raw.stream) ? raw.socket : acceptedSocket(raw.socket)'],
-      ['lib/http/observer.ts', 'this.#inherit(session, socketOfSession(session))', 'this.#inherit(session.socket, socketOfSession(session))'],
-      ['lib/http/observer.ts', 'this.#inherit(stream, stream.session)', 'this.#inherit((stream as any).session?.socket, (stream as any).session?.socket)']
+      ['lib/http/observer.ts', 'return this.#remembered.of(streamOf(raw) ?? acceptedSocket(raw.socket))\n',
+        'return this.#remembered.of(streamOf(raw) === undefined ? acceptedSocket(raw.socket) : raw.socket)\n'],
+      ['lib/plugin.ts', 'remembered.inherit(session, socketOfSession(session))', 'remembered.inherit(session.socket, socketOfSession(session))'],
+      ['lib/plugin.ts', 'remembered.inherit(stream, stream.session)', 'remembered.inherit((stream as any).session?.socket, (stream as any).session?.socket)']
     ]
+  },
+  {
+    name: 'no evidence is a pass',
+    test: 'http/requests',
+    edits: [['lib/http/requests.ts', 'const evidence = this.#observer.examineRequest(request.raw)', 'const evidence = this.#observer.ofRequest(request.raw)']]
+  },
+  {
+    name: 'handed over on time-out as if known',
+    test: 'http/arrivals',
+    edits: [
+      ['lib/http/arrivals.ts', 'held = this.#hold.take(socket, SENDER_TIMEOUT, goOn)',
+        'held = this.#hold.take(socket, SENDER_TIMEOUT, () => { const { libc } = senders; const peer = createEndpoint(); libc.getpeername(fd); ' +
+        'decodeSockaddr(libc.sockaddr, libc.family(), peer); this.#resume(socket, peer, handOver) })'],
+      ['lib/http/arrivals.ts', "import { type Held, Hold } from './hold'", "import { createEndpoint, decodeSockaddr } from '../kernel/sockaddr'\nimport { type Held, Hold } from './hold'"]
+    ]
+  },
+  {
+    name: 'a taken name is accepted',
+    test: 'plugin',
+    edits: [
+      ['lib/index.ts', "if (app.hasDecorator('realIp')) throw", "if (app.hasDecorator('neverTaken')) throw"],
+      ['lib/index.ts', 'if (app.hasRequestDecorator(name)) throw', "if (app.hasRequestDecorator('never ' + name)) throw"],
+      ['lib/index.ts', "  app.decorate('realIp', realIp)", "  if (!app.hasDecorator('realIp')) app.decorate('realIp', realIp)"],
+      ['lib/index.ts', "  app.decorateRequest('realIp', {", "  if (!app.hasRequestDecorator('realIp')) app.decorateRequest('realIp', {"],
+      ['lib/index.ts', "  app.decorateRequest('realAddress', {", "  if (!app.hasRequestDecorator('realAddress')) app.decorateRequest('realAddress', {"]
+    ]
+  },
+  {
+    name: 'the SYN of another connection is used after a search',
+    test: 'trust/guard',
+    edits: [['lib/trust/guard.ts', 'if (sender !== this.#sender) kernel.senders.syn.forget()\n', '\n']]
   }
 ]
 
@@ -70,7 +105,7 @@ interface Outcome {
   readonly soaked: Soaked | undefined
 }
 
-function run (edits: Fault['edits']): Outcome {
+function run (edits: Fault['edits'], decisive?: string): Outcome {
   const copy = mkdtempSync(path.join(tmpdir(), 'fastify-real-ip-fault-'))
   try {
     for (const part of ['lib', 'types', 'test', 'bench', 'package.json', 'tsconfig.json']) {
@@ -88,9 +123,9 @@ function run (edits: Fault['edits']): Outcome {
     const program = (name: string, ...args: string[]) => spawnSync(process.execPath, [path.join(copy, 'dist/test', name), ...args], {
       encoding: 'utf8', cwd: copy, env: { ...process.env, FASTIFY_REAL_IP_LAB: 'required' }
     })
-    const test = program('lab/decisive.test.js')
+    const test = program(`${decisive ?? 'lab/decisive'}.test.js`)
     const passed = test.status === 0
-    if (edits.length === 0) return { passed, output: test.stdout + test.stderr, soaked: undefined }
+    if (edits.length === 0 || decisive !== undefined) return { passed, output: test.stdout + test.stderr, soaked: undefined }
     const results = path.join(copy, 'soak.json')
     const soak = program('soak/run.js', '--connections', SOAK, '--seed', '1', '--results', results)
     return { passed, output: test.stdout + test.stderr + soak.stdout + soak.stderr, soaked: existsSync(results) ? JSON.parse(readFileSync(results, 'utf8')).counts : undefined }
@@ -106,21 +141,30 @@ const report = (good: boolean, line: string) => {
   console.log(`${good ? 'ok' : 'NOT OK'} - ${line}`)
 }
 
-const control = run([])
-report(control.passed, 'without a fault the decisive test passes')
-if (!control.passed) console.log(control.output)
-let count = 1
-for (const { name, edits } of faults) {
+let count = 0
+for (const decisive of new Set([undefined, ...faults.map(({ test }) => test)])) {
+  if (only !== undefined && decisive !== faults.find(({ name }) => name.includes(only))?.test) continue
+  const control = run([], decisive)
+  report(control.passed, `without a fault ${decisive ?? 'the decisive test'} passes`)
+  if (!control.passed) console.log(control.output)
+  count++
+}
+for (const { name, edits, test } of faults) {
   if (only !== undefined && !name.includes(only)) continue
-  const { passed, output, soaked } = run(edits)
+  const { passed, output, soaked } = run(edits, test)
   // It has to fail by an answer, not because nothing ran.
-  const caught = !passed && /not ok/.test(output) && /^ *# Subtest: h2$/m.test(output)
-  const soakCaught = soaked !== undefined && soaked.wrong > 0
-  report(caught, `caught by the decisive test: ${name}`)
-  report(soakCaught, `caught by the soak within ${soaked?.firstWrong ?? soaked?.connections} connections: ${name}`)
-  if (!caught || !soakCaught || only !== undefined) console.log(output.split('\n').filter((line) => /not ok|instead of|wrong|FAILED/.test(line)).slice(0, 12).join('\n'))
-  if (soaked === undefined) console.log(output.split('\n').slice(-15).join('\n'))
-  count += 2
+  const caught = !passed && /not ok/.test(output) && (test === undefined ? /^ *# Subtest: h2$/m : /^ok/m).test(output)
+  report(caught, `caught by ${test ?? 'the decisive test'}: ${name}`)
+  count++
+  let isWhole = caught
+  if (test === undefined) {
+    const soakCaught = soaked !== undefined && soaked.wrong > 0
+    report(soakCaught, `caught by the soak within ${soaked?.firstWrong ?? soaked?.connections} connections: ${name}`)
+    count++
+    isWhole &&= soakCaught
+    if (soaked === undefined) console.log(output.split('\n').slice(-15).join('\n'))
+  }
+  if (!isWhole || only !== undefined) console.log(output.split('\n').filter((line) => /not ok|instead of|wrong|FAILED/.test(line)).slice(0, 12).join('\n'))
 }
 console.log(`faults: ${count - failed} passed, ${failed} failed`)
 process.exit(failed === 0 ? 0 : 1)

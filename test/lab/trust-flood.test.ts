@@ -2,9 +2,11 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import http from 'node:http'
-import type { AddressInfo } from 'node:net'
+import net, { type AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 import realIp, { type FastifyRealIpOptions } from 'fastify-real-ip'
+import { TCP_ESTABLISHED, TCP_INFO, TCP_SYN_RECV, TCPI_OPT_SYN_DATA } from '../../lib/kernel/constants'
+import { loadLibc, type Libc } from '../../lib/kernel/libc'
 import { kinds, listen } from '../kinds'
 import { balancerAddresses, hasIPv6, serverAddresses } from '../player/namespace'
 import type { Player } from '../player/player'
@@ -157,6 +159,64 @@ testInNamespace(__filename, () => {
       t.match(await visitor.get(), { ...claim, trust: 'trusted', transportPeer: { address: balancer } })
       t.equal(accepted, 1, `${protocol}: nothing came in before the handshake was done`)
     }
+  })
+
+  inLab('Fast Open where no listening socket could be armed: a front server that emits the connection', async (t, lab) => {
+    sysctl(t, 'tcp_fastopen', TFO_SERVER_ENABLE | TFO_SERVER_COOKIE_NOT_REQD | TFO_SERVER_WO_SOCKOPT1)
+    lab.module.start()
+    const player = open(t)
+    const libc = loadLibc() as Libc
+    const fdOf = (socket: object): number => (socket as { _handle: { fd: number } })._handle.fd
+    const state = (socket: net.Socket): number => libc.getsockopt(fdOf(socket), 6, TCP_INFO) === 0 ? libc.answer[0]! : 0
+    const hasSynData = (socket: net.Socket): boolean => libc.getsockopt(fdOf(socket), 6, TCP_INFO) === 0 && (libc.answer[5]! & TCPI_OPT_SYN_DATA) !== 0
+
+    const app = kinds[0]!.create({ forceCloseConnections: true })
+    await app.register(realIp, { trustedPeers: [balancer] })
+    app.get('/', (request) => request.realAddress)
+    app.get('/early', (request) => request.realAddress)
+    await app.ready()
+    const accepted: net.Socket[] = []
+    const front = net.createServer((socket) => {
+      accepted.push(socket)
+      socket.on('error', () => {})
+    }).listen(0, '0.0.0.0')
+    t.teardown(async () => {
+      front.close()
+      for (const socket of accepted) socket.destroy()
+      await app.close()
+    })
+    await once(front, 'listening')
+    const { port } = front.address() as AddressInfo
+    const early = Buffer.from('GET /early HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+
+    // The source of the SYN may be spoofed: nobody has answered from there.
+    const connecting = once(front, 'connection') as Promise<[net.Socket]>
+    player.syn({
+      source: balancer, destination: serverAddresses.IPv4, port, client: [toa(254, '203.0.113.7', 1), ...linuxSynOptions(1)], syn: { payload: early }
+    })
+    const [spoofed] = await connecting
+    t.equal(state(spoofed), TCP_SYN_RECV, 'the kernel has accepted it')
+    app.server.emit('connection', spoofed)
+    t.match(app.realIp.lookup(spoofed), { address: undefined, trust: 'unverified', reason: 'unverified-peer', transportPeer: undefined })
+
+    // Nor is what came on the SYN any better once the handshake is done.
+    const next = once(front, 'connection') as Promise<[net.Socket]>
+    const connection = await player.connect({
+      source: balancer, destination: serverAddresses.IPv4, port, client: linuxSynOptions(1), syn: { payload: early }
+    })
+    const [finished] = await next
+    for (let turn = 0; turn < 1000 && state(finished) !== TCP_ESTABLISHED; turn++) await new Promise((resolve) => setImmediate(resolve))
+    t.equal(state(finished), TCP_ESTABLISHED)
+    t.ok(hasSynData(finished))
+    app.server.emit('connection', finished)
+    t.match(app.realIp.lookup(finished), { address: undefined, trust: 'unverified', reason: 'unverified-peer' })
+    connection.destroy()
+
+    front.on('connection', (socket) => { app.server.emit('connection', socket) })
+    const claim = nextClient()
+    const visitor = await visit(player, { protocol: 'http', port, source: balancer, claim })
+    t.match(await visitor.get(), { ...claim, trust: 'trusted', transportPeer: { address: balancer } }, 'a connection without data on its SYN')
+    visitor.close()
   })
 
   inLab('without a flood nobody asks sock_diag', async (t, lab) => {

@@ -189,7 +189,7 @@ testInNamespace(__filename, () => {
     lab.module.start()
     const player = open(t)
 
-    for (const protocol of protocols) {
+    for (const protocol of [...protocols, 'h2c'] as const) {
       await t.test(`${protocol}: nothing of a connection reaches a listener, and its requests go on in their own context`, async (t) => {
         const dumps = holdDumps(t)
         const storage = new AsyncLocalStorage<number>()
@@ -229,6 +229,34 @@ testInNamespace(__filename, () => {
         for (const visitor of [first, ...visitors, settler]) visitor.close()
       })
 
+    }
+
+    await t.test('an upgrade waits like any other request', async (t) => {
+      const dumps = holdDumps(t)
+      const heard: string[] = []
+      const { app, port } = await serve(t, 'http', { trustedPeers: [balancer] })
+      app.server.on('upgrade', (request, socket) => {
+        heard.push(app.realIp.lookup(request).address ?? '')
+        socket.end('HTTP/1.1 101 Switching Protocols\r\n\r\n')
+      })
+      const connect = async () => {
+        const connection = await player.connect({ source: balancer, destination: serverAddresses.IPv4, port, ...handshakeOf({ claim }) })
+        connection.write('GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n')
+        return connection
+      }
+      const first = await connect()
+      t.match(String((await once(first, 'data'))[0]), /^HTTP\/1\.1 101 /)
+      const second = await connect()
+      await dumps.waiting(1)
+      t.same(heard, [claim.address])
+      const answer = once(second, 'data')
+      dumps.release()
+      t.match(String((await answer)[0]), /^HTTP\/1\.1 101 /)
+      t.same(heard, [claim.address, claim.address])
+      for (const connection of [first, second]) connection.destroy()
+    })
+
+    for (const protocol of protocols) {
       await t.test(`${protocol}: no handler runs before admit has decided`, async (t) => {
         for (const policy of [{}, { trustedPeers: [balancer], invalid: 'ignore' }] as const) {
           let asked = 0
