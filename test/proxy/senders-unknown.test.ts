@@ -84,8 +84,8 @@ testInNamespace(__filename, () => {
       await once(socket, 'connect')
       t.equal(served.app.realIp.stats().connections, 1, 'it is held')
       served.app.realIp.setTrustedPeers(after)
-      later()
-      // The next one that comes has the dump made.
+      later.release()
+
       const another = await askHttp(from(served, PEER), { header })
       t.match(another, expected)
       t.match(await answer, expected)
