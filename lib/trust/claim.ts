@@ -16,6 +16,7 @@ export class Claim implements Address {
   readonly w1: number
   readonly w2: number
   readonly w3: number
+  #text: string | undefined
   #answer: RealAddress | undefined
 
   constructor (endpoint: Endpoint, course: Course) {
@@ -28,19 +29,23 @@ export class Claim implements Address {
     this.w3 = endpoint.w3
   }
 
-  get address (): string { return this.realAddress.address as string }
+  // Where no source is left, this is the transport peer itself: there is a policy then, which says so.
+  get source (): ClaimSource { return this.course.source as ClaimSource }
+  get attempts (): ReadonlyArray<Attempt> { return this.course.attempts }
+  get address (): string { return this.#text ??= formatAddress(this) }
+  get knownPort (): number | undefined { return this.port === 0 ? undefined : this.port }
+  get knownFamily (): 'IPv4' | 'IPv6' { return this.family }
 
   /** The answer without a policy. */
   get realAddress (): RealAddress {
     return this.#answer ??= answer({
-      address: formatAddress(this),
-      port: this.port === 0 ? undefined : this.port,
+      address: this.address,
+      port: this.knownPort,
       family: this.family,
-      // Where no source is left, this is the transport peer itself: there is a policy then, which says so.
-      source: this.course.source as ClaimSource,
+      source: this.source,
       trust: 'unchecked',
       transportPeer: undefined,
-      attempts: this.course.attempts
+      attempts: this.attempts
     })
   }
 }
@@ -48,12 +53,10 @@ export class Claim implements Address {
 /** What is known without a source: the remote address that Node.js gives, or nothing. */
 export class Fallback {
   readonly course = undefined
-  readonly address: string | undefined
   readonly realAddress: RealAddress
 
   constructor (address: string | undefined, port: unknown, reason: Reason, attempts: ReadonlyArray<Attempt> = []) {
     const isKnown = address !== undefined
-    this.address = address
     this.realAddress = answer({
       address,
       port: isKnown && isPort(port) ? port : undefined,
@@ -65,6 +68,13 @@ export class Fallback {
       attempts
     })
   }
+
+  get source (): RealAddress['source'] { return this.realAddress.source }
+  get reason (): Reason { return this.realAddress.reason as Reason }
+  get attempts (): ReadonlyArray<Attempt> { return this.realAddress.attempts }
+  get address (): string | undefined { return this.realAddress.address }
+  get knownPort (): number | undefined { return this.realAddress.port }
+  get knownFamily (): 'IPv4' | 'IPv6' | undefined { return this.realAddress.family }
 }
 
 // Why the address comes from Node.js: meaningless where there is none.

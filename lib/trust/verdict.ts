@@ -19,7 +19,7 @@ function whose ({ claim, peer }: Checked, ruling: Ruling): 'source' | 'peer' | '
 
 export function sourceOf (evidence: Checked, ruling: Ruling): RealAddress['source'] {
   switch (whose(evidence, ruling)) {
-    case 'source': return evidence.claim.realAddress.source
+    case 'source': return evidence.claim.source
     case 'peer': return 'transport-peer'
     case 'none': return 'none'
   }
@@ -28,7 +28,7 @@ export function sourceOf (evidence: Checked, ruling: Ruling): RealAddress['sourc
 export function reasonOf (evidence: Checked, { reason }: Ruling): Reason | undefined {
   const { claim } = evidence
   if (claim.course !== undefined) return reason
-  const { address, reason: why } = claim.realAddress
+  const { address, reason: why } = claim
   // Nobody hides behind an address that there is not.
   const hidesNobody = reason === 'no-toa' && address === undefined && evidence.peer === undefined
   return hidesNobody ? why : reason ?? why
@@ -40,31 +40,30 @@ function isBelieved (evidence: Checked, ruling: Ruling): boolean {
   return evidence.column === 'plausible' || evidence.column === 'absent'
 }
 
+/** Written out, for spreads of frozen objects took 4 µs of each connection. */
 export function answerOf (evidence: Checked, ruling: Ruling): RealAddress {
-  const source = evidence.claim.realAddress
-  const transportPeer = evidence.peer && describePeer(evidence.peer)
-  const reason = reasonOf(evidence, ruling)
-  const isCredible = isBelieved(evidence, ruling)
-  const virtualServer = isCredible ? evidence.virtualServer : undefined
-  const { header } = evidence
-  const isCredibleHeader = isCredible || (ruling.trust === 'trusted' && evidence.column === 'local')
-  const proxyProtocol = isCredibleHeader && header !== undefined ? describeProxyHeader(header) : undefined
-  const provenance = {
-    ...(reason && { reason }),
+  const { claim, peer, header } = evidence
+  const whoseIs = whose(evidence, ruling)
+  const transportPeer = peer && describePeer(peer)
+  const fields: Mutable<RealAddress> = {
+    address: whoseIs === 'source' ? claim.address : whoseIs === 'peer' ? transportPeer?.address : undefined,
+    port: whoseIs === 'source' ? claim.knownPort : whoseIs === 'peer' ? transportPeer?.port : undefined,
+    family: whoseIs === 'source' ? claim.knownFamily : whoseIs === 'peer' ? peer?.family : undefined,
+    source: sourceOf(evidence, ruling),
     trust: ruling.trust,
     transportPeer,
-    ...(virtualServer && { virtualServer }),
-    ...(proxyProtocol && { proxyProtocol }),
-    attempts: source.attempts
+    attempts: claim.attempts
   }
-  switch (whose(evidence, ruling)) {
-    case 'source': return answer({ ...source, ...provenance })
-    case 'peer': return answer({
-      ...transportPeer as TransportPeer, family: (evidence.peer as Endpoint).family, source: 'transport-peer', ...provenance
-    })
-    case 'none': return answer({ address: undefined, port: undefined, family: undefined, source: 'none', ...provenance })
-  }
+  const reason = reasonOf(evidence, ruling)
+  if (reason !== undefined) fields.reason = reason
+  const isCredible = isBelieved(evidence, ruling)
+  if (isCredible && evidence.virtualServer !== undefined) fields.virtualServer = evidence.virtualServer
+  const isCredibleHeader = isCredible || (ruling.trust === 'trusted' && evidence.column === 'local')
+  if (isCredibleHeader && header !== undefined) fields.proxyProtocol = describeProxyHeader(header)
+  return answer(fields)
 }
+
+type Mutable<Type> = { -readonly [Key in keyof Type]: Type[Key] }
 
 export function describePeer (peer: Endpoint): TransportPeer {
   return Object.freeze({ address: formatAddress(peer), port: peer.port === 0 ? undefined : peer.port })
