@@ -3,7 +3,7 @@ import type { RealAddress } from '../../types'
 import { compileRanges, type Ranges } from '../address/ranges'
 import type { Remembered } from '../node/remembered'
 import { acceptedSocket, reset } from '../node/sockets'
-import { Checked, type Evidence } from '../trust/checked'
+import { type Evidence, isChecked } from '../trust/checked'
 import { isLoopback } from '../trust/plausible'
 import type { Ruling } from '../trust/table'
 import { hopsOf, walk } from './forwarded'
@@ -62,7 +62,7 @@ export class Observer {
     const { judge } = this.#owner
     const base = judge.answer(evidence, ruling)
     const forwarded = this.#forwarded
-    if (forwarded === undefined || raw.rawHeaders === undefined || !(evidence instanceof Checked)) return base
+    if (forwarded === undefined || raw.rawHeaders === undefined || !isChecked(evidence)) return base
     if (!(ruling ?? judge.rule(evidence)).forwards) return base
     // The address that inject() has by default is no proxy's.
     if (evidence.isInjected && evidence.peer !== undefined && isLoopback(evidence.peer)) return base
