@@ -151,3 +151,41 @@ t.test('one policy per server: with other options it is an error, whichever copy
   await t.rejects(async () => app.register(copy, { trustedPeers: () => true, admit: predicate }), { code: 'FST_REAL_IP_ALREADY_REGISTERED' })
   await app.close()
 })
+
+t.test('an application with the other copy can take over a running server', onLinux, async (t) => {
+  for (const [first, second] of [[realIp, copy], [copy, realIp]] as const) {
+    const one = Fastify()
+    await one.register(first, { trustedPeers: ['127.0.0.5'] })
+    one.get('/', (request) => request.realAddress)
+    const port = await listen(one)
+    const { server } = one
+    const { listen: begin, close } = server
+    let handler: (() => void) | undefined
+    const two = Fastify({
+      serverFactory (next) {
+        handler = next as () => void
+        return server
+      }
+    })
+    await two.register(second, { trustedPeers: ['127.0.0.6'], unverified: 'reject' })
+    two.get('/', (request) => request.realAddress)
+    // As @fastify/restartable does it.
+    server.listen = (() => server.emit('listening')) as never
+    await two.listen({ port, host: '127.0.0.1' })
+    server.removeAllListeners('request').on('request', handler as () => void)
+    for (const [localAddress, trust] of [['127.0.0.5', 'untrusted'], ['127.0.0.6', 'trusted']] as const) {
+      const client = await http!.connect(port, { localAddress })
+      t.match(await client.get('/'), { address: localAddress, trust })
+      await client.close()
+    }
+    t.match(two.realIp.stats(), { connections: 2, rejected: 0 })
+    server.listen = begin
+    server.close = ((done: () => void) => { done() }) as never
+    await one.close()
+    server.close = close
+    const client = await http!.connect(port, { localAddress: '127.0.0.6' })
+    t.match(await client.get('/'), { address: '127.0.0.6', trust: 'trusted' })
+    await client.close()
+    await two.close()
+  }
+})

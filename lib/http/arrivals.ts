@@ -1,7 +1,7 @@
 import type { Server, Socket } from 'node:net'
 import { constants } from 'node:os'
 import type { Sender } from '../trust/guard'
-import { Checked, type Evidence } from '../trust/checked'
+import { type Evidence, isChecked } from '../trust/checked'
 import { keepEndpoint } from '../trust/claim'
 import type { Ruling } from '../trust/table'
 import { reasonOf, sourceOf } from '../trust/verdict'
@@ -58,7 +58,7 @@ export class Arrivals {
   #decide (socket: object, evidence: Evidence): boolean {
     this.#remembered.set(acceptedSocket(socket) as object, evidence)
     const { judge, tally, suspicions } = this.#owners.current
-    if (!(evidence instanceof Checked)) {
+    if (!isChecked(evidence)) {
       const { course } = evidence
       if (course === undefined) tally.count(evidence.realAddress.source, 'unchecked', evidence.realAddress.reason, false)
       else tally.count(course.source ?? 'none', 'unchecked', undefined, false)

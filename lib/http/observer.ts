@@ -5,7 +5,7 @@ import { compileRanges, type Ranges } from '../address/ranges'
 import type { Remembered } from '../node/remembered'
 import type { PeerList } from '../options/trust'
 import { acceptedSocket, reset } from '../node/sockets'
-import { Checked, type Evidence } from '../trust/checked'
+import { type Evidence, isChecked } from '../trust/checked'
 import { isLoopback } from '../trust/plausible'
 import type { Ruling } from '../trust/table'
 import { compileHeader, type ReadHops, walk } from './forwarded'
@@ -77,7 +77,7 @@ export class Observer {
     const base = judge.answer(evidence, ruling)
     const proxies = this.#proxies
     const { readHops } = this
-    if (proxies === undefined || readHops === undefined || raw.rawHeaders === undefined || !(evidence instanceof Checked)) return base
+    if (proxies === undefined || readHops === undefined || raw.rawHeaders === undefined || !isChecked(evidence)) return base
     if (!(ruling ?? judge.rule(evidence)).forwards) return base
     // The address that inject() has by default is no proxy's.
     if (evidence.isInjected && evidence.peer !== undefined && isLoopback(evidence.peer)) return base

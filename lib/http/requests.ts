@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { RealAddress } from '../../types'
 import type { Judge } from '../trust/judge'
 import type { Ruling } from '../trust/table'
-import { Checked } from '../trust/checked'
+import { isChecked } from '../trust/checked'
 import type { Observer } from './observer'
 
 // A request keeps what it began with, also when the list is swapped: the ruling on its connection, and the answer once
@@ -26,7 +26,7 @@ export class Requests {
     if (!this.#judge.canRefuse) return
     scope.addHook('onRequest', (request: Request, reply: FastifyReply, next: () => void) => {
       const evidence = this.#observer.examineRequest(request.raw)
-      if (evidence instanceof Checked) {
+      if (isChecked(evidence)) {
         const ruling = this.#judge.decide(evidence)
         if (ruling === undefined) {
           reply.hijack()

@@ -54,3 +54,6 @@ const none: Details = {}
 
 /** What is known of a connection. Only where nothing can be refused is it not Checked. */
 export type Evidence = Claim | Fallback | Checked
+
+/** Not told by its class: another copy of this package may have made it. */
+export const isChecked = (evidence: Evidence): evidence is Checked => 'column' in evidence

@@ -2,7 +2,7 @@ import type { RealAddress, TrustedPeers } from '../../types'
 import type { Endpoint } from '../kernel/sockaddr'
 import { checkTrustedPeers } from '../options/trust'
 import type { Options } from '../options/options'
-import { Checked, type Evidence } from './checked'
+import { type Checked, type Evidence, isChecked } from './checked'
 import { createPolicy, isTrue, type OnError, type Policy } from './policy'
 import { applySettings, type PeerRow, type Ruling, type Rulings } from './table'
 import { answerOf } from './verdict'
@@ -59,7 +59,7 @@ export class Judge {
 
   /** The answer for a connection, by the current policy or by a ruling of a former one. */
   answer (evidence: Evidence, ruling?: Ruling): RealAddress {
-    if (!(evidence instanceof Checked)) return evidence.realAddress
+    if (!isChecked(evidence)) return evidence.realAddress
     if (evidence.staged !== undefined) return evidence.staged
     const current = this.rule(evidence)
     if (ruling !== undefined && ruling !== current) return answerOf(evidence, ruling)

@@ -228,7 +228,6 @@ testInNamespace(__filename, () => {
         }))
         for (const visitor of [first, ...visitors, settler]) visitor.close()
       })
-
     }
 
     await t.test('an upgrade waits like any other request', async (t) => {
