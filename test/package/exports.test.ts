@@ -6,7 +6,7 @@ const required = require('fastify-real-ip')
 
 t.test('require() gives the plugin, which is also its own default and named export', async (t) => {
   t.type(required, 'function')
-  t.same(Object.keys(required).sort(), ['default', 'fastifyRealIp', 'realIpKey', 'withRealIp'])
+  t.same(Object.keys(required).sort(), ['default', 'encodeProxyHeader', 'fastifyRealIp', 'realIpKey', 'withRealIp'])
   t.equal(required.default, required)
   t.equal(required.fastifyRealIp, required)
 })
