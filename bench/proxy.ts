@@ -10,7 +10,7 @@ import { findhit, proxies } from './variants'
 const PAIRS_IN_SESSION = 4
 const work = { question: 'connections', warmUp: 6000, slice: 60, rounds: 5 }
 // The server has accepted the connection, and has nothing else to do, before its first bytes are sent.
-const PAUSE = 5 // milliseconds
+const PAUSE = 20 // milliseconds
 
 const ends = { source: { address: '203.0.113.7', port: 51234 }, destination: { address: '198.51.100.1', port: 443 } }
 const hex = (version: 1 | 2) => encodeProxyHeader({ version, ...ends }).toString('hex')
