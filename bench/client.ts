@@ -20,6 +20,10 @@ interface Target {
   /** the client's own address; undefined leaves it to the kernel */
   readonly from?: string
   readonly count: number
+  /** a PROXY header before each connection's request, in hexadecimal digits */
+  readonly header?: string
+  /** milliseconds from the connection to its first bytes */
+  readonly pause?: number
 }
 
 const open = new Map<number, Socket[]>()
@@ -102,12 +106,12 @@ async function requests (target: Target): Promise<void> {
 }
 
 /** `count` requests, each over a connection of its own. */
-async function oneShots (count: number, open: () => Socket, ready: string): Promise<void> {
+async function oneShots (count: number, open: () => Socket, ready: string, write = (socket: Socket) => { socket.write(close) }): Promise<void> {
   let left = count
   const one = () => new Promise<void>((resolve, reject) => {
     const socket = open()
     let answered = false
-    socket.on(ready, () => socket.write(close))
+    socket.on(ready, () => { write(socket) })
     socket.on('data', () => { answered = true })
     socket.on('error', reject)
     socket.on('close', () => answered ? resolve() : reject(new Error('closed without an answer')))
@@ -117,7 +121,15 @@ async function oneShots (count: number, open: () => Socket, ready: string): Prom
   }))
 }
 
-const connections = (target: Target) => oneShots(target.count, () => dial(target), 'connect')
+function connections (target: Target): Promise<void> {
+  const bytes = Buffer.concat([Buffer.from(target.header ?? '', 'hex'), close])
+  const { pause } = target
+  const write = (socket: Socket) => {
+    if (pause === undefined) socket.write(bytes)
+    else setTimeout(() => { socket.write(bytes) }, pause)
+  }
+  return oneShots(target.count, () => dial(target), 'connect', write)
+}
 
 /** No session is resumed: each connection has a handshake in full. */
 const handshakes = (target: Target) =>

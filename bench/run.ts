@@ -10,6 +10,7 @@ import { forwarded, log, ranges } from './loops'
 import { IPv4 } from './network'
 import { open } from './open'
 import { policy } from './policy'
+import { proxy } from './proxy'
 import { read } from './read'
 import { formatRow } from './report'
 import { requests } from './request'
@@ -20,7 +21,9 @@ import { syscall } from './syscall'
 // npm run bench [-- --only NAME [--record]] [-- --pairs N]
 
 // In the order in which they are told.
-const figures: readonly Figure[] = [...requests, resolve, read, policy, syscall, attach, open, idle, startup, ranges, forwarded, log]
+const figures: readonly Figure[] = [
+  ...requests, proxy, resolve, read, policy, syscall, attach, open, idle, startup, ranges, forwarded, log
+]
 const PAIRS = 100
 // On two cores that nobody else uses.
 const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
@@ -30,6 +33,7 @@ const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
   'one-shot-sources': (pairs) => 2 * pairs,
   tls: (pairs) => 3 * pairs,
   http2: (pairs) => 6 * pairs,
+  proxy: (pairs) => 14 * pairs,
   resolve: () => 300,
   read: () => 600,
   policy: () => 480,

@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import fastify, { type FastifyInstance } from 'fastify'
+import { setDeferAccept } from '../test/proxy/defer-accept'
 import { answer } from './child'
 import { variants, type Variant } from './variants'
 
@@ -33,6 +34,7 @@ async function main ([name, host, protocol = 'http']: string[]): Promise<void> {
   await app.listen({ port: 0, host: host as string, backlog: 4096 })
 
   answer({
+    deferAccept () { setDeferAccept(app.server, true) },
     port: () => (app.server.address() as AddressInfo).port,
     cpu () {
       const { user, system } = process.cpuUsage()

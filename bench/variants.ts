@@ -1,3 +1,4 @@
+import http from 'node:http'
 import type { FastifyInstance, FastifyPluginCallback, FastifyRequest, FastifyServerOptions } from 'fastify'
 import fastifyRealIp = require('fastify-real-ip')
 import type { FastifyRealIpOptions } from '../types'
@@ -70,4 +71,24 @@ export const withModule: Readonly<Record<string, Variant>> = {
   "fastify-real-ip, sources: ['vtoa'], trustedPeers": plugin({ sources: ['vtoa'], trustedPeers })
 }
 
-export const variants: Readonly<Record<string, Variant>> = { ...resolvers, ...proxied, ...sources, ...withModule }
+/** Others' PROXY headers, if it is installed: it wraps the module that makes servers. */
+export const findhit = tryFindhit()
+
+/** The plugin where the client's connections begin with a PROXY header, and the same where others' do. */
+export const proxies: Readonly<Record<string, Variant>> = {
+  'PROXY headers': plugin({ sources: ['proxy-protocol'], trustedPeers }),
+  'PROXY headers of others': plugin({ sources: ['proxy-protocol'], trustedPeers, proxyProtocol: { from: ['192.0.2.1'] } }),
+  ...findhit && { 'findhit-proxywrap': findhit }
+}
+
+function tryFindhit (): Variant | undefined {
+  try {
+    const { proxy } = require('findhit-proxywrap') as { proxy (module: typeof http, options: object): typeof http }
+    const wrapped = proxy(http, { strict: true })
+    return { options: { serverFactory: (handler) => wrapped.createServer(handler) }, address: ({ raw }) => raw.socket.remoteAddress }
+  } catch {
+    return undefined
+  }
+}
+
+export const variants: Readonly<Record<string, Variant>> = { ...resolvers, ...proxied, ...sources, ...withModule, ...proxies }

@@ -405,7 +405,8 @@ declare namespace fastifyRealIp {
     trustedPeers?: TrustedPeers
     /**
      * A claim from a peer that is not in `trustedPeers`: `'ignore'` it, or `'reject'` (reset) the connection. With the
-     * source `'proxy-protocol'` that means every connection of such a peer: its bytes, which may claim a client, are not read.
+     * source `'proxy-protocol'` that means every connection of such a peer: its bytes, which may claim a client, are not
+     * read.
      * @default 'ignore'
      */
     untrusted?: 'ignore' | 'reject'
@@ -517,8 +518,9 @@ declare namespace fastifyRealIp {
    *
    * The key of a client is its address, written as `@fastify/rate-limit` itself writes it: IPv4 as it is, IPv6 as the
    * first address of its subnet. Clients who hide behind the address of a balancer or a proxy share a key that is no
-   * address: the reason (`'no-toa'`, `'implausible'`, `'ambiguous'`, `'forwarded-malformed'`, `'forwarded-missing'`), a
-   * colon, and the address that they share. Requests without a known address share `'unknown:'` and the reason.
+   * address: the reason (`'no-toa'`, `'proxy-local'`, `'implausible'`, `'ambiguous'`, `'forwarded-malformed'`,
+   * `'forwarded-missing'`), a colon, and the address that they share. Requests without a known address share `'unknown:'`
+   * and the reason.
    *
    * Throws `FST_REAL_IP_INVALID_OPTION` for options that it does not know. The generator never throws. Given to a limiter
    * without being called (`keyGenerator: realIpKey`), it makes the keys of `realIpKey()`, and warns once

@@ -1,7 +1,7 @@
 import type { Server, Socket } from 'node:net'
 import { constants } from 'node:os'
 import type { Sender } from '../trust/guard'
-import { type Evidence, isChecked } from '../trust/checked'
+import { type Checked, type Evidence, isChecked } from '../trust/checked'
 import { keepEndpoint } from '../trust/claim'
 import type { Ruling } from '../trust/table'
 import { reasonOf, sourceOf } from '../trust/verdict'

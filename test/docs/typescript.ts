@@ -88,6 +88,7 @@ export function readDeclarations (): Declared {
   }
   add('FastifyRealIpOptions', '')
   add('ForwardedOptions', 'forwarded.')
+  add('ProxyProtocolOptions', 'proxyProtocol.')
 
   const sources = literalsOf('KernelSource')
   const [reason] = membersOf('Attempt').filter(({ name }) => name === 'reason') as [ts.Symbol]

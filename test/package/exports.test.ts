@@ -6,7 +6,8 @@ const required = require('fastify-real-ip')
 
 t.test('require() gives the plugin, which is also its own default and named export', async (t) => {
   t.type(required, 'function')
-  t.same(Object.keys(required).sort(), ['default', 'fastifyRealIp', 'realIpIn', 'realIpKey', 'withRealIp'])
+  const names = ['default', 'encodeProxyHeader', 'fastifyRealIp', 'realIpIn', 'realIpKey', 'withRealIp']
+  t.same(Object.keys(required).sort(), names)
   t.equal(required.default, required)
   t.equal(required.fastifyRealIp, required)
 })

@@ -36,20 +36,21 @@ testInNamespace(__filename, () => {
     await checkAll(t)
   })
 
-  // Then it takes a dump of all connections, and each waits for its turn.
+  // Then it takes a dump of all connections, and each waits for its turn, which takes time.
   inLab('SYN cookies, and a module that rewrites getpeername', async (t, lab) => {
     sysctl(t, 'tcp_syncookies', 2)
     lab.module.start()
+    const some = ['at once', 'split in two'] as const
     const client = await lab.client({ address: '198.51.100.0', numbered: true })
     for (const exchange of exchanges.filter(({ name }) => name === 'http' || name === 'h2')) {
       lab.enterServer()
       const served = await serve(t, exchange.kind)
       client.enter()
-      for (const way of ways) {
+      for (const way of some) {
         await checkGood(t, served, exchange, way)
         await checkBad(t, served, way)
       }
-      t.match(served.app.realIp.stats(), { connections: (goodHeaders.length + badHeaders.length) * ways.length })
+      t.match(served.app.realIp.stats(), { connections: (goodHeaders.length + badHeaders.length) * some.length })
     }
     lab.enterServer()
   })

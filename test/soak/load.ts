@@ -196,7 +196,7 @@ export class Load {
 
   /** At once or in pieces; whether it was in pieces. */
   async #writeHeader (raw: net.Socket, bytes: Buffer, random: Random): Promise<boolean> {
-    const pieces = random.chance(0.5) ? 1 : random.chance(0.7) ? 2 : bytes.length
+    const pieces = random.pick([1, 1, 2, 8])
     const size = Math.ceil(bytes.length / pieces)
     for (let at = 0; at < bytes.length; at += size) {
       if (at > 0) await new Promise((resolve) => setImmediate(resolve))

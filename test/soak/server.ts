@@ -50,7 +50,7 @@ async function serve ({ protocol, policy, proxy, host }: App, index: number): Pr
   // 'reject' would reset what a short answer is found on.
   await app.register(realIp, {
     ...policy && { trustedPeers: [], invalid: 'ignore' as const },
-    ...proxy && { sources: ['proxy-protocol', 'vtoa', 'getpeername'] as const, trustedPeers: [...headerPeers, ...toaPeers], proxyProtocol: { from: headerPeers } }
+    ...proxy && { sources: ['proxy-protocol', 'vtoa', 'getpeername'] as const, trustedPeers: [...headerPeers, ...toaPeers], proxyProtocol: { from: headerPeers, timeout: 60_000 } }
   })
   for (const one of listenersOf(app.server)) if (!others.includes(one)) ofPlugin.add(one)
   app.server.on('connection', (socket: Socket & { _handle: { fd: number } | null }) => {
