@@ -50,7 +50,8 @@ export function register (app: FastifyInstance, options: Options, station: Stati
   const warnings = new Warnings(app.log)
   if (typeof libc === 'string') {
     if (options.require) throw new FST_REAL_IP_NATIVE_UNAVAILABLE(libc)
-    app.log.warn(`fastify-real-ip: ${libc}; request.realIp is the socket's own remote address, the balancer's if there is one`)
+    const why = whatIsMissing(options)
+    if (why !== undefined) app.log.warn(`fastify-real-ip: ${libc}; ${why}`)
   }
   const senders = typeof libc === 'string' ? undefined : owners.shareSenders(() => new Senders(libc))
   const owner = createOwner(app, options, senders, warnings, (peer) => observer.isProxy(peer))
@@ -109,6 +110,13 @@ export function register (app: FastifyInstance, options: Options, station: Stati
   return registration
 }
 
+/** What users miss where no system call can be made. */
+function whatIsMissing ({ forwardedOnly }: Options): string | undefined {
+  if (!forwardedOnly) return "request.realIp is the socket's own remote address, the balancer's if there is one"
+  // A module can have rewritten the remote address.
+  return process.platform === 'linux' ? 'the senders of connections are unknown: no header counts, and request.realIp is undefined' : undefined
+}
+
 function createOwner (
   app: FastifyInstance, options: Options, senders: Senders | undefined, warnings: Warnings, isProxy: (peer: Address) => boolean
 ): Owner {
@@ -156,11 +164,11 @@ function whyUnprepared (server: Server, { options, judge }: Owner): Error | unde
     'node:https or node:http2, and run it on Node.js')
 }
 
-function createRealIp ({ judge, tally }: Owner, observer: Observer, requests: Requests): RealIp {
+function createRealIp ({ options, judge, tally }: Owner, observer: Observer, requests: Requests): RealIp {
   return {
     lookup: (connection) => observer.lookup(connection, (request) => requests.kept(request)),
     setTrustedPeers (trustedPeers) {
-      if (!judge.hasPolicy) {
+      if (!judge.hasPolicy || options.forwardedOnly) {
         throw new FST_REAL_IP_INVALID_OPTION(
           "'trustedPeers' can be swapped only where it was given: register the plugin with it, [] for nobody")
       }

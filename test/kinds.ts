@@ -1,6 +1,6 @@
 import dns from 'node:dns'
 import { readFileSync } from 'node:fs'
-import http from 'node:http'
+import http, { type OutgoingHttpHeaders } from 'node:http'
 import http2 from 'node:http2'
 import net, { type AddressInfo } from 'node:net'
 import { networkInterfaces } from 'node:os'
@@ -30,7 +30,7 @@ export interface Client {
   /** The raw TCP socket below everything. */
   readonly socket: net.Socket
   readonly localPort: number
-  get (path: string): Promise<any>
+  get (path: string, headers?: OutgoingHttpHeaders): Promise<any>
   close (): Promise<void>
 }
 
@@ -59,8 +59,8 @@ function client1 (socket: net.Socket, secure: net.Socket = socket): Client {
   return {
     socket,
     localPort: socket.localPort as number,
-    async get (path) {
-      const request = http.get({ agent, path, host: '127.0.0.1' })
+    async get (path, headers = {}) {
+      const request = http.get({ agent, path, host: '127.0.0.1', headers })
       const [response] = await once(request, 'response') as [http.IncomingMessage]
       return JSON.parse(await text(response))
     },
@@ -80,8 +80,8 @@ function client2 (socket: net.Socket, secure: net.Socket = socket): Client {
   return {
     socket,
     localPort: socket.localPort as number,
-    async get (path) {
-      return JSON.parse(await text(session.request({ ':path': path })))
+    async get (path, headers = {}) {
+      return JSON.parse(await text(session.request({ ...headers, ':path': path })))
     },
     async close () {
       if (session.closed) return

@@ -75,7 +75,8 @@ function onlyHop (
   return value === undefined ? none : [parse(value.trim())]
 }
 
-const loopback = parseAddress('127.0.0.1') as Address
+/** Who is behind a Unix-domain socket. */
+export const loopback = parseAddress('127.0.0.1') as Address
 
 /**
  * Walks from the connection's own address through the hops of a header, nearest first, while the current address is one

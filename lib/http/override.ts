@@ -1,8 +1,9 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { RealAddress } from '../../types'
-import { formatAddress } from '../address/address'
+import { type Address, formatAddress, parseAddress } from '../address/address'
 import { FST_REAL_IP_INVALID_OPTION } from '../errors'
-import type { ReadHops } from './forwarded'
+import { isPlausible } from '../trust/plausible'
+import { loopback, type ReadHops } from './forwarded'
 import { hostOf, protocolOf } from './origin'
 
 /** What Fastify makes of the connection or of `trustProxy`. `hostname` and `port` follow from `host`. */
@@ -24,7 +25,8 @@ export function overrideRequest (
     ips: (request) => addressesOf(answerOf(request), readHops, request.raw.rawHeaders),
     protocol: (request) => protocolOf(answerOf(request), header, request.raw.rawHeaders) ??
       ((request.socket as { readonly encrypted?: boolean }).encrypted === true ? 'https' : 'http'),
-    host: (request) => hostOf(answerOf(request), header, request.raw.rawHeaders) ?? request.headers.host ?? request.headers[':authority']
+    host: (request) => hostOf(answerOf(request), header, request.raw.rawHeaders) ??
+      request.raw.headers.host ?? request.raw.headers[':authority'] ?? ''
   }
   for (const name of overridden) {
     const read = getters[name]
@@ -32,13 +34,15 @@ export function overrideRequest (
   }
 }
 
-/** From the nearest to the client's, as Fastify orders `request.ips`. */
+/** From the nearest to the client's, as Fastify orders `request.ips`: the hops that walk() believed. */
 function addressesOf (answer: RealAddress, readHops: ReadHops | undefined, rawHeaders: ReadonlyArray<string>): string[] {
   const { via, address, reason } = answer
   const all = [via === undefined ? address : via.address]
   if (via !== undefined && readHops !== undefined) {
+    let at = via.address === undefined ? loopback : parseAddress(via.address) as Address
     for (const hop of readHops(rawHeaders)) {
-      if (hop === undefined) break
+      if (hop === undefined || !isPlausible(hop.address, at)) break
+      at = hop.address
       const text = formatAddress(hop.address)
       all.push(text)
       if (text === address && reason === undefined) break

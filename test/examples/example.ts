@@ -9,6 +9,7 @@ const examples = join(dirname(require.resolve('fastify-real-ip/package.json')), 
 
 /** An example that runs, as a user starts it. */
 export interface Example {
+  /** 0: it listens on a Unix-domain socket. */
   readonly port: number
   /** What it has written so far. */
   readonly lines: readonly string[]
@@ -31,8 +32,9 @@ export async function startExample (t: Test, name: string, env: NodeJS.ProcessEn
   })
   const output = new Lines(child)
   const listening = JSON.parse(await output.line('Server listening at'))
+  const at: string = listening.msg.slice('Server listening at '.length)
   return {
-    port: Number(new URL(listening.msg.slice('Server listening at '.length)).port),
+    port: at.startsWith('/') ? 0 : Number(new URL(at).port),
     lines: output.all,
     line: (text) => output.line(text),
     async end () {

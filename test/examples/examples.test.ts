@@ -59,7 +59,7 @@ const registering = readdirSync(join(__dirname, '../../../examples'))
   .filter((name) => name.endsWith('.ts') && name !== 'demo.ts').map((name) => name.replace(/\.ts$/, ''))
 
 t.test('without TRUSTED_PEERS no example starts', async (t) => {
-  t.equal(registering.length, 9)
+  t.equal(registering.length, 12)
   for (const name of registering) {
     await Promise.all([undefined, ''].map(async (TRUSTED_PEERS) => {
       const { code, stdout, stderr } = await runExample(name, { TRUSTED_PEERS, WORKERS: '1', REDIS: '/nonexistent/redis.sock' })

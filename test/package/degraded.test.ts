@@ -123,6 +123,34 @@ for (const [name, how] of Object.entries(degraded)) {
       t.notOk(listening)
     })
 
+    t.test('HTTP proxies alone: on Linux the sender may be rewritten, elsewhere it is what Node.js says', async (t) => {
+      const isLinux = process.platform === 'linux' && name !== 'another platform'
+      for (const trust of [['loopback'], ['10.0.0.0/8']]) {
+        const { registered, warnings, answers } = await run(how, { forwarded: { trust } })
+        t.ok(registered)
+        t.equal(answers.length, 2)
+        if (isLinux) {
+          t.equal(warnings.length, 1)
+          t.match(warnings[0], says)
+          t.match(warnings[0], /the senders of connections are unknown: no header counts/)
+          for (const answer of answers) t.match({ ...answer, address: answer.address ?? 'none' }, { address: 'none', source: 'none', trust: 'unverified' })
+        } else {
+          t.same(warnings.filter((text) => !/side-car/.test(text)), [])
+          for (const answer of answers) {
+            t.match(answer, trust[0] === 'loopback'
+              ? { address: '203.0.113.7', source: 'forwarded', trust: 'trusted', transportPeer: { address: '127.0.0.1' } }
+              : { address: '127.0.0.1', source: 'transport-peer', trust: 'untrusted', transportPeer: { address: '127.0.0.1' } })
+          }
+        }
+      }
+    })
+
+    t.test('beside a list of trustedPeers they are not enough to listen', async (t) => {
+      const { registered, code } = await run(how, { trustedPeers: [], forwarded: { trust: ['loopback'] } })
+      t.ok(registered)
+      t.equal(code, 'FST_REAL_IP_NO_TRANSPORT_PEER')
+    })
+
     t.test('with require: true it fails to register', async (t) => {
       const { registered, code, warnings } = await run(how, { require: true })
       t.notOk(registered)

@@ -34,7 +34,8 @@ async function serveOnce (options: FastifyRealIpOptions): Promise<Noticed> {
   }
   const answers: RealAddress[] = []
   for (let n = 0; n < 2; n++) {
-    answers.push(await (await fetch(origin)).json() as RealAddress)
+    const headers = options.forwarded === undefined ? {} : { 'x-forwarded-for': '198.51.100.1, 203.0.113.7' }
+    answers.push(await (await fetch(origin, { headers })).json() as RealAddress)
   }
   await app.close()
   return { registered: true, listening: true, warnings, answers }

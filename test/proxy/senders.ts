@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline'
 import type { Test } from 'tap'
 import { project } from '../docs/markdown'
 
-// Real senders of the PROXY protocol, on loopback, from Debian's packages haproxy, nginx and libnginx-mod-stream.
+// Real proxies, which send a PROXY header or one of HTTP, on loopback, from Debian's packages haproxy, nginx and libnginx-mod-stream.
 
 const STREAM_MODULE = '/usr/lib/nginx/modules/ngx_stream_module.so'
 
@@ -91,6 +91,33 @@ stream {
   }
 }
 `.replace(host.includes(':') ? '' : ' ipv6only=off', ''))], 'getrlimit')
+  return { host, port }
+}
+
+/** Starts nginx as an HTTP proxy, which ends with the test: `upstream` as in `proxy_pass`, `headers` as nginx's own lines. */
+export async function startHttpNginx (t: Test, upstream: string, headers: readonly string[]): Promise<Sender> {
+  const folder = makeFolder(t)
+  const host = '127.0.0.1'
+  const port = await freePort(host)
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${join(folder, name)};`)
+  await start(t, 'nginx', ['-p', folder, '-c', writeConfiguration(folder, `
+daemon off;
+master_process off;
+pid ${join(folder, 'pid')};
+error_log stderr notice;
+events { worker_connections 200; }
+http {
+  access_log off;
+  ${temporary.join('\n  ')}
+  server {
+    listen ${host}:${port};
+    location / {
+      proxy_pass ${upstream};
+      ${headers.map((line) => `proxy_set_header ${line};`).join('\n      ')}
+    }
+  }
+}
+`)], 'getrlimit')
   return { host, port }
 }
 
