@@ -27,7 +27,8 @@ declare namespace fastifyRealIp {
   /**
    * A kernel source of the client's address:
    * - `'vtoa'`: `getsockopt(fd, IPPROTO_IP, 1348)`, answered by the `vtoa` kernel module
-   *   (Alibaba Cloud Linux 3, kernel 5.10.134-17 or later).
+   *   (Alibaba Cloud Linux 3, kernel 5.10.134-17 or later), or by `fastify-real-ip attach` (Linux 5.10 or later).
+   *   Nothing in `realAddress` tells which: the system call is the same.
    * - `'getpeername'`: `getpeername(2)`, which the `vtoa` module (kernel 5.10.134-15 or later) and other
    *   TOA modules rewrite. Without such a module it gives the transport peer: the answer alone does not tell which.
    * - `'nat64'`: `getsockopt(fd, IPPROTO_IP, 4096)`, answered by DPVS's toa module for IPv6 clients of an IPv4 server.

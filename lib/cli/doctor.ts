@@ -1,7 +1,9 @@
 import type { KernelSource } from '../../types'
-import { answers, judgeAll, vtoaCommand, WATCH, type Verdict } from './findings'
+import { attachCommand } from './attach-finding'
+import { answers, judgeAll, vtoaCommand, WATCH } from './findings'
 import type { Machine } from './machine'
 import { paint, type Style, type Terminal, wrap } from './paint'
+import type { Verdict } from './verdict'
 
 export interface Finding extends Verdict {
   readonly name: string
@@ -45,8 +47,11 @@ function conclude (machine: Machine, sources: ReadonlyArray<KernelSource>): stri
   if (typeof kernel === 'string') return `No: ${kernel}.`
   const command = vtoaCommand(machine)
   if (command !== undefined) return `No: vtoa does not answer. ${command}`
-  return "No: no kernel module gives a client's address. Load your balancer's toa.ko; or, where the balancer stamps " +
-    "the SYN, use 'saved-syn' with 'toa' and a list of 'trustedPeers', which is yours to decide. To see what it " +
+  const attach = attachCommand(machine)
+  return "No: no kernel module gives a client's address. " + (attach === undefined
+    ? "Load your balancer's toa.ko"
+    : `Attach to your service's cgroup (${attach}); or load your balancer's toa.ko`) +
+    "; or, where the balancer stamps the SYN, use 'saved-syn' with 'toa' and a list of 'trustedPeers', which is yours to decide. To see what it " +
     `sends: ${WATCH}`
 }
 

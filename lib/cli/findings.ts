@@ -1,17 +1,7 @@
+import { kernelBefore } from '../attach/explain'
+import { attachCommand, isContainer, judgeAttach } from './attach-finding'
 import type { Kernel, Machine } from './machine'
-
-export interface Verdict {
-  /** `'n/a'`: it does not matter here, or nothing that works needs it. */
-  readonly state: 'good' | 'bad' | 'unknown' | 'n/a'
-  readonly message: string
-  /** What to do about it, a command where there is one. Whatever is bad or unknown has it. */
-  readonly fix?: string
-}
-
-const good = (message: string, fix?: string): Verdict => ({ state: 'good', message, ...(fix !== undefined && { fix }) })
-const bad = (message: string, fix: string): Verdict => ({ state: 'bad', message, fix })
-const unknown = (message: string, fix: string): Verdict => ({ state: 'unknown', message, fix })
-const notApplicable = (message: string): Verdict => ({ state: 'n/a', message })
+import { bad, good, notApplicable, unknown, type Verdict } from './verdict'
 
 // The first kernels of Alibaba Cloud Linux 3 with which vtoa answers, by the last number of 5.10.134-N.
 const GETPEERNAME = 15
@@ -37,6 +27,7 @@ export function judgeAll (machine: Machine, works: boolean): Record<string, Verd
     'module toa': judgeToa(machine, works),
     counters: judgeCounters(machine),
     'getsockopt 1348': ask((kernel) => judge1348(machine, kernel, works)),
+    attach: judgeAttach(machine, works),
     'getsockopt 1345-1347': ask(judgeVirtualServer),
     'getsockopt 4096': ask((kernel) => answers(kernel, 4096)
       ? good(`DPVS's toa module: ${said(kernel, 4096)}`)
@@ -48,7 +39,7 @@ export function judgeAll (machine: Machine, works: boolean): Record<string, Verd
     'SYN cookies': judgeSyncookies(machine),
     'Fast Open': judgeFastOpen(machine),
     namespace: judgeNamespace(machine),
-    "sources: 'auto'": ask(({ auto }) => works ? good(auto) : bad(auto, vtoaCommand(machine) ?? WATCH))
+    "sources: 'auto'": ask(({ auto }) => works ? good(auto) : bad(auto, vtoaCommand(machine) ?? attachCommand(machine) ?? WATCH))
   }
 }
 
@@ -79,9 +70,6 @@ export function vtoaCommand (machine: Machine): string | undefined {
   return isContainer(machine) ? `on the host: ${INSTALL_VTOA}` : INSTALL_VTOA
 }
 
-const isContainer = ({ hostNetwork, hostProcesses }: Machine): boolean =>
-  hostNetwork === false || hostProcesses === false
-
 function judgePlatform ({ platform, arch, node }: Machine): Verdict {
   const here = `${platform} on ${arch}, Node.js ${node}`
   if (platform === 'linux') return good(here)
@@ -92,7 +80,8 @@ function judgeRelease ({ platform, release }: Machine): Verdict {
   if (platform !== 'linux') return notApplicable(`${release}, not Linux`)
   const build = alinux3(release)
   if (build === undefined) {
-    return unknown(`${release}: vtoa is for Alibaba Cloud Linux 3 alone. Here it takes your balancer's own toa.ko, ` +
+    return unknown(`${release}: vtoa is for Alibaba Cloud Linux 3 alone. Here use ` +
+      `${kernelBefore(release, 5, 10) ? '' : 'fastify-real-ip attach, '}your balancer's own toa.ko, ` +
       "or 'saved-syn' where the balancer stamps the SYN: watch shows whether it does", WATCH)
   }
   if (build >= GETSOCKOPT) return good(`${release}: with vtoa it answers getsockopt 1348 and getpeername`)
@@ -141,16 +130,22 @@ function judgeToa (machine: Machine, works: boolean): Verdict {
 }
 
 function judge1348 (machine: Machine, kernel: Kernel, works: boolean): Verdict {
-  if (answers(kernel, 1348)) return good(`vtoa's: ${said(kernel, 1348)}`)
+  if (answers(kernel, 1348)) return good(`vtoa or attach: ${said(kernel, 1348)}`)
   const not = 'no module answers 1348: not loaded, or too old'
   const command = vtoaCommand(machine)
-  if (command === undefined) return notApplicable(`${not}; only vtoa's newer builds answer it`)
+  const attach = attachCommand(machine)
+  if (command === undefined) {
+    return works || attach === undefined
+      ? notApplicable(`${not}; only vtoa's newer builds and fastify-real-ip attach answer it`)
+      : bad(`${not}, and nothing is attached to the cgroup of this process`, attach)
+  }
+  const fix = (first: string) => attach === undefined ? first : `${first}; or ${attach}`
   const build = alinux3(machine.release) as number
   if (machine.modules?.vtoa === true) {
     const update = build < GETSOCKOPT ? UPDATE_KERNEL : 'sudo yum update vtoa -y'
-    return bad(`${not}. vtoa is loaded, and getpeername answers`, update)
+    return bad(`${not}. vtoa is loaded, and getpeername answers`, fix(update))
   }
-  return works ? notApplicable(not) : bad(not, build < GETPEERNAME ? UPDATE_KERNEL : command)
+  return works ? notApplicable(not) : bad(not, fix(build < GETPEERNAME ? UPDATE_KERNEL : command))
 }
 
 function judgeCounters ({ modules, vtoaStats, toaStats }: Machine): Verdict {

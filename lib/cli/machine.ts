@@ -4,8 +4,10 @@ import { existsSync, readFileSync, readlinkSync } from 'node:fs'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { release } from 'node:os'
 import { join } from 'node:path'
+import { ownCgroups } from '../attach/cgroup'
+import { type Attachment, status } from '../attach/status'
 import { fdOf, listeningFdOf } from '../node/sockets'
-import { errnoName, type Libc, loadLibc } from '../kernel/libc'
+import { errnoName, type Libc, loadLibc, openBpf } from '../kernel/libc'
 import { createEndpoint } from '../kernel/sockaddr'
 import { chooseSources, Senders } from '../sources/choose'
 import { withoutName } from './arguments'
@@ -28,6 +30,10 @@ export interface Machine {
   readonly hostNetwork: boolean | undefined
   /** Whether this is the host's own PID namespace. */
   readonly hostProcesses: boolean | undefined
+  /** The cgroup v2 of this process and those above it, innermost first; empty if they cannot be read. */
+  readonly cgroups: ReadonlyArray<{ readonly path: string, readonly id: string }>
+  /** What `attach` has attached on this machine; or why that cannot be read. */
+  readonly attachments: ReadonlyArray<Attachment> | string
   /** What the kernel says of a loopback connection; or why it could not be asked. */
   readonly kernel: Kernel | string
 }
@@ -52,6 +58,7 @@ export interface Kernel {
 }
 
 const PATIENCE = 10_000
+const BPFFS = '/sys/fs/bpf'
 const IPPROTO_IP = 0
 const optnames = [1345, 1346, 1347, 1348, 4096]
 // <linux/proc_ns.h>: what the kernel numbers its first PID namespace.
@@ -77,6 +84,8 @@ export async function readMachine (): Promise<Machine> {
     // The kernel shows this one in its first network namespace alone.
     hostNetwork: existsSync(NET_CORE) ? existsSync(`${NET_CORE}/netdev_max_backlog`) : undefined,
     hostProcesses: isFirstPidNamespace(),
+    cgroups: readCgroups(),
+    attachments: koffi.state === 'fails' ? koffi.message : readAttachments(),
     kernel: koffi.state === 'fails' ? koffi.message : await askKernel(loadLibc())
   }
 }
@@ -94,6 +103,24 @@ function isFirstPidNamespace (): boolean | undefined {
     return readlinkSync('/proc/self/ns/pid') === FIRST_PID_NAMESPACE
   } catch {
     return undefined
+  }
+}
+
+function readCgroups (): Machine['cgroups'] {
+  try {
+    return ownCgroups().map(({ path, id }) => ({ path, id: String(id) }))
+  } catch {
+    return []
+  }
+}
+
+function readAttachments (): Machine['attachments'] {
+  const bpf = openBpf()
+  if (typeof bpf === 'string') return bpf
+  try {
+    return status(bpf, BPFFS)
+  } catch (error) {
+    return (error as Error).message
   }
 }
 

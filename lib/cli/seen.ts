@@ -33,6 +33,7 @@ export type Asked = { readonly source: KernelSource, readonly address: string, r
 const meanings: Readonly<Record<string, string>> = {
   ENOPROTOOPT: 'no module answers: not loaded, or too old',
   ESRCH: 'no TOA on the segment that completed the handshake',
+  EPERM: 'no TOA on the segment that completed the handshake',
   EINVAL: 'no TOA on the segment that completed the handshake',
   EFAULT: 'TOA, but not of NAT64: getpeername has it',
   'not-asked': "sources: 'auto' leaves it out, for the reason said at the start",

@@ -111,7 +111,8 @@ function checkSources (sources: unknown): { sources: Options['sources'], isProxy
 function checkSavedSyn (toa: Toa | undefined): void {
   if (toa === undefined) {
     throw invalid("'saved-syn' needs 'toa', what the balancer writes on the SYN: 'alibaba', 'ucloud', 'tencent', or " +
-      "formats like [{ kind: 254, length: 8, family: 'IPv4', position: 'first' }]")
+      "formats like [{ kind: 254, length: 8, family: 'IPv4', position: 'first' }]. For a balancer " +
+      "that writes nothing on the SYN run fastify-real-ip attach, and use 'vtoa'")
   }
   if (toa.silentOnSyn !== undefined) throw invalid(`'saved-syn' cannot be used with this 'toa': ${toa.silentOnSyn}`)
 }
