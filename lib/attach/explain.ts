@@ -1,5 +1,5 @@
 import { constants } from 'node:os'
-import { errnoName } from '../kernel/libc'
+import { errnoName } from '../kernel/errno'
 import type { BpfError } from './bpf'
 
 const { EACCES, E2BIG, EBUSY, EINVAL, ENOENT, ENOMEM, ENOSPC, ENOSYS, EPERM } = constants.errno

@@ -1,6 +1,7 @@
 import { endianness } from 'node:os'
 import { formatAddress } from '../address/address'
-import { type Capture, errnoName, type openCapture } from '../kernel/libc'
+import { errnoName } from '../kernel/errno'
+import type { Capture, openCapture } from '../kernel/libc'
 import { decodeSavedSyn, tcpHeaderAt } from '../kernel/tcp-header'
 import { createEndpoint } from '../kernel/sockaddr'
 import { readSegmentOptions, type SegmentOption } from './segment-options'

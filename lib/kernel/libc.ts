@@ -1,4 +1,4 @@
-import { constants, endianness } from 'node:os'
+import { endianness } from 'node:os'
 import type * as Koffi from 'koffi' with { 'resolution-mode': 'import' }
 import {
   AF_INET, AF_NETLINK, AF_PACKET, ETH_P_ALL, IPPROTO_TCP, MSG_DONTWAIT, MSG_PEEK, NETLINK_SOCK_DIAG, SO_ATTACH_FILTER, SOCK_CLOEXEC,
@@ -75,16 +75,6 @@ export interface Capture {
   receive (): number
   close (): void
 }
-
-/** The name of an errno, e.g. `'ENOPROTOOPT'`. */
-export function errnoName (errno: number): string {
-  return errnoNames[errno] ?? `errno ${errno}`
-}
-
-const errnoNames: string[] = []
-for (const [name, errno] of Object.entries(constants.errno)) errnoNames[errno] ??= name
-// On Linux ENOTSUP is a second name for it.
-errnoNames[constants.errno.EOPNOTSUPP] = 'EOPNOTSUPP'
 
 /** The process's libc, bound on first use; or the sentence that says why it cannot be had. */
 export function loadLibc (): Libc | string {

@@ -1,5 +1,6 @@
 import { IPPROTO_IP } from './constants'
-import { errnoName, type Libc } from './libc'
+import { errnoName } from './errno'
+import type { Libc } from './libc'
 
 // ENOPROTOOPT is the kernel's word that no module answers; asking costs as much as an answer would.
 const PROBE_INTERVAL = 1000

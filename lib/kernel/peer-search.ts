@@ -1,6 +1,7 @@
 import { isMainThread } from 'node:worker_threads'
 import { AF_INET, IPPROTO_TCP, SO_COOKIE, SOL_SOCKET, TCP_INFO, TCP_SYN_RECV, TCPI_OPT_SYN_DATA } from './constants'
-import { type Diag, errnoName, type Libc } from './libc'
+import { errnoName } from './errno'
+import type { Diag, Libc } from './libc'
 import { decodeAnswers, encodeDump, encodeExact, REQUEST, type Rest } from './sock-diag'
 import { copyEndpoint, createEndpoint, decodeSockaddr, type Endpoint, sameEndpoint, SOCKADDR_IN6 } from './sockaddr'
 

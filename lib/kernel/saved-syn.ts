@@ -1,6 +1,7 @@
 import type { Endpoint } from './sockaddr'
 import { IPPROTO_TCP, TCP_FASTOPEN, TCP_SAVE_SYN } from './constants'
-import { errnoName, type Libc } from './libc'
+import { errnoName } from './errno'
+import type { Libc } from './libc'
 import { decodeSender, tcpHeaderAt } from './tcp-header'
 
 /** The SYN of the connection at hand. */

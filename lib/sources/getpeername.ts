@@ -1,4 +1,5 @@
-import { errnoName, type Libc } from '../kernel/libc'
+import { errnoName } from '../kernel/errno'
+import type { Libc } from '../kernel/libc'
 import { decodeSockaddr, type Endpoint } from '../kernel/sockaddr'
 import type { Source } from './source'
 
