@@ -3,7 +3,7 @@ import type { ToaFormat } from '../../types'
 /** What a balancer writes on the SYN. */
 export interface Toa {
   readonly formats: ReadonlyArray<ToaFormat>
-  /** Why it writes nothing there; undefined where it does. */
+  /** Why it writes nothing on the SYN; `undefined` if it does. */
   readonly silentOnSyn?: string
 }
 
