@@ -4,13 +4,13 @@ import { bad, good, notApplicable, unknown, type Verdict } from './verdict'
 
 const ATTACH = 'sudo fastify-real-ip attach --cgroup CGROUP --trusted-peers BALANCERS'
 
-/** How `attach` makes 1348 answer; undefined before Linux 5.10. */
+/** The command that makes 1348 answer; `undefined` before Linux 5.10. */
 export function attachCommand (machine: Machine): string | undefined {
   if (machine.platform !== 'linux' || kernelBefore(machine.release, 5, 10)) return undefined
   return isContainer(machine) ? `on the host: ${ATTACH}` : ATTACH
 }
 
-/** A container may share the host's network, but has its own processes. */
+/** Containers on the host's network have their own processes. */
 export const isContainer = ({ hostNetwork, hostProcesses }: Machine): boolean =>
   hostNetwork === false || hostProcesses === false
 

@@ -10,15 +10,15 @@ export interface Finding extends Verdict {
 }
 
 export interface Report {
-  /** Whether a source works that needs no decision about trust. */
+  /** Whether a source works without a decision about trust. */
   readonly works: boolean
-  /** Those that do. */
+  /** The sources that do. */
   readonly sources: ReadonlyArray<KernelSource>
   readonly message: string
   readonly findings: ReadonlyArray<Finding>
 }
 
-/** Judges what was found on a machine. Pure. */
+/** Judges the state of a machine. Pure. */
 export function diagnose (machine: Machine): Report {
   const { modules, kernel } = machine
   const asked = typeof kernel === 'string' ? undefined : kernel
@@ -26,7 +26,7 @@ export function diagnose (machine: Machine): Report {
   if (asked !== undefined) {
     if (answers(asked, 1348)) sources.push('vtoa')
     if (answers(asked, 4096)) sources.push('nat64')
-    // Without a module getpeername gives the transport peer alone.
+    // Without a module getpeername returns only the transport peer.
     if (modules?.vtoa === true || modules?.toa === true) sources.push('getpeername')
   }
   const works = sources.length > 0
@@ -57,7 +57,7 @@ function conclude (machine: Machine, sources: ReadonlyArray<KernelSource>): stri
 
 const styles: Record<Finding['state'], Style> = { good: 'green', bad: 'red', unknown: 'yellow', 'n/a': 'dim' }
 
-/** The report as text, the conclusion first, in lines of so many columns where the words allow it. */
+/** Formats the report as text, conclusion first, wrapped to `columns` where possible. */
 export function drawReport ({ works, message, findings }: Report, { colours, columns = Infinity }: Terminal): string {
   const width = Math.max(...findings.map(({ name }) => name.length))
   const margin = width + 13

@@ -3,7 +3,7 @@ import { attachCommand, isContainer, judgeAttach } from './attach-finding'
 import type { Kernel, Machine } from './machine'
 import { bad, good, notApplicable, unknown, type Verdict } from './verdict'
 
-// The first kernels of Alibaba Cloud Linux 3 with which vtoa answers, by the last number of 5.10.134-N.
+// The first kernels of Alibaba Cloud Linux 3 with which vtoa answers: the N of 5.10.134-N.
 const GETPEERNAME = 15
 const GETSOCKOPT = 17
 
@@ -16,7 +16,7 @@ const NO_SYS = 'there is no /sys/module to look into'
 const SYNCOOKIES_IN_NEED = 'sudo sysctl -w net.ipv4.tcp_syncookies=1'
 const REINSTALL_KOFFI = 'rm -rf node_modules/koffi node_modules/@koromix && npm install'
 
-/** By name, in the order in which they are printed. `works`: a kernel source does. */
+/** Findings by name, in the order of output. `works`: a kernel source does. */
 export function judgeAll (machine: Machine, works: boolean): Record<string, Verdict> {
   const ask = (by: (kernel: Kernel) => Verdict) => judgeAsked(machine, by)
   return {
@@ -55,7 +55,7 @@ export const answers = ({ optnames }: Kernel, optname: number): boolean => optna
 const said = ({ optnames }: Kernel, optname: number): string =>
   `it answers (${optnames[optname]} on a loopback connection, which has no TOA)`
 
-/** The N of 5.10.134-N, less for older kernels and more for newer ones; undefined for other systems. */
+/** The N of 5.10.134-N, -Infinity for older kernels and Infinity for newer ones; `undefined` for other systems. */
 function alinux3 (release: string): number | undefined {
   const match = /^(\d+)\.(\d+)\.(\d+)-(\d+).*\.al8\b/.exec(release)
   if (match === null) return undefined
@@ -64,7 +64,7 @@ function alinux3 (release: string): number | undefined {
   return order === 0 ? build : order * Infinity
 }
 
-/** What makes vtoa answer; undefined where there is no vtoa for the kernel. */
+/** The command that installs vtoa; `undefined` if there is none for the kernel. */
 export function vtoaCommand (machine: Machine): string | undefined {
   if (alinux3(machine.release) === undefined) return undefined
   return isContainer(machine) ? `on the host: ${INSTALL_VTOA}` : INSTALL_VTOA
@@ -158,7 +158,7 @@ function judgeCounters ({ modules, vtoaStats, toaStats }: Machine): Verdict {
   return unknown(`${path} is not seen in this network namespace`, `on the host: cat ${path}`)
 }
 
-/** Counters have a line each, with a column for each CPU. */
+/** Each counter is a line with a column per CPU. */
 function sumCounters (text: string): string {
   return text.split('\n').flatMap((line) => {
     const match = /^\s*(\w+)\s*:?\s+(\d[\d\s]*)$/.exec(line)

@@ -1,8 +1,8 @@
 export interface Verdict {
-  /** `'n/a'`: it does not matter here, or nothing that works needs it. */
+  /** `'n/a'`: does not matter on this machine. */
   readonly state: 'good' | 'bad' | 'unknown' | 'n/a'
   readonly message: string
-  /** What to do about it, a command where there is one. Whatever is bad or unknown has it. */
+  /** How to fix it, as a command if possible. Present if bad or unknown. */
   readonly fix?: string
 }
 
