@@ -22,7 +22,9 @@ export interface Ranges {
   readonly list: ReadonlyArray<Range>
 }
 
-/** Compiles addresses, CIDR ranges and presets; `option` names the list in errors. Throws FST_REAL_IP_INVALID_OPTION. */
+/**
+ * Compiles addresses, CIDR ranges and presets; `option` names the list in errors. Throws FST_REAL_IP_INVALID_OPTION.
+ */
 export function compileRanges (entries: ReadonlyArray<unknown>, option: string): Ranges {
   const list = entries.flatMap((entry) => {
     const texts = typeof entry === 'string' && Object.hasOwn(presets, entry) ? presets[entry] as string[] : [entry]
