@@ -48,7 +48,8 @@ async function ranges (): Promise<Loops | string> {
   connect((server.address() as AddressInfo).port, IPv4.host)
   const fd = fdOf((await accepted)[0])
 
-  // Apart from each other, so that none is joined with its neighbour. Of two addresses that are asked for, a list has one.
+  // Apart from each other, so that none is joined with its neighbour. Of two addresses that are asked for, a list has
+  // one.
   const blocks = Array.from({ length: 1000 }, (_, i) => i * 8)
   const nets = { IPv4: (i: number) => `${16 + (i >> 8)}.${i & 255}.`, IPv6: (i: number) => `2001:db8:${i.toString(16)}:` }
   const list = compileRanges([
@@ -75,7 +76,10 @@ async function ranges (): Promise<Loops | string> {
   }
 }
 
-/** A header's lines behind a proxy, as Node.js hands them over, and the connection's own answer, that of a trusted claim. */
+/**
+ * A header's lines behind a proxy, as Node.js hands them over, and the connection's own answer, that of a trusted
+ * claim.
+ */
 function behind (remoteAddress: string, family: 'IPv4' | 'IPv6', name: string, line: string) {
   return {
     raw: {

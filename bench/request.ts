@@ -33,8 +33,8 @@ const [PLUGIN, WITH_LIST] = plugins
 
 const newConnections = { protocol: 'http', question: 'connections', warmUp: 10_000, slice: 60, rounds: 5 } as const
 
-// A slice keeps a server busy for a hundredth of a second or so. Warm is what no longer gets faster: plain Fastify takes
-// longer to get there than most others.
+// A slice keeps a server busy for a hundredth of a second or so. Warm is what no longer gets faster: plain Fastify
+// takes longer to get there than most others.
 const workloads: readonly Workload[] = [
   {
     name: 'keep-alive',

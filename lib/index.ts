@@ -13,8 +13,8 @@ import { checkOptions, type Options } from './options/options'
 import { register, type Registration, Station } from './plugin'
 import { Warnings } from './warnings'
 
-// One for each server, whatever the number of scopes, applications, or copies of this package: a connection is read
-// once, and its saved SYN can be.
+// One station per server, shared by all scopes, applications and copies of this package: a saved SYN can be read only
+// once.
 const registry = Symbol.for('fastify-real-ip.registrations')
 const shared = globalThis as { [registry]?: WeakMap<object, Station> }
 const stations = shared[registry] ??= new WeakMap()
@@ -31,7 +31,7 @@ function fastifyRealIp (app: FastifyInstance, given: FastifyRealIpOptions, done:
   }
 }
 
-/** Other options within one application are an error; another application on the same server takes it over. */
+/** Throws if the same application registers other options. Another application on the same server takes over. */
 function findOrRegister (app: FastifyInstance, options: Options): Registration {
   const { server } = app
   const station = stations.get(server) ?? new Station()
@@ -46,7 +46,7 @@ function findOrRegister (app: FastifyInstance, options: Options): Registration {
   return registration
 }
 
-/** Throws where somebody else has a name, before anything is done. */
+/** Throws if a decorator's name is taken. Changes nothing. */
 function checkNames (app: FastifyInstance, options: Options): void {
   if (options.overrideRequest) checkOverride(app)
   if (app.hasDecorator('realIp')) throw new FST_REAL_IP_NAME_TAKEN('app.realIp')
@@ -56,7 +56,7 @@ function checkNames (app: FastifyInstance, options: Options): void {
 }
 
 function decorate (app: FastifyInstance, { options, observer, realIp, requests }: Registration): void {
-  // A parent scope has registered the plugin, and this one inherits what it decorated.
+  // The decorators are inherited from a parent scope that registered the plugin.
   if (app.hasDecorator('realIp') && app.realIp === realIp) return
   checkNames(app, options)
   requests.guard(app)

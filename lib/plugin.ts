@@ -23,9 +23,9 @@ import { Suspicions } from './trust/suspicions'
 import { Tally } from './trust/tally'
 import { Warnings } from './warnings'
 
-/** What an application has of this plugin. Other copies of the package use it too: names and meanings stay. */
+/** The plugin's state for one application. Other copies of the package use it too: keep names and meanings. */
 export interface Registration {
-  /** Tells the applications on one server apart: all scopes of one have the same. */
+  /** Identifies the application on a shared server; all of its scopes have the same. */
   readonly application: object
   readonly options: Options
   readonly requests: Requests
@@ -33,17 +33,20 @@ export interface Registration {
   readonly realIp: RealIp
 }
 
-/** What a server has of this plugin. */
+/** The plugin's state for one server. */
 export class Station {
   readonly owners = new Owners()
   readonly remembered = new Remembered<Evidence>()
   readonly arrivals = new Arrivals(this.owners, this.remembered)
   readonly registrations = new Set<Registration>()
-  /** Stops following the server; undefined while it is not followed. */
+  /** Stops following the server; `undefined` while it is not followed. */
   unfollow: (() => void) | undefined
 }
 
-/** Throws where the options cannot be met; then nothing is left behind. `onEmpty` is called when the last has closed. */
+/**
+ * Throws if the options cannot be met, and leaves nothing behind. Calls `onEmpty` after the last application has
+ * closed.
+ */
 export function register (app: FastifyInstance, options: Options, station: Station, onEmpty: () => void): Registration {
   const { owners, remembered, arrivals, registrations } = station
   const libc = loadLibc()
@@ -80,7 +83,7 @@ export function register (app: FastifyInstance, options: Options, station: Stati
   }
   registrations.add(registration)
   owners.add(owner)
-  // The first decides at once; one that takes over a running server does so when it is ready to serve.
+  // The first application decides at once; one that takes over a running server decides from its onListen hook on.
   if (owners.isEmpty) decideFromNowOn()
   station.unfollow ??= followServers(app.server, {
     accept: (socket, server, handOver) => arrivals.accept(socket, server, handOver),
@@ -122,17 +125,20 @@ function createOwner (
 ): Owner {
   const kernel = senders && openKernel(senders, options, (message) => { warnings.info(message) })
   const judge = new Judge(options, warnings.error)
-  // Fastify gives requests this property with 'trustProxy' alone.
+  // Fastify decorates requests with `ips` only if 'trustProxy' is set.
   const suspicions = new Suspicions(warnings, app.hasRequestDecorator('ips'), isProxy)
   const { hasPolicy, canRefuse } = judge
-  // Only Linux has modules that rewrite it. Whoever expects claims wants to know the sender for certain.
+  // Only on Linux do kernel modules rewrite the remote address. A policy for claims needs the verified transport peer.
   const trustsRemote = options.forwardedOnly && process.platform !== 'linux'
   const guard = new Guard(kernel, { hasPolicy, canRefuse, trustsRemote }, suspicions)
   const headers = options.proxyProtocol && new HeaderPolicy(options.proxyProtocol, judge)
   return { options, judge, suspicions, warnings, guard, headers, tally: new Tally() }
 }
 
-/** Makes a server that begins to listen keep the SYN of each connection. The error where a policy needs it in vain. */
+/**
+ * Enables TCP_SAVE_SYN on a server before it accepts connections. Returns an error if a policy needs it and cannot have
+ * it.
+ */
 function arm (server: Server, { options, judge, warnings }: Owner, senders: Senders | undefined, libc: Libc | string): Error | undefined {
   if (!judge.hasPolicy || isUnixListener(server)) return undefined
   const why = senders === undefined ? libc as string : armListener(senders, server, warnings)
@@ -140,15 +146,15 @@ function arm (server: Server, { options, judge, warnings }: Owner, senders: Send
     if (senders?.search.refused() !== undefined) warnings.warn('NO_SOCK_DIAG')
     return undefined
   }
-  // 'any' believes every peer, and can do without knowing it. HTTP proxies alone are not worth an outage.
+  // 'any' trusts every peer, known or not. A missing transport peer does not justify an outage for HTTP proxies alone.
   const canDoWithout = options.trustedPeers === 'any' || (options.forwardedOnly && senders === undefined)
   return canDoWithout ? undefined : new FST_REAL_IP_NO_TRANSPORT_PEER(why)
 }
 
-/** Why the transport peers of a listening server's connections cannot be known; undefined where they can. */
+/** Why the transport peers of a server's connections cannot be known; `undefined` if they can. */
 function armListener (senders: Senders, server: Server, warnings: Warnings): string | undefined {
   const fd = listeningFdOf(server)
-  // Each connection is looked up by sock_diag then.
+  // Without a listening socket, sock_diag looks up each connection.
   if (fd < 0) {
     warnings.warn('ROUND_ROBIN')
     return undefined
@@ -157,7 +163,7 @@ function armListener (senders: Senders, server: Server, warnings: Warnings): str
   return errno && `the listening socket refuses TCP_SAVE_SYN (${errno}). Listen on a plain TCP socket, not MPTCP, on Linux 4.3 or later`
 }
 
-/** A server that began to listen unseen: made by a `serverFactory` that is not Node's own, say. */
+/** The error for a server that began to listen unnoticed, e.g. one from a foreign `serverFactory`. */
 function whyUnprepared (server: Server, { options, judge }: Owner): Error | undefined {
   if (!judge.hasPolicy || options.trustedPeers === 'any' || isUnixListener(server)) return undefined
   return new FST_REAL_IP_NO_TRANSPORT_PEER('this server began to listen unseen. Let serverFactory return a server of node:http, ' +

@@ -12,7 +12,7 @@ const example: Record<keyof TestClient, unknown> = {
   address: '203.0.113.7', port: 51234, source: 'vtoa', trust: 'trusted', reason: 'no-toa', transportPeer: { address: '10.0.0.2', port: 40000 }
 }
 
-/** Options of inject() that let its request come from a client. What only has a name here no real request can have. */
+/** Options for inject() that make its request come from a client. They set a property that no real request can have. */
 export function fromClient (client: TestClient | string): { Request: object } {
   const realAddress = answerOf(typeof client === 'string' ? { address: client } : client)
   class Request extends IncomingMessage {}

@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { createWarning } from 'process-warning'
 
-/** The dangers that are named once each. docs/troubleshooting.md has the cure of each. */
+/** Warnings that are logged once each. docs/troubleshooting.md explains each. */
 const messages = {
   FORGEABLE: "no 'trustedPeers' is set: whoever reaches this port can forge the address. List the balancers, or write " +
     "trustedPeers: 'any' if only they can reach it",
@@ -34,7 +34,7 @@ const ERROR_INTERVAL = 1000 // milliseconds
 
 type Log = Pick<FastifyBaseLogger, 'warn' | 'error' | 'info'> & { isLevelEnabled?: (level: string) => boolean }
 
-/** Logs each warning once; where the log is off, as a warning of the process. Errors are logged once a second. */
+/** Logs each warning once, or emits it as a process warning if the log is off. Logs errors at most once a second. */
 export class Warnings {
   readonly #log: Log
   readonly #given = new Set<string>()
@@ -48,7 +48,7 @@ export class Warnings {
     this.#warn(code, messages[code])
   }
 
-  /** An option that is nobody's. */
+  /** An option that neither this plugin nor Fastify knows. */
   strangeOption (name: string): void {
     this.#warn('UNKNOWN_OPTION', `'${name}' is no option of this plugin and does nothing`)
   }
@@ -88,11 +88,11 @@ function warnProcess (code: string, message: string): void {
   warning()
 }
 
-/** Logs, where nobody could catch what a logger throws: a serializer of the user's, say. */
+/** Logs without throwing: a user's serializer may throw. */
 function safely (log: () => void): void {
   try {
     log()
   } catch {
-    // The connection counts for more than the line.
+    // A failed log line must not break the connection.
   }
 }

@@ -9,14 +9,14 @@ declare module 'fastify' {
   interface FastifyRequest {
     /**
      * The client's address as canonical text (RFC 5952, no zone, IPv4-mapped IPv6 written as IPv4),
-     * or `undefined` where none is known. Never throws. Same as `request.realAddress.address`.
+     * or `undefined` if it is unknown. Never throws. Same as `request.realAddress.address`.
      */
     readonly realIp: string | undefined
-    /** The client's address with where it was learned and why this is the answer. Never throws. */
+    /** The client's address with its source and the reason for this answer. Never throws. */
     readonly realAddress: fastifyRealIp.RealAddress
   }
   interface FastifyInstance {
-    /** What `fastify-real-ip` offers outside requests. */
+    /** The API of `fastify-real-ip` outside requests. */
     readonly realIp: fastifyRealIp.RealIp
   }
 }
@@ -27,45 +27,46 @@ declare namespace fastifyRealIp {
   /**
    * A kernel source of the client's address:
    * - `'vtoa'`: `getsockopt(fd, IPPROTO_IP, 1348)`, answered by the `vtoa` kernel module
-   *   (Alibaba Cloud Linux 3, kernel 5.10.134-17 or later).
+   *   (Alibaba Cloud Linux 3, kernel 5.10.134-17 or later), or by `fastify-real-ip attach` (Linux 5.10 or later).
+   *   `realAddress` cannot tell which: the system call is the same.
    * - `'getpeername'`: `getpeername(2)`, which the `vtoa` module (kernel 5.10.134-15 or later) and other
-   *   TOA modules rewrite. Without such a module it gives the transport peer: the answer alone does not tell which.
+   *   TOA modules rewrite. Without such a module it returns the transport peer; the answer does not tell which.
    * - `'nat64'`: `getsockopt(fd, IPPROTO_IP, 4096)`, answered by DPVS's toa module for IPv6 clients of an IPv4 server.
-   * - `'saved-syn'`: TOA on the connection's SYN, which Linux 4.3 and later keep (tcp(7) `TCP_SAVED_SYN`); no module.
-   *   For balancers that write it on the SYN: needs `toa` and a list of `trustedPeers`.
+   * - `'saved-syn'`: TOA on the connection's SYN, which Linux 4.3 and later can save (tcp(7) `TCP_SAVED_SYN`); needs no
+   *   module. Only for balancers that write TOA on the SYN; requires `toa` and a list of `trustedPeers`.
    */
   export type KernelSource = 'vtoa' | 'nat64' | 'getpeername' | 'saved-syn'
 
   /**
-   * Where an address was learned:
+   * The source of an address:
    * - a kernel source;
    * - `'proxy-protocol'`: the PROXY header at the start of the connection;
    * - `'transport-peer'`: who really sent the packets, from the saved SYN (tcp(7) `TCP_SAVED_SYN`) or sock_diag(7);
-   * - `'forwarded'`: a forwarding header that `forwarded` lets count;
+   * - `'forwarded'`: a forwarding header from a proxy in `forwarded.trust`;
    * - `'peer'`: the remote address that Node.js reports for the socket (the last resort, on any platform);
-   * - `'none'`: no address is known.
+   * - `'none'`: the address is unknown.
    */
   export type Source = KernelSource | 'proxy-protocol' | 'transport-peer' | 'forwarded' | 'peer' | 'none'
 
   /**
-   * Why this is the answer. Where a policy was given with `trustedPeers`:
-   * - `'no-toa'`: a trusted peer claims no client; its own address stands.
-   * - `'untrusted-peer'`: a peer that is not in the list claims a client; its own address stands.
-   * - `'unverified-peer'`: who sent the packets is not known.
+   * The reason for an answer. With `trustedPeers`:
+   * - `'no-toa'`: a trusted peer claims no client; the answer is the peer's own address.
+   * - `'untrusted-peer'`: a peer that is not in the list claims a client; the answer is the peer's own address.
+   * - `'unverified-peer'`: the sender of the packets is unknown.
    * - `'implausible'`: the claim is an address that no client can have (`0.0.0.0/8`, loopback, multicast, …).
    * - `'ambiguous'`: two TOAs on the SYN differ, or the SYN and a kernel module do.
-   * - `'proxy-local'`: a PROXY header names no client (a health check of the balancer); the peer's own address stands.
-   * - `'forwarded-malformed'`: the forwarding header's next hop is no address, or one that no client can have; the last
-   *   good one stands.
-   * - `'forwarded-missing'`: a proxy in `forwarded.trust` named nobody: it sent no header, or no hop before its own. Its
-   *   address stands, which all of its clients share.
+   * - `'proxy-local'`: a PROXY header names no client (a balancer's health check); the answer is the peer's address.
+   * - `'forwarded-malformed'`: the next hop of the forwarding header is not an address, or one that no client can have;
+   *   the answer is the last valid hop.
+   * - `'forwarded-missing'`: a proxy in `forwarded.trust` named no client: it sent no header, or no hop before itself.
+   *   The answer is its address, which all of its clients share.
    *
-   * Why no kernel source gave the answer:
-   * - `'native-unavailable'`: the system calls cannot be made in this process (not Linux, koffi missing, addons forbidden).
+   * If no kernel source gave the answer:
+   * - `'native-unavailable'`: this process cannot make the system calls (not Linux, koffi missing, addons forbidden).
    * - `'no-fd'`: the connection has no file descriptor.
-   * - `'no-answer'`: every configured source failed; `attempts` has the reason of each.
-   * - `'closed'`: the connection was already gone when the server handed it over.
-   * - `'unobserved'`: the connection did not come in through a server of this plugin.
+   * - `'no-answer'`: every configured source failed; see `attempts`.
+   * - `'closed'`: the connection was closed before the server emitted it.
+   * - `'unobserved'`: no server of this plugin accepted the connection.
    * - `'injected'`: the request was made by `inject()`.
    * - `'no-address'`: the connection has no IP address (a Unix-domain socket, a stream that is no socket).
    */
@@ -87,76 +88,77 @@ declare namespace fastifyRealIp {
     | 'injected'
     | 'no-address'
 
-  /** What one source said when it had no address. */
+  /** A source that was asked and returned no address. */
   export interface Attempt {
-    /** Which source it was. */
+    /** The source. */
     readonly source: KernelSource
     /**
      * The name of the system call's errno (`'ENOPROTOOPT'`: no module; `'ESRCH'`, with `'nat64'` `'EINVAL'`: no TOA on
      * this connection; with `'nat64'` `'EFAULT'`: TOA, but not of NAT64), or
      * - `'bad-family'`: the call succeeded with a `sa_family` that is neither `AF_INET` nor `AF_INET6`;
-     * - `'transport-peer'`: it gave the transport peer, and so claims no client;
-     * - of `'saved-syn'`: `'no-saved-syn'` (SYN cookies, or a connection from before the server listened with this
-     *   plugin), `'no-option'`, `'out-of-place'`, `'no-room'`, `'syn-payload'`, `'ambiguous'`: what is wrong with its TOA.
+     * - `'transport-peer'`: it returned the transport peer, and so claims no client;
+     * - of `'saved-syn'`: `'no-saved-syn'` (SYN cookies, or a connection that is older than the plugin's setting on the
+     *   listener), `'no-option'`, `'out-of-place'`, `'no-room'`, `'syn-payload'`, `'ambiguous'`: why its TOA is not
+     *   used.
      */
     readonly reason: string
   }
 
-  /** A client's address, with its provenance. Frozen; made when first asked for. */
+  /** A client's address, with its provenance. Frozen; created on first access. */
   export interface RealAddress {
-    /** RFC 5952 text without zone; an IPv4-mapped IPv6 address is given as IPv4. `undefined` where none is known. */
+    /** RFC 5952 text without zone; IPv4-mapped IPv6 is written as IPv4. `undefined` if unknown. */
     readonly address: string | undefined
-    /** The client's TCP port, 1 to 65535; `undefined` where none is known. */
+    /** The client's TCP port, 1 to 65535; `undefined` if unknown. */
     readonly port: number | undefined
     /** The address family, as `node:net` names it. */
     readonly family: 'IPv4' | 'IPv6' | undefined
-    /** Where the address was learned. */
+    /** The source of the address. */
     readonly source: Source
-    /** Why this is the answer; absent when a kernel source gave it and nothing speaks against it. */
+    /** The reason for this answer; absent if it is a kernel source's undisputed claim. */
     readonly reason?: Reason
     /**
-     * - `'trusted'`: the transport peer is in `trustedPeers`, or `'any'` was said; with `source: 'forwarded'`, proxies in
-     *   `forwarded.trust` wrote it.
-     * - `'untrusted'`: the transport peer is known and not in `trustedPeers`; what it claims was not believed.
-     * - `'unverified'`: `trustedPeers` is set, and who sent the packets is not known.
-     * - `'unchecked'`: `trustedPeers` is not set: whoever reaches the port can have forged the address.
+     * - `'trusted'`: the transport peer is in `trustedPeers`, or the list is `'any'`; with `source: 'forwarded'`,
+     *   proxies in `forwarded.trust` wrote the address.
+     * - `'untrusted'`: the transport peer is known and not in `trustedPeers`; its claim was not believed.
+     * - `'unverified'`: `trustedPeers` is set, and the sender of the packets is unknown.
+     * - `'unchecked'`: `trustedPeers` is not set: anyone who reaches the port may have forged the address.
      */
     readonly trust: 'trusted' | 'untrusted' | 'unverified' | 'unchecked'
-    /** Who really sent the packets; `undefined` where it is not known, or nobody asked with `trustedPeers`. */
+    /** The sender of the packets; `undefined` if unknown, or if `trustedPeers` is not set. */
     readonly transportPeer: TransportPeer | undefined
     /**
-     * With `virtualServer: true`: the virtual server that the client connected to, where vtoa knows it, and what the
-     * connection's TOA says is believed.
+     * With `virtualServer: true`: the virtual server that the client connected to, if vtoa knows it and the
+     * connection's TOA is believed.
      */
     readonly virtualServer?: VirtualServer
-    /** What the connection's PROXY header says beside the client's address, where the header is believed. */
+    /** The other contents of the connection's PROXY header, if the header is believed. */
     readonly proxyProtocol?: ProxyProtocol
-    /** With `source: 'forwarded'`: the address of the connection that the header came on. */
+    /** With `source: 'forwarded'`: the answer for the connection that carried the header. */
     readonly via?: RealAddress
-    /** The sources that were asked before this answer, in order, and what each said. */
+    /** The sources that were asked before without an address, in order, with their reasons. */
     readonly attempts: ReadonlyArray<Attempt>
   }
 
-  /** A balancer's virtual server, as vtoa's optnames 1345 and 1347 give it. */
+  /** A balancer's virtual server, as vtoa's optnames 1345 and 1347 return it. */
   export interface VirtualServer {
-    /** The id of the VPC, or `undefined` where the connection came through none. */
+    /** The id of the VPC; `undefined` if the connection did not come through one. */
     readonly vpcId: number | undefined
     /** RFC 5952 text. */
     readonly address: string
     /** The address family, as `node:net` names it. */
     readonly family: 'IPv4' | 'IPv6'
-    /** The TCP port; `undefined` where it is not known. */
+    /** The TCP port; `undefined` if unknown. */
     readonly port: number | undefined
   }
 
   /**
-   * What can be wrong with the PROXY header of a connection that must begin with one:
-   * - `'proxy-missing'`: the first bytes are no PROXY header at all.
-   * - `'proxy-malformed'`: a PROXY header that breaks its format (proxy-protocol.txt).
+   * Faults of a mandatory PROXY header:
+   * - `'proxy-missing'`: the connection does not begin with a PROXY header.
+   * - `'proxy-malformed'`: the header violates proxy-protocol.txt.
    * - `'proxy-too-long'`: version 1 has more than 107 bytes, or version 2 more than 4,096.
    * - `'proxy-checksum'`: its CRC32C checksum is wrong.
-   * - `'proxy-cut-short'`: the connection ended within the header, or before it.
-   * - `'proxy-timeout'`: the header was not complete in time.
+   * - `'proxy-cut-short'`: the connection ended before the header was complete.
+   * - `'proxy-timeout'`: the header was not complete within `proxyProtocol.timeout`.
    */
   export type ProxyFaultReason =
     | 'proxy-missing'
@@ -167,28 +169,28 @@ declare namespace fastifyRealIp {
     | 'proxy-timeout'
 
   /**
-   * What a connection's PROXY header says beside the client's address, as HAProxy's proxy-protocol.txt defines it. Frozen;
-   * has strings, numbers, booleans and hexadecimal text only, so that it can be sent as JSON. What the header does not
-   * have is absent. If a type of TLV is there twice, the first counts.
+   * The contents of a PROXY header besides the client's address (HAProxy's proxy-protocol.txt). Frozen, and safe to
+   * serialize as JSON: bytes are hexadecimal text. Fields that the header does not contain are absent. Of two TLVs of
+   * one type the first counts.
    */
   export interface ProxyProtocol {
     /** 1: text; 2: binary. */
     readonly version: 1 | 2
     /**
-     * `true`: the header names no client (LOCAL, UNKNOWN, UNSPEC or a Unix-domain socket), as the health checks of
-     * balancers do. The sender's own address stands.
+     * `true`: the header names no client (LOCAL, UNKNOWN, UNSPEC or a Unix-domain socket), as in health checks of
+     * balancers. The answer is the sender's own address.
      */
     readonly local: boolean
-    /** What the client connected to; absent where `local` is `true`. */
+    /** The address that the client connected to; absent if `local` is `true`. */
     readonly destination?: {
-      /** RFC 5952 text; an IPv4-mapped IPv6 address is given as IPv4. */
+      /** RFC 5952 text; IPv4-mapped IPv6 is written as IPv4. */
       readonly address: string
-      /** The TCP port, 1 to 65535; `undefined` where the header has 0. */
+      /** The TCP port, 1 to 65535; `undefined` if the header contains 0. */
       readonly port: number | undefined
     }
-    /** The application protocol that the client negotiated with the sender by ALPN, as `'h2'`. */
+    /** The application protocol that the client negotiated with the sender by ALPN, e.g. `'h2'`. */
     readonly alpn?: string
-    /** The host name that the client asked for: over TLS its SNI. */
+    /** The host name that the client requested; over TLS the SNI. */
     readonly authority?: string
     /** The sender's identifier of the connection, an opaque sequence of bytes, as hexadecimal text. */
     readonly uniqueId?: string
@@ -208,36 +210,36 @@ declare namespace fastifyRealIp {
     readonly azureLinkId?: number
     /** Google Cloud Private Service Connect: the connection's identifier, 64 bits, as decimal text. */
     readonly gcpPscConnectionId?: string
-    /** The TLVs that have no property above, or whose value does not fit it (text that is not valid UTF-8), in order. */
+    /** TLVs without a property above, or with an invalid value (e.g. text that is not UTF-8), in order. */
     readonly tlvs: ReadonlyArray<ProxyTlv>
   }
 
-  /** The TLS connection of a client with the sender of a PROXY header. */
+  /** The TLS connection between a client and the sender of a PROXY header. */
   export interface ProxySsl {
     /** Bits: 1, the client connected over TLS; 2, it gave a certificate on this connection; 4, in this TLS session. */
     readonly client: number
     /**
-     * Whether the client gave a certificate and the sender verified it. Senders also report "no error" where there was
-     * no certificate; that is `false` here.
+     * Whether the client gave a certificate and the sender verified it. `false` if there was no certificate, for
+     * which senders also report "no error".
      */
     readonly verified: boolean
-    /** As `'TLSv1.3'`. */
+    /** E.g. `'TLSv1.3'`. */
     readonly version?: string
     /** Common Name of the client certificate's subject. Check `verified` first. */
     readonly commonName?: string
-    /** As `'TLS_AES_256_GCM_SHA384'`. */
+    /** E.g. `'TLS_AES_256_GCM_SHA384'`. */
     readonly cipher?: string
-    /** What the sender's own certificate was signed with, as `'RSA-SHA256'`. */
+    /** The signature algorithm of the sender's own certificate, e.g. `'RSA-SHA256'`. */
     readonly signatureAlgorithm?: string
-    /** The key of the sender's own certificate, as `'RSA2048'`. */
+    /** The key of the sender's own certificate, e.g. `'RSA2048'`. */
     readonly keyAlgorithm?: string
-    /** The group of the key exchange, as `'X25519'`. */
+    /** The group of the key exchange, e.g. `'X25519'`. */
     readonly group?: string
-    /** What the sender signed the TLS handshake with. */
+    /** The scheme with which the sender signed the TLS handshake. */
     readonly signatureScheme?: string
     /** The client certificate, DER, as hexadecimal text. Check `verified` first. */
     readonly certificate?: string
-    /** The nested TLVs that have no property above, or whose value does not fit it, in order. */
+    /** Nested TLVs without a property above, or with an invalid value, in order. */
     readonly tlvs: ReadonlyArray<ProxyTlv>
   }
 
@@ -249,18 +251,20 @@ declare namespace fastifyRealIp {
     readonly value: string
   }
 
-  /** What `encodeProxyHeader()` takes. */
+  /** Options of `encodeProxyHeader()`. */
   export interface EncodeProxyHeaderOptions {
     /**
      * 1: text; 2: binary.
      * @default 2
      */
     version?: 1 | 2
-    /** The client. With neither `source` nor `destination` the header names none: LOCAL, in version 1 UNKNOWN. */
+    /**
+     * The client. Without `source` and `destination` the header is LOCAL, in version 1 UNKNOWN, and names no client.
+     */
     source?: ProxyEndpoint
-    /** What the client connected to, of the same family as `source`. */
+    /** The address that the client connected to, of the same family as `source`. */
     destination?: ProxyEndpoint
-    /** Version 2 only. The value is given as bytes or as hexadecimal text; text is given as `Buffer.from(text)`. */
+    /** Version 2 only. A value is bytes or hexadecimal text; pass other text as `Buffer.from(text)`. */
     tlvs?: ReadonlyArray<{ readonly type: number, readonly value: Uint8Array | string }>
     /**
      * Version 2 only. `true`: adds a CRC32C checksum.
@@ -278,17 +282,17 @@ declare namespace fastifyRealIp {
   }
 
   /**
-   * Encodes a header of the PROXY protocol (proxy-protocol.txt), of at most 4,096 bytes: for tests of one's own server, or
-   * to pass the client on to an upstream. Write it to a new connection before anything else, TLS included, and never to
-   * one of a pool: what follows on a connection belongs to the client that its header names.
+   * Encodes a PROXY protocol header (proxy-protocol.txt) of at most 4,096 bytes, for tests of a server, or to pass the
+   * client on to an upstream. Write it to a new connection before anything else, including TLS. Do not use pooled
+   * connections: everything on a connection belongs to the client that its header names.
    *
    * Throws `FST_REAL_IP_INVALID_OPTION`.
    */
   export function encodeProxyHeader (options?: EncodeProxyHeaderOptions): Buffer
 
-  /** One exact format of TOA, and where on a SYN the balancer writes it. */
+  /** An exact format of TOA, and its position on the SYN. */
   export interface ToaFormat {
-    /** The option's number, 2 to 254. */
+    /** The option's kind, 2 to 254. */
     readonly kind: number
     /** The option's size in bytes, both header bytes included: 8 to 40 for IPv4, 20 to 40 for IPv6. */
     readonly length: number
@@ -300,106 +304,108 @@ declare namespace fastifyRealIp {
 
   /** The source address and port of a connection's packets. */
   export interface TransportPeer {
-    /** RFC 5952 text; from the wire, so that an IPv4-mapped IPv6 address stays IPv6. */
+    /** RFC 5952 text; as on the wire: an IPv4-mapped IPv6 address stays IPv6. */
     readonly address: string
-    /** The TCP port; `undefined` where only the address is known, as with `inject()`. */
+    /** The TCP port; `undefined` if only the address is known, e.g. with `inject()`. */
     readonly port: number | undefined
   }
 
-  /** A Fastify request of any server: HTTP/1 or HTTP/2, whatever its routes, schemas and loggers are. */
+  /** A Fastify request of any server: HTTP/1 or HTTP/2, with any routes, schemas and loggers. */
   export type AnyRequest = FastifyRequest<any, any, any, any, any, any, any, any>
 
-  /** What `lookup` takes. */
+  /** Arguments of `lookup()`. */
   export type Connection = Duplex | Http2Session | Http2Stream | IncomingMessage | Http2ServerRequest | AnyRequest
 
-  /** What `app.realIp` offers. */
+  /** The API of `app.realIp`. */
   export interface RealIp {
     /**
      * The address of the client behind a net or TLS socket, an HTTP/2 session or stream, a raw or a Fastify request.
-     * For places without a Fastify request: `'upgrade'` and `clientError` handlers, `genReqId`, child loggers.
-     * Never throws; for anything else the answer has source `'none'`.
+     * For code without a Fastify request: `'upgrade'` and `clientError` handlers, `genReqId`, child loggers.
+     * Never throws; for any other value the answer's source is `'none'`.
      */
     lookup (connection: Connection): RealAddress
     /**
-     * Swaps the list at once, for live connections too: a request keeps the answer it began with, the next one of its
-     * connection has the new. Throws `FST_REAL_IP_INVALID_OPTION` for what `trustedPeers` would not take, and where
-     * the plugin was registered without `trustedPeers`; then nothing has changed.
+     * Replaces the list at once, also for open connections: a request keeps its answer, the next request of its
+     * connection gets a new one. Throws `FST_REAL_IP_INVALID_OPTION` for an invalid list, and if the plugin was
+     * registered without `trustedPeers`; then nothing changes.
      */
     setTrustedPeers (trustedPeers: TrustedPeers): void
     /**
-     * Swaps the list of HTTP proxies at once: a request keeps the answer that it has. Throws
-     * `FST_REAL_IP_INVALID_OPTION` for what `forwarded.trust` would not take, and where the plugin was registered without
-     * `forwarded`; then nothing has changed.
+     * Replaces the list of HTTP proxies at once; a request keeps its answer. Throws `FST_REAL_IP_INVALID_OPTION` for
+     * an invalid list, and if the plugin was registered without `forwarded`; then nothing changes.
      */
     setForwardedTrust (trust: ReadonlyArray<string>): void
-    /** The numbers of this server's connections, as they are now. Never throws. */
+    /** The current connection counters of this server. Never throws. */
     stats (): Stats
   }
 
   /**
-   * Counts of the connections that a server has accepted since the plugin was registered; requests of `inject()` are none.
-   * They only grow, and nothing is kept of a single address.
+   * Counters of the connections that a server accepted since the plugin was registered, without requests of `inject()`.
+   * They only grow, and contain no addresses.
    *
-   * Each connection is counted once, by what was decided when it was made; where its transport peer had to be looked for,
-   * when that was found. What `setTrustedPeers()` or a forwarding header change later is not counted again.
+   * Each connection is counted once, by the decision made when it was accepted, or when its transport peer was found.
+   * Later changes by `setTrustedPeers()` or a forwarding header are not counted.
    */
   export interface Stats {
-    /** All connections that were decided about. */
+    /** All connections with a decision. */
     readonly connections: number
-    /** Of these, how many were reset at once: a setting is `'reject'`, or `admit` did not return `true`. */
+    /** Of these, those that were reset at once: by a `'reject'` setting, or because `admit` did not return `true`. */
     readonly rejected: number
-    /** By where the address was learned. */
+    /** By `source`. */
     readonly source: Readonly<Record<Exclude<Source, 'forwarded'>, number>>
     /** By `trust`. */
     readonly trust: Readonly<Record<RealAddress['trust'], number>>
-    /** A connection without a reason is in none of these. */
-    readonly reason: Readonly<Record<Exclude<Reason, 'forwarded-malformed' | 'forwarded-missing' | 'unobserved' | 'injected'>, number>>
+    /** By `reason`; connections without a reason are not included. */
+    readonly reason: Readonly<Record<
+      Exclude<Reason, 'forwarded-malformed' | 'forwarded-missing' | 'unobserved' | 'injected'>, number
+    >>
   }
 
   /**
-   * What `diagnostics_channel` `'fastify-real-ip:connection'` publishes of each connection that a server of this process
-   * accepts, at the moment when `Stats` counts it. Subscribers run before anything is read from the connection.
+   * The message of the `diagnostics_channel` `'fastify-real-ip:connection'`, published for each connection of a server
+   * of this process when `Stats` counts it. Subscribers run before anything is read from the connection.
    */
   export interface ConnectionMessage {
-    /** The accepted socket, below TLS and HTTP/2; already destroyed where the connection was rejected. */
+    /** The accepted socket, below TLS and HTTP/2; already destroyed if the connection was rejected. */
     readonly socket: Duplex
-    /** The connection's own answer: forwarding headers belong to requests. */
+    /** The connection's own answer, without forwarding headers, which belong to requests. */
     readonly realAddress: RealAddress
   }
 
   /**
-   * Whom to believe: addresses, CIDR ranges and the presets `'loopback'`, `'linklocal'`, `'uniquelocal'`; `'any'`; or a
-   * synchronous predicate of which only exact `true` trusts. `[]` trusts nobody. IPv4 and IPv6 never mix.
+   * The peers to believe: addresses, CIDR ranges and the presets `'loopback'`, `'linklocal'`, `'uniquelocal'`; `'any'`;
+   * or a synchronous predicate, which trusts a peer by returning exactly `true`. `[]` trusts nobody. IPv4 and IPv6
+   * never mix.
    */
   export type TrustedPeers = ReadonlyArray<string> | 'any' | ((peer: TransportPeer) => boolean)
 
-  /** What `register()` takes; each option that is left out has its default. */
+  /** Options of `register()`. */
   export interface FastifyRealIpOptions {
     /**
-     * Kernel sources, tried in this order on each new connection. `'auto'` takes those that this machine and the other
-     * options allow, and says in one log line which they are and why the others are not; never one that needs a decision
-     * about trust that was not made.
+     * Kernel sources, tried in this order on each new connection. `'auto'` uses those that this machine and the other
+     * options allow, and logs in one line which they are and why it omits the others. It never uses a source that needs
+     * a decision about trust which the options do not contain.
      * @default ['vtoa', 'getpeername']
      */
     sources?: ReadonlyArray<KernelSource | 'proxy-protocol'> | 'auto'
     /**
-     * The TOA that the balancer writes on the SYN: the formats of a family of balancers, or one's own. Needs a list of
-     * `trustedPeers`. With a kernel module's source beside it, a SYN and a module that disagree are `'ambiguous'`.
+     * The TOA that the balancer writes on the SYN: a preset for a family of balancers, or formats. Requires a list of
+     * `trustedPeers`. If a kernel module is asked too, a SYN that contradicts it is `'ambiguous'`.
      */
     toa?: 'alibaba' | 'ucloud' | 'tencent' | 'dpvs' | ReadonlyArray<ToaFormat>
     /**
-     * `true`: reads the virtual server of each connection from vtoa, as `realAddress.virtualServer`.
+     * `true`: reads each connection's virtual server from vtoa into `realAddress.virtualServer`.
      * @default false
      */
     virtualServer?: boolean
     /**
-     * `true`: registering fails with `FST_REAL_IP_NATIVE_UNAVAILABLE` where none of `sources` can work.
+     * `true`: registering fails with `FST_REAL_IP_NATIVE_UNAVAILABLE` if none of `sources` can work.
      * @default false
      */
     require?: boolean
     /**
-     * The balancers whose claims are believed, checked against the true sender of each connection's packets. A list
-     * means: these hosts overwrite or strip foreign TOA, and reach this server only by forwarding. Left out, every
+     * The balancers whose claims are believed, checked against the true sender of each connection's packets. List
+     * only hosts that overwrite or strip foreign TOA, and connect to this server only to forward. By default every
      * claim is believed and `trust` is `'unchecked'`. `undefined` and `null` are errors.
      */
     trustedPeers?: TrustedPeers
@@ -416,50 +422,50 @@ declare namespace fastifyRealIp {
      */
     missing?: 'ignore' | 'reject'
     /**
-     * A claim of a trusted peer that no client can have.
+     * A claim of a trusted peer with an address that no client can have.
      * @default 'reject'
      */
     invalid?: 'ignore' | 'reject'
     /**
-     * A connection whose transport peer is not known; `'believe'` takes what the source says, as `trust: 'unverified'`.
+     * A connection whose transport peer is unknown; `'believe'` uses the source's address with `trust: 'unverified'`.
      * @default 'ignore'
      */
     unverified?: 'ignore' | 'reject' | 'believe'
-    /** With `'proxy-protocol'` among `sources`: who sends PROXY headers, and how long they may take. */
+    /** With `'proxy-protocol'` in `sources`: which peers send PROXY headers, and the timeout. */
     proxyProtocol?: ProxyProtocolOptions
-    /** Proxies that speak HTTP in front of the balancer, and the header they write. Needs `trustedPeers`. */
+    /** HTTP proxies in front of the balancer, and the header that they write. */
     forwarded?: ForwardedOptions
     /**
-     * `true`: `request.ip`, `request.ips`, and behind a trusted HTTP proxy `request.protocol` and `request.host` (from which
-     * Fastify makes `hostname` and `port`) come from this plugin, for other plugins that use them. `request.ip` is
-     * `undefined` where no address is known. An error beside `trustProxy`.
+     * `true`: `request.ip`, `request.ips`, and behind a trusted HTTP proxy `request.protocol` and `request.host` (from
+     * which Fastify makes `hostname` and `port`) come from this plugin, for other plugins that use them. `request.ip`
+     * is `undefined` if the address is unknown. Cannot be combined with `trustProxy`.
      * @default false
      */
     overrideRequest?: boolean
     /**
-     * Asked once per connection, before any TLS or HTTP work, and again when its address changes with
-     * `setTrustedPeers()`. Anything but exact `true` resets the connection.
+     * Called once per connection, before TLS and HTTP, and again if `setTrustedPeers()` changes its answer. Anything
+     * but exactly `true` resets the connection.
      */
     admit?: (address: RealAddress) => boolean
     /**
-     * `true`: every line of `request.log` and `reply.log` has the client's address, as `realIp` or by another of
-     * `LogNames`. Child logger factories are kept. Declare routes after the plugin is loaded (`await app.register(…)`):
-     * for those that are older, the line "incoming request" goes without.
+     * `true`: every line of `request.log` and `reply.log` contains the client's address, as `realIp` or as named by
+     * `LogNames`. Child logger factories still apply. Declare routes after the plugin is loaded
+     * (`await app.register(…)`): older routes omit the address from the line "incoming request".
      * @default false
      */
     bindLogger?: boolean | WithRealIpOptions
   }
 
   /**
-   * What fields of log lines are called:
+   * Field names in log lines:
    * - `'plain'`: `realIp`, `realPort`, `source`, `trust`, `reason`, `transportPeer`;
-   * - `'opentelemetry'`: `client.address`, `client.port`, `network.peer.address` and `network.peer.port`, as
-   *   OpenTelemetry's semantic conventions name them, and `real_ip.source`, `real_ip.trust`, `real_ip.reason`, for which
-   *   they have no name.
+   * - `'opentelemetry'`: `client.address`, `client.port`, `network.peer.address` and `network.peer.port`, as in
+   *   OpenTelemetry's semantic conventions, and `real_ip.source`, `real_ip.trust`, `real_ip.reason`, which are not in
+   *   the conventions.
    */
   export type LogNames = 'plain' | 'opentelemetry'
 
-  /** How many bits of an address log lines keep; the others are written as 0. */
+  /** How many leading bits of an address log lines keep; the others are 0. */
   export interface LogMask {
     /**
      * Of 32.
@@ -473,28 +479,28 @@ declare namespace fastifyRealIp {
     ipv6?: number
   }
 
-  /** What `withRealIp()` takes. */
+  /** Options of `withRealIp()`. */
   export interface WithRealIpOptions {
     /** @default 'plain' */
     names?: LogNames
     /**
-     * Masks the client's address in log lines, and leaves its port out: `{ ipv4: 24, ipv6: 48 }`. The transport peer too,
-     * where it may be a client: unless `trust` is `'trusted'` and it is another host than the address. Everything that is
-     * no log line has the whole address: `request.realIp`, `realIpKey()`, `admit`.
+     * Masks the client's address in log lines and omits its port: `{ ipv4: 24, ipv6: 48 }`. Also masks the transport
+     * peer, unless `trust` is `'trusted'` and its address differs from the client's. Only log lines are masked:
+     * `request.realIp`, `realIpKey()` and `admit` get the whole address.
      */
     mask?: LogMask
   }
 
   /**
-   * A serializer of requests for pino, which adds the client's address and its provenance to what the given one returns.
-   * Without one, to Fastify's own fields, in place of `remoteAddress` and `remotePort`:
+   * Creates a request serializer for pino, which adds the client's address and its provenance to the result of the
+   * given serializer; by default to Fastify's own fields, instead of `remoteAddress` and `remotePort`:
    *
    *     Fastify({ logger: { serializers: { req: withRealIp() } } })
    *
-   * What is not known is left out. Where the given serializer returns no object, or what is logged is no request of a
-   * server with the plugin, nothing is added. Throws `FST_REAL_IP_INVALID_OPTION` for options that it does not know.
+   * Omits unknown fields. Adds nothing if the given serializer does not return an object, or if the value is not a
+   * request of a server with the plugin. Throws `FST_REAL_IP_INVALID_OPTION` for unknown options.
    *
-   * Given to pino without being called (`req: withRealIp`), it serializes as `withRealIp()` does, and warns once
+   * Passed to pino without being called (`req: withRealIp`), it serializes like `withRealIp()`, and warns once
    * (`FST_REAL_IP_NOT_CALLED`).
    */
   export function withRealIp (options?: WithRealIpOptions): (request: any) => { [field: string]: unknown }
@@ -502,55 +508,55 @@ declare namespace fastifyRealIp {
     serializer: ((request: Request) => any) | undefined, options?: WithRealIpOptions
   ): (request: Request) => { [field: string]: unknown }
 
-  /** What `realIpKey()` takes. */
+  /** Options of `realIpKey()`. */
   export interface RealIpKeyOptions {
     /**
-     * The length in bits, 1 to 128, of the IPv6 prefix that one client has: all of its addresses are one key.
+     * The prefix length of an IPv6 client in bits, 1 to 128: all addresses in the prefix share one key.
      * @default 64
      */
     ipv6Subnet?: number
   }
 
   /**
-   * Makes a `keyGenerator` for `@fastify/rate-limit`:
+   * Creates a `keyGenerator` for `@fastify/rate-limit`:
    *
    *     app.register(rateLimit, { max: 100, keyGenerator: realIpKey() })
    *
-   * The key of a client is its address, written as `@fastify/rate-limit` itself writes it: IPv4 as it is, IPv6 as the
-   * first address of its subnet. Clients who hide behind the address of a balancer or a proxy share a key that is no
-   * address: the reason (`'no-toa'`, `'proxy-local'`, `'implausible'`, `'ambiguous'`, `'forwarded-malformed'`,
-   * `'forwarded-missing'`), a colon, and the address that they share. Requests without a known address share `'unknown:'`
-   * and the reason.
+   * The key of a client is its address, as `@fastify/rate-limit` writes it: IPv4 unchanged, IPv6 as the first address
+   * of its subnet. Clients behind the address of a balancer or a proxy share a key that is not an address: the reason
+   * (`'no-toa'`, `'proxy-local'`, `'implausible'`, `'ambiguous'`, `'forwarded-malformed'`, `'forwarded-missing'`), a
+   * colon, and that address. Requests without a known address share `'unknown:'` and the reason.
    *
-   * Throws `FST_REAL_IP_INVALID_OPTION` for options that it does not know. The generator never throws. Given to a limiter
-   * without being called (`keyGenerator: realIpKey`), it makes the keys of `realIpKey()`, and warns once
+   * Throws `FST_REAL_IP_INVALID_OPTION` for unknown options. The generator never throws. Passed to a limiter without
+   * being called (`keyGenerator: realIpKey`), it makes the keys of `realIpKey()`, and warns once
    * (`FST_REAL_IP_NOT_CALLED`).
    */
   export function realIpKey (options?: RealIpKeyOptions): (request: AnyRequest) => string
 
   /**
-   * Makes an allow list, for requests or as `admit`:
+   * Creates an allow list, for requests or as `admit`:
    *
    *     const isStaff = realIpIn(['192.0.2.0/24', '2001:db8::/32'])
    *     app.get('/admin', (request, reply) => isStaff(request) ? 'hello' : reply.code(403).send('no'))
    *
-   * The list is written like `trustedPeers` and compiled once; IPv4 and IPv6 never mix. Never true for an address that
-   * many clients share (the reasons for which `realIpKey()` makes a key of its own), where `trust` is `'unverified'` or
-   * `'unchecked'`, where no address is known, or for what is neither a request nor an answer.
+   * The list is written like `trustedPeers` and compiled once; IPv4 and IPv6 never mix. Returns false for an
+   * address that many clients share (the reasons in keys of `realIpKey()`), if `trust` is `'unverified'` or
+   * `'unchecked'`, if the address is unknown, and for values that are neither a request nor a `RealAddress`.
    *
-   * Throws `FST_REAL_IP_INVALID_OPTION` for a list that it does not understand. The function that it makes never throws.
+   * Throws `FST_REAL_IP_INVALID_OPTION` for an invalid list. The returned function never throws.
    */
   export function realIpIn (list: ReadonlyArray<string>): (asked: AnyRequest | RealAddress) => boolean
 
-  /** Whose connections begin with a PROXY header, which is mandatory for them. */
+  /** The peers whose connections must begin with a PROXY header. */
   export interface ProxyProtocolOptions {
     /**
-     * The trusted peers that send a header, as a list like `trustedPeers`, or with `'unix'` those who connect to a
-     * Unix-domain socket. Other trusted peers send none. Left out, every trusted peer sends one.
+     * The trusted peers that send a header, as a list like `trustedPeers`; `'unix'` stands for clients of a Unix-domain
+     * socket. Other trusted peers send none.
+     * @default every trusted peer
      */
     from?: ReadonlyArray<string>
     /**
-     * For the whole header, in milliseconds, 1 to 60000.
+     * Timeout for the whole header in milliseconds, 1 to 60000.
      * @default 5000
      */
     timeout?: number
@@ -561,15 +567,15 @@ declare namespace fastifyRealIp {
     /** The proxies whose header entries are believed, as a list like `trustedPeers`. */
     trust: ReadonlyArray<string>
     /**
-     * `'x-forwarded-for'` and `'forwarded'` (RFC 7239) are lists, read from the right for as long as the address at hand is
-     * in `trust`. Any other name stands for a header whose value is one address: one line, without a list, else the reason
-     * is `'forwarded-malformed'`. In `cloudfront-viewer-address` a port follows the last colon.
+     * `'x-forwarded-for'` and `'forwarded'` (RFC 7239) are lists, read from the right while the current address is in
+     * `trust`. Any other name is a header with a single address: a second line or a list is `'forwarded-malformed'`. In
+     * `cloudfront-viewer-address` a port follows the last colon.
      * @default 'x-forwarded-for'
      */
     header?: ForwardedHeader
   }
 
-  /** Headers that are known to hold the client's address; any other name is taken too. */
+  /** Headers that are known to contain the client's address; any other name is valid too. */
   export type ForwardedHeader =
     | 'x-forwarded-for'
     | 'forwarded'
@@ -588,12 +594,12 @@ declare namespace fastifyRealIp {
 }
 
 /**
- * Gives `request.realIp`, `request.realAddress` and `app.realIp.lookup()`: the address of the client behind a FullNAT
- * balancer, read from the kernel once per connection.
+ * Adds `request.realIp`, `request.realAddress` and `app.realIp`: the address of the client behind a FullNAT balancer,
+ * read from the kernel once per connection.
  *
- * Registering fails with `FST_REAL_IP_INVALID_OPTION` for options it does not understand, with
- * `FST_REAL_IP_ALREADY_REGISTERED` where the server has the plugin with other options, and, with `require: true`,
- * with `FST_REAL_IP_NATIVE_UNAVAILABLE`.
+ * Registering fails with `FST_REAL_IP_INVALID_OPTION` for invalid options, `FST_REAL_IP_ALREADY_REGISTERED` if the
+ * server has the plugin with other options, `FST_REAL_IP_NO_TRANSPORT_PEER` if `trustedPeers` cannot be checked,
+ * `FST_REAL_IP_NAME_TAKEN` if a decorator's name is taken, and with `require: true` `FST_REAL_IP_NATIVE_UNAVAILABLE`.
  */
 declare function fastifyRealIp (...params: Parameters<FastifyRealIp>): ReturnType<FastifyRealIp>
 export = fastifyRealIp

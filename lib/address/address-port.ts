@@ -1,15 +1,18 @@
 import { type Address, parseAddress } from './address'
 
-/** What text of an address with or without a port stands for. */
+/** An address with an optional port. */
 export interface AddressPort {
   readonly address: Address
   readonly port: number | undefined
 }
 
-// The longest that makes sense: an IPv6 address with zone, brackets and port.
+// The longest valid text: IPv6 with zone, brackets and port.
 const LONGEST = 64
 
-/** 192.0.2.1, 192.0.2.1:80, 2001:db8::1, [2001:db8::1], [2001:db8::1]:80. Port 0 is no port; zones are stripped. */
+/**
+ * Parses 192.0.2.1, 192.0.2.1:80, 2001:db8::1, [2001:db8::1] and [2001:db8::1]:80. Port 0 becomes `undefined`; zones
+ * are stripped.
+ */
 export function parseAddressPort (text: string): AddressPort | undefined {
   if (text.length > LONGEST) return undefined
   if (text.startsWith('[')) {
@@ -20,13 +23,13 @@ export function parseAddressPort (text: string): AddressPort | undefined {
     return text[bracket + 1] === ':' ? combine(node, text.slice(bracket + 2)) : undefined
   }
   const colon = text.indexOf(':')
-  // Two colons or more: IPv6 without a port.
+  // Two or more colons: IPv6 without a port.
   return colon < 0 || text.includes(':', colon + 1)
     ? combine(text, undefined)
     : combine(text.slice(0, colon), text.slice(colon + 1))
 }
 
-/** The same where the last colon always begins a port: 2001:db8::1:443 is port 443 of 2001:db8::1. */
+/** The same, but the last colon always starts a port: 2001:db8::1:443 is port 443 of 2001:db8::1. */
 export function parseAddressThenPort (text: string): AddressPort | undefined {
   if (text.startsWith('[')) return parseAddressPort(text)
   const colon = text.lastIndexOf(':')
@@ -41,7 +44,7 @@ function combine (node: string, digits: string | undefined): AddressPort | undef
   return /^\d{1,5}$/.test(digits) && port < 65536 ? { address, port: port === 0 ? undefined : port } : undefined
 }
 
-/** Only IPv6 has zones (RFC 4007 §11); '' if it is none. */
+/** Strips the zone of an IPv6 address (RFC 4007 §11); returns '' if it is malformed. */
 function stripZone (node: string): string {
   const percent = node.indexOf('%')
   if (percent < 0) return node

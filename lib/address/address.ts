@@ -1,4 +1,4 @@
-/** An IP address as four 32-bit words in host order, signed or not; IPv4 uses `w3` alone, the others are 0. */
+/** An IP address as four 32-bit words in host byte order, signed or unsigned. IPv4 uses only `w3`; the others are 0. */
 export interface Address {
   readonly family: 'IPv4' | 'IPv6'
   readonly w0: number
@@ -14,9 +14,9 @@ export function sameAddress (a: Address, b: Address): boolean {
 const octets = Array.from({ length: 256 }, (_, n) => String(n))
 const dotted = octets.map((octet) => octet + '.')
 
-/** Dotted text of an IPv4 address. */
+/** Dotted decimal text of an IPv4 address. */
 export function formatIPv4 (word: number): string {
-  // In pairs, for what is added to is copied.
+  // In pairs: appending to a string copies it.
   return ((dotted[word >>> 24] as string) + dotted[word >>> 16 & 0xff]) + ((dotted[word >>> 8 & 0xff] as string) + octets[word & 0xff])
 }
 
@@ -24,9 +24,9 @@ const hex = Array.from({ length: 256 }, (_, n) => n.toString(16))
 const padded = hex.map((digits) => digits.padStart(2, '0'))
 const following = hex.map((digits) => ':' + digits)
 
-// RFC 5952 §4.2: '::' stands for the longest run of zero groups, the first of equals, never for a single one. For each
-// set of zero groups, the first of them as bit 0: where that run begins, in the upper four bits, and where it has ended;
-// 8 and 9 where there is none.
+// RFC 5952 §4.2: '::' replaces the longest run of two or more zero groups, the first of equals. Indexed by the set of
+// zero groups (bit 0: first group): the run's start in the upper four bits, its end in the lower ones; 8 and 9 if there
+// is none.
 const runs = Uint8Array.from({ length: 256 }, (_, zeros) => {
   let start = 8
   let length = 1
@@ -81,7 +81,7 @@ export function parseAddress (text: string): Address | undefined {
 const DOT = 0x2e
 const COLON = 0x3a
 
-/** The dotted address that `text` is from `start` on. */
+/** Parses the dotted decimal address from `start` to the end of `text`; `undefined` for anything else. */
 function parseIPv4 (text: string, start: number): number | undefined {
   let word = 0
   let dots = 0
@@ -90,7 +90,7 @@ function parseIPv4 (text: string, start: number): number | undefined {
     const code = text.charCodeAt(i)
     const digit = code - 0x30
     if (digit >= 0 && digit <= 9) {
-      // No leading zeros: some take them for octal.
+      // No leading zeros: some programs read them as octal.
       if (octet === 0) return undefined
       octet = octet < 0 ? digit : octet * 10 + digit
       if (octet > 255) return undefined
@@ -107,10 +107,10 @@ function parseIPv4 (text: string, start: number): number | undefined {
 
 const groups = new Uint16Array(8)
 
-/** By the grammar of RFC 4291 §2.2. */
+/** The grammar of RFC 4291 §2.2. */
 function parseIPv6 (text: string): Address | undefined {
   let count = 0
-  // How many groups stand before '::'.
+  // The number of groups before '::'.
   let gap = -1
   let i = 0
   if (text.startsWith('::')) {
@@ -157,8 +157,8 @@ function hexDigitOf (code: number): number {
 }
 
 /**
- * Canonical text of an address that came as text: RFC 5952, without zone, IPv4-mapped IPv6 as IPv4.
- * `undefined` for anything that is not an IP address.
+ * The canonical text of an address: RFC 5952, without zone, IPv4-mapped IPv6 as IPv4. `undefined` if it is not an IP
+ * address.
  */
 export function canonicalAddress (text: unknown): string | undefined {
   if (typeof text !== 'string') return undefined

@@ -22,7 +22,9 @@ export interface Ranges {
   readonly list: ReadonlyArray<Range>
 }
 
-/** Compiles addresses, CIDR ranges and presets; `option` names the list in errors. Throws FST_REAL_IP_INVALID_OPTION. */
+/**
+ * Compiles addresses, CIDR ranges and presets; `option` names the list in errors. Throws FST_REAL_IP_INVALID_OPTION.
+ */
 export function compileRanges (entries: ReadonlyArray<unknown>, option: string): Ranges {
   const list = entries.flatMap((entry) => {
     const texts = typeof entry === 'string' && Object.hasOwn(presets, entry) ? presets[entry] as string[] : [entry]
@@ -59,7 +61,7 @@ function parseRange (entry: unknown, option: string): Range {
   if (mapped && written < 96) {
     throw wrong('an IPv4-mapped range shorter than /96 spans more than IPv4; write the IPv4 range, and the IPv6 range apart')
   }
-  // Counted over all four words, of which IPv4 uses the last.
+  // Counted over all four words, of which IPv4 uses only the last.
   const prefix = address.family === 'IPv4' ? (mapped ? written : written + 96) : written
   const first = mask(address, prefix, (word, bits) => word & bits)
   if (compare(first, address) !== 0) {
@@ -68,7 +70,7 @@ function parseRange (entry: unknown, option: string): Range {
   return { first, last: mask(address, prefix, (word, bits) => word | ~bits) }
 }
 
-/** The first address of the range of `prefix` bits that holds `address`: for IPv4 of 32 bits, for IPv6 of 128. */
+/** The first address of `address`'s range of `prefix` bits: up to 32 for IPv4, up to 128 for IPv6. */
 export function firstOfPrefix (address: Address, prefix: number): Address {
   return mask(address, address.family === 'IPv4' ? prefix + 96 : prefix, (word, bits) => word & bits)
 }
@@ -86,7 +88,7 @@ function compare (a: Address, b: Address): number {
   return (a.w0 >>> 0) - (b.w0 >>> 0) || (a.w1 >>> 0) - (b.w1 >>> 0) || (a.w2 >>> 0) - (b.w2 >>> 0) || (a.w3 >>> 0) - (b.w3 >>> 0)
 }
 
-/** Sorts, and joins ranges that overlap, so that a binary search finds the only one that can hold an address. */
+/** Sorts the ranges and merges those that overlap, so that a binary search finds the only candidate. */
 function merge (ranges: ReadonlyArray<Range>): ReadonlyArray<Range> {
   const merged: Array<{ first: Address, last: Address }> = []
   for (const range of [...ranges].sort((a, b) => compare(a.first, b.first))) {

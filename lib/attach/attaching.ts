@@ -17,9 +17,9 @@ export interface AttachRequest extends Settings {
 export interface Attached {
   readonly cgroup: string
   readonly id: string
-  /** Whether programs of an earlier `attach` were replaced. */
+  /** Whether it replaced the programs of an earlier `attach`. */
   readonly replaced: boolean
-  /** Whether it is the root of all cgroups. */
+  /** Whether it is the root cgroup. */
   readonly isRoot: boolean
   readonly log: string
 }
@@ -27,7 +27,7 @@ export interface Attached {
 const KEPT = ['claims', 'counters'] as const satisfies MapName[]
 const KEY = new Uint8Array(4)
 
-/** One attach, in a cgroup that is locked. */
+/** One attach, to a locked cgroup. */
 export class Attaching {
   readonly #commands: BpfCommands
   readonly #cgroup: Cgroup
@@ -50,9 +50,9 @@ export class Attaching {
       this.#makeFolder()
       const fds = { ...this.#keptMaps(), ...this.#newMaps() }
       const wanted = this.#request.getpeername ? [...ALWAYS, ...NAMING] : ALWAYS
-      // All of them pass the verifier before the first is attached.
+      // All programs pass the verifier before the first is attached.
       const loaded = wanted.map((name) => [name, this.#load(name, linkProgram(name, fds))] as const)
-      // sockops first: whoever gets an answer from 1348 can rely on it for every connection from then on.
+      // sockops first: once 1348 answers, every new connection is covered.
       for (const [name, program] of loaded) this.#attach(name, program)
       if (!this.#request.getpeername) for (const name of NAMING) removeLink(this.#commands, join(this.#folder, name))
       const { path, id, isRoot } = this.#cgroup
@@ -75,7 +75,7 @@ export class Attaching {
         const { code } = error as NodeJS.ErrnoException
         if (code !== 'EEXIST') throw new AttachError(`${folder} cannot be made (${code}): run this as root.`)
         const { uid, mode } = lstatSync(folder)
-        // Anyone may make a directory in a BPF file system.
+        // Anyone may create a directory in a BPF file system.
         if (uid !== process.geteuid?.() || (mode & 0o170022) !== 0o040000) {
           throw new AttachError(`${folder} belongs to somebody else, or others may write to it: ${isRoot() ? 'remove it' : 'run this as root'}.`)
         }
@@ -83,7 +83,7 @@ export class Attaching {
     }
   }
 
-  /** The claims of live connections, and what was counted, outlast a replacement. */
+  /** Claims of live connections and counters survive a replacement. */
   #keptMaps (): Record<typeof KEPT[number], number> {
     const fds = KEPT.map((name) => {
       const path = join(this.#folder, name)
@@ -127,7 +127,7 @@ export class Attaching {
       closeSync(this.#commands.load({ ...kinds.getsockopt, name: 'toa_probe', instructions: setRetval }).fd)
       return true
     } catch (error) {
-      // The verifier knows no such function.
+      // The verifier does not know the function.
       if (error instanceof BpfError && error.errno === constants.errno.EINVAL) return false
       throw error
     }
@@ -148,7 +148,7 @@ export class Attaching {
         this.#replace(link, info.program, program)
         return
       }
-      // Somebody else has detached it.
+      // Another process detached it.
       unlinkSync(path)
     }
     const created = this.#keep(this.#commands.link(program, this.#cgroup.fd, kinds[name].attachType))

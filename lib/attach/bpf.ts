@@ -23,14 +23,14 @@ export type Command = 'map' | 'update' | 'lookup' | 'load' | 'pin' | 'get' | 'id
 
 const ATTR = 128
 const NAME = 16
-// All of a log has to fit, or loading fails.
+// Loading fails if the log does not fit.
 const LOG = 1 << 23
 const PROGRAMS_MAX = 64
 const MAPS_MAX = 16
 
 type Field = readonly [offset: number, value: number | Uint8Array]
 
-/** A bpf(2) command has failed. */
+/** A failed bpf(2) command. */
 export class BpfError extends Error {
   constructor (readonly command: Command, readonly errno: number, readonly subject: string, readonly log?: string) {
     super(`bpf(2) ${command} of ${subject}: errno ${errno}`)
@@ -39,7 +39,7 @@ export class BpfError extends Error {
 
 export interface LinkInfo {
   readonly program: number
-  /** 0 once it is detached, by its cgroup's end too. */
+  /** The cgroup's id; 0 if the link is detached, also because its cgroup was removed. */
   readonly cgroup: bigint
 }
 
@@ -51,7 +51,7 @@ export interface Load {
   readonly verbose?: boolean
 }
 
-/** The commands of bpf(2), with file descriptors as numbers. They throw BpfError. */
+/** The commands of bpf(2). File descriptors are numbers. All throw BpfError. */
 export class BpfCommands {
   readonly #bpf: Bpf
 
@@ -89,13 +89,13 @@ export class BpfCommands {
     this.#call('freeze', BPF_MAP_FREEZE, 'a map', [[0, map]])
   }
 
-  /** Types for a map of `size` bytes a socket: a map of socket storage takes none without. */
+  /** BTF for a map with values of `size` bytes: socket storage maps require it. */
   loadTypes (size: number): number {
     const bytes = encodeBtf(size)
     return this.#call('btf', BPF_BTF_LOAD, 'types', [[16, bytes.length]], [[0, bytes]])
   }
 
-  /** With the verifier's log where `verbose`, or where the program was refused. */
+  /** Returns the verifier's log if `verbose`; BpfError has it if the program was refused. */
   load (load: Load): { fd: number, log: string } {
     const { type, attachType, name, instructions, verbose = false } = load
     const fields: Field[] = [[0, type], [4, instructions.length / 8], [48, nameBytes(name)], [68, attachType]]
@@ -117,7 +117,7 @@ export class BpfCommands {
     this.#call('pin', BPF_OBJ_PIN, path, [[8, fd]], [[0, Buffer.from(`${path}\0`)]])
   }
 
-  /** The object pinned there. */
+  /** Opens the pinned object. */
   open (path: string): number {
     return this.#call('get', BPF_OBJ_GET, path, [], [[0, Buffer.from(`${path}\0`)]])
   }
@@ -155,7 +155,7 @@ export class BpfCommands {
     return new DataView(info.buffer)
   }
 
-  /** Programs attached to a cgroup itself, and whether one of them forbids others. */
+  /** The programs attached to the cgroup itself, and whether one of them excludes others. */
   query (cgroup: number, attachType: number): { readonly ids: number[], readonly flags: number } {
     const ids = new Uint32Array(PROGRAMS_MAX)
     const attr = encode([[0, cgroup], [4, attachType], [24, PROGRAMS_MAX]])
@@ -168,7 +168,7 @@ export class BpfCommands {
     return this.#call('link', BPF_LINK_CREATE, `attach type ${attachType}`, [[0, program], [4, cgroup], [8, attachType]])
   }
 
-  /** One atomic step: no packet and no call sees neither program, or both. */
+  /** Atomic: every packet and call sees exactly one program. */
   replace (link: number, program: number): void {
     this.#call('replace', BPF_LINK_UPDATE, `link ${link}`, [[0, link], [4, program]])
   }
@@ -188,7 +188,7 @@ function encode (fields: ReadonlyArray<Field>, size = ATTR): Uint8Array {
   return bytes
 }
 
-// The kernel takes 15 letters, digits, '_' and '.'.
+// The kernel allows 15 characters: letters, digits, '_' and '.'.
 function nameBytes (name: string): Uint8Array {
   return Buffer.from(name.slice(0, NAME - 1))
 }
@@ -198,7 +198,7 @@ function nameAt (info: DataView, at: number): string {
   return bytes.toString('latin1', 0, Math.max(0, bytes.indexOf(0)))
 }
 
-// <linux/btf.h>: a header of 24 bytes, the types, and the strings, here the name of the integer types.
+// <linux/btf.h>: a header of 24 bytes, the types, and the strings.
 const BTF_MAGIC = 0xeb9f
 const BTF_HEADER = 24
 const BTF_KIND_INT = 1

@@ -4,19 +4,19 @@ import { dirname, join } from 'node:path'
 // <linux/magic.h>
 const CGROUP2_SUPER_MAGIC = 0x63677270
 const BPF_FS_MAGIC = 0xcafe4a11
-// The host's own root; a container's is any other.
+// The inode of the host's root cgroup; a container's root has another.
 const ROOT_INODE = 1n
 
 export interface Cgroup {
   readonly path: string
-  /** Its inode, which the kernel also calls its id. */
+  /** Its inode number, which is also the kernel's cgroup id. */
   readonly id: bigint
   readonly isRoot: boolean
   readonly fd: number
   close (): void
 }
 
-/** Opens a directory of cgroup v2. Throws an Error whose message is a sentence. */
+/** Opens a cgroup v2 directory. Throws an Error whose message is meant for the user. */
 export function openCgroup (given: string): Cgroup {
   let path: string
   let fd: number
@@ -44,7 +44,7 @@ export function openCgroup (given: string): Cgroup {
   }
 }
 
-/** The id of the cgroup at `path`, if there is one. */
+/** The id of the cgroup at `path`; `undefined` if it is not a cgroup v2. */
 export function cgroupId (path: string): bigint | undefined {
   try {
     return statfsSync(path).type === CGROUP2_SUPER_MAGIC ? statSync(path, { bigint: true }).ino : undefined
@@ -53,7 +53,7 @@ export function cgroupId (path: string): bigint | undefined {
   }
 }
 
-/** The cgroup of this process and those above it, as far as they can be seen here: the innermost first. Linux only. */
+/** The visible cgroups of this process, innermost first. Linux only. */
 export function ownCgroups (): Array<{ readonly path: string, readonly id: bigint }> {
   const own = /^0::(.*)$/m.exec(read('/proc/self/cgroup'))?.[1]
   const found: Array<{ path: string, id: bigint }> = []
@@ -67,7 +67,7 @@ export function ownCgroups (): Array<{ readonly path: string, readonly id: bigin
   return found
 }
 
-/** Throws an Error whose message is a sentence. */
+/** Throws an Error whose message is meant for the user. */
 export function checkBpffs (path: string): void {
   let type: number | undefined
   try {
@@ -85,7 +85,7 @@ function whereCgroup2 (): string {
     : `cgroup v2 is mounted at ${mount}; /proc/PID/cgroup has a process's path in it, behind 0::.`
 }
 
-// Without those that another mount hides.
+// Mount points, without those hidden by another mount.
 function cgroup2Mounts (): string[] {
   return read('/proc/self/mounts').split('\n').map((line) => line.split(' '))
     .filter(([, path = '', type]) => type === 'cgroup2' && cgroupId(path) !== undefined).map(([, path]) => path as string)

@@ -12,8 +12,8 @@ const LOCK_EX = 2
 const BPF_F_ALLOW_MULTI = 2
 
 /**
- * Loads the programs for a cgroup, or replaces those that are there: each in one step, with the claims of connections
- * kept. What an attach that was killed has left is used or replaced. Throws AttachError, with everything undone.
+ * Loads and attaches the programs to a cgroup, or replaces them one by one, each atomically. Claims of connections
+ * survive. Leftovers of a killed attach are used or replaced. Throws AttachError, with everything undone.
  */
 export function attach (bpf: Bpf, request: AttachRequest, release = kernelRelease()): Attached {
   if (kernelBefore(release, 5, 10)) throw new AttachError(`attach needs Linux 5.10 or newer, this is ${release}.`)
@@ -23,7 +23,7 @@ export function attach (bpf: Bpf, request: AttachRequest, release = kernelReleas
   })
 }
 
-/** Takes the programs away, or what an unfinished attach has left. Throws AttachError. */
+/** Detaches the programs, and removes what a killed attach left. Throws AttachError. */
 export function detach (bpf: Bpf, from: { readonly cgroup: string } | { readonly id: string }, bpffs: string): void {
   const release = kernelRelease()
   if ('cgroup' in from) {
@@ -46,7 +46,8 @@ function inCgroup<T> (bpf: Bpf, path: string, bpffs: string, release: string, wo
   try {
     cgroup = openCgroup(path)
     checkBpffs(bpffs)
-    // Two at once would pin claims that the programs do not use. Closing the descriptor unlocks.
+    // Serializes attaches: two at once could pin a claims map that the programs do not use. Closing the descriptor
+    // unlocks.
     const locked = bpf.flock(cgroup.fd, LOCK_EX)
     if (locked < 0) throw new AttachError(`${cgroup.path} cannot be locked (errno ${-locked}).`)
     return work(commands, cgroup)
@@ -67,7 +68,7 @@ function toAttachError (error: unknown, release: string, cgroup: string | undefi
   return new AttachError(explain(error, context), error.log, { cause: error })
 }
 
-/** The program, of this cgroup or one above it, that forbids others. */
+/** The program, of this cgroup or one above, that excludes others. */
 function findExclusive (commands: BpfCommands, path: string): string | undefined {
   for (let above = path; above !== dirname(above); above = dirname(above)) {
     let cgroup: Cgroup | undefined
@@ -75,12 +76,12 @@ function findExclusive (commands: BpfCommands, path: string): string | undefined
       cgroup = openCgroup(above)
       for (const { attachType } of Object.values(kinds)) {
         const { ids, flags } = commands.query(cgroup.fd, attachType)
-        // One that may be overridden forbids others beside it, not below it.
+        // BPF_F_ALLOW_OVERRIDE excludes programs beside it, not below it.
         const forbids = above === path ? (flags & BPF_F_ALLOW_MULTI) === 0 : flags === 0
         if (ids.length > 0 && forbids) return `eBPF program ${ids[0]} of ${above}`
       }
     } catch {
-      // Above all cgroups, or not to be asked.
+      // Above the root cgroup, or not permitted.
       break
     } finally {
       cgroup?.close()

@@ -2,14 +2,14 @@ import type { Address } from '../address/address'
 import { compileRanges } from '../address/ranges'
 import { maps, type MapDefinition, type MapName, programs, type ProgramName, rodata } from './programs'
 
-/** TOA as a kernel program reads it: wherever among the options it stands. */
+/** A TOA format for the programs, which ignore its position among the options. */
 export interface Format {
   readonly kind: number
   readonly length: number
   readonly family: 'IPv4' | 'IPv6'
 }
 
-/** What an attachment is for, kept in the kernel for `status`. */
+/** The configuration of an attachment, stored in the kernel for `status`. */
 export interface Settings {
   readonly trustedPeers: 'any' | ReadonlyArray<string>
   readonly formats: ReadonlyArray<Format>
@@ -17,15 +17,15 @@ export interface Settings {
 }
 
 export interface Description extends Settings {
-  /** Of this package. */
+  /** The version of this package. */
   readonly version: string
-  /** The cgroup's path when it was attached. */
+  /** The cgroup's path at the time of attaching. */
   readonly cgroup: string
   /** ISO 8601. */
   readonly attached: string
 }
 
-/** What the vtoa document reads. */
+/** The formats of the vtoa document. */
 export const documentFormats: ReadonlyArray<Format> = [
   { kind: 254, length: 8, family: 'IPv4' }, { kind: 253, length: 20, family: 'IPv6' }
 ]
@@ -44,7 +44,7 @@ const BPF_PSEUDO_MAP_VALUE = 2
 const INSTRUCTION = 8
 const readOnly = Buffer.from(rodata, 'base64')
 
-/** The read-only data of the programs, and the description behind it. */
+/** The programs' read-only data, followed by the description. */
 export function encodeConfig (errnoOfOwn: boolean, { trustedPeers, formats }: Settings, description: Description): Buffer {
   const bytes = Buffer.from(readOnly)
   bytes[0] = Number(trustedPeers === 'any')
@@ -57,7 +57,7 @@ export function configMap (size: number): MapDefinition {
   return { type: BPF_MAP_TYPE_ARRAY, keySize: 4, valueSize: size, maxEntries: 1, flags: BPF_F_RDONLY_PROG }
 }
 
-/** Undefined where it was written by a version that this one does not understand. */
+/** `undefined` if another version wrote it in an unknown format. */
 export function decodeDescription (config: Uint8Array): Description | undefined {
   try {
     return JSON.parse(Buffer.from(config).toString('utf8', readOnly.length))
@@ -66,7 +66,7 @@ export function decodeDescription (config: Uint8Array): Description | undefined 
   }
 }
 
-/** The keys of the list's map, each a `struct peer`. */
+/** The keys of the trusted peers map, each a `struct peer`. */
 export function encodePeers (trustedPeers: Settings['trustedPeers']): Buffer[] {
   if (trustedPeers === 'any') return []
   return compileRanges(trustedPeers, 'trustedPeers').list.map(({ first, last }) => {
@@ -84,7 +84,7 @@ function wordsOf ({ family, w0, w1, w2, w3 }: Address): number[] {
   return family === 'IPv4' ? [w3] : [w0, w1, w2, w3]
 }
 
-/** A program's instructions, with the addresses of these maps. */
+/** A program's instructions with its map file descriptors filled in. */
 export function linkProgram (name: ProgramName, fds: Readonly<Record<MapName | 'config', number>>): Buffer {
   const { instructions, relocations } = programs[name]
   const bytes = Buffer.from(instructions, 'base64')
@@ -93,7 +93,7 @@ export function linkProgram (name: ProgramName, fds: Readonly<Record<MapName | '
     const destination = (bytes[at + 1] as number) & 15
     if (map === 'config') {
       bytes[at + 1] = destination | BPF_PSEUDO_MAP_VALUE << 4
-      // The offset within the value belongs to the second half.
+      // The second half of the instruction holds the offset within the value.
       bytes.writeInt32LE(bytes.readInt32LE(at + 4), at + INSTRUCTION + 4)
     } else {
       bytes[at + 1] = destination | BPF_PSEUDO_MAP_FD << 4
@@ -103,5 +103,7 @@ export function linkProgram (name: ProgramName, fds: Readonly<Record<MapName | '
   return bytes
 }
 
-/** Calls bpf_set_retval(), which came with the right to choose an errno: `r1 = 0; call; r0 = 1; exit`. */
+/**
+ * Calls bpf_set_retval(), which tells whether programs may choose the errno (Linux 5.18): `r1 = 0; call; r0 = 1; exit`.
+ */
 export const setRetval = Buffer.from('b701000000000000' + '85000000bb000000' + 'b700000001000000' + '9500000000000000', 'hex')

@@ -1,23 +1,23 @@
 import { constants } from 'node:os'
-import { errnoName } from '../kernel/libc'
+import { errnoName } from '../kernel/errno'
 import type { BpfError } from './bpf'
 
 const { EACCES, E2BIG, EBUSY, EINVAL, ENOENT, ENOMEM, ENOSPC, ENOSYS, EPERM } = constants.errno
 
-/** What a bpf(2) command was used for, as far as the sentence needs it. */
+/** The circumstances of a failed bpf(2) command. */
 export interface Context {
   /** As uname(1) gives it. */
   readonly release: string
   readonly root: boolean
   readonly cgroup?: string
-  /** A program that forbids others, if one was found. */
+  /** A program that excludes others, if one was found. */
   readonly exclusive?: string | undefined
 }
 
 const PRIVILEGE = 'run this as root (sudo), in a container with --privileged; ' +
   'CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are enough from Linux 5.11 on, before it CAP_SYS_RESOURCE too'
 
-/** One sentence or two: what failed, and what to do about it. */
+/** One or two sentences: what failed, and how to fix it. */
 export function explain (error: BpfError, { release, root, cgroup = 'the cgroup', exclusive }: Context): string {
   const { command, errno, subject } = error
   const name = errnoName(errno)

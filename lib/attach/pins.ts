@@ -4,14 +4,14 @@ import { join } from 'node:path'
 import { BpfCommands, BpfError } from './bpf'
 import type { ProgramName } from './programs'
 
-/** A failure, told in a sentence that says what to do; with the verifier's log if there is one. */
+/** A failure; the message is meant for the user and contains the fix. `log`: the verifier's, if any. */
 export class AttachError extends Error {
   constructor (message: string, readonly log?: string, options?: ErrorOptions) {
     super(message, options)
   }
 }
 
-/** By program: its type and where it is attached, from <linux/bpf.h>. */
+/** Program and attach types, from <linux/bpf.h>. */
 export const kinds: Readonly<Record<ProgramName, { readonly type: number, readonly attachType: number }>> = {
   sockops: { type: 13, attachType: 3 },
   getsockopt: { type: 25, attachType: 21 },
@@ -24,10 +24,10 @@ export const NAMING = ['getpeername4', 'getpeername6'] as const satisfies Progra
 
 export const isRoot = (): boolean => process.geteuid?.() === 0
 
-/** The folder of a cgroup's pins, or of all of them. Names in it have no dot: the kernel refuses those. */
+/** The directory of a cgroup's pins, or of all pins. The kernel allows no dots in names. */
 export const pinsOf = (bpffs: string, id: bigint | string = ''): string => join(bpffs, 'fastify-real-ip', String(id))
 
-/** Undefined where nothing is pinned. */
+/** Returns `undefined` if nothing is pinned there. */
 export function openPin (commands: BpfCommands, path: string): number | undefined {
   try {
     return commands.open(path)
@@ -46,14 +46,14 @@ export function removePins (commands: BpfCommands, folder: string, cgroup: strin
     if (code === 'ENOENT') throw new AttachError(`Nothing is attached to ${cgroup}; status shows what is.`)
     throw new AttachError(`${folder} may not be read (${code}): run this as root.`)
   }
-  // The answers first: without them 1348 is ENOPROTOOPT, never a wrong "no TOA".
+  // Remove getsockopt first: 1348 then fails with ENOPROTOOPT, and never with a wrong "no TOA".
   const links = [...ALWAYS, ...NAMING].reverse().filter((name) => names.includes(name))
   for (const name of links) removeLink(commands, join(folder, name))
   for (const name of names.filter((name) => !links.includes(name as ProgramName))) unlinkSync(join(folder, name))
   rmdirSync(folder)
 }
 
-/** At once: without detaching it, the kernel may take its time after the last reference is gone. */
+/** Detaches at once: the kernel may otherwise delay it after the last reference is gone. */
 export function removeLink (commands: BpfCommands, path: string): void {
   const link = openPin(commands, path)
   if (link === undefined) return

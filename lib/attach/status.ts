@@ -12,22 +12,25 @@ import { maps, type ProgramName } from './programs'
 /** In the order of toa.bpf.c. */
 const counterNames = ['claims', 'none', 'malformed', 'strangers', 'unstored'] as const
 
-/** Handshakes since the first attach, by what came of them. */
+/** Handshakes since the first attach, by outcome. */
 export type Counters = Readonly<Record<typeof counterNames[number], number>>
 
 export interface Attachment {
-  /** The cgroup's inode. */
+  /** The cgroup's inode number. */
   readonly id: string
-  /** `'incomplete'`: an attach was killed; `'detached'`: somebody else took a program away; `'gone'`: the cgroup was removed. */
+  /**
+   * `'incomplete'`: an attach was killed; `'detached'`: another process detached a program; `'gone'`: the cgroup was
+   * removed.
+   */
   readonly state: 'attached' | 'incomplete' | 'detached' | 'gone'
-  /** Undefined where no program is left, or another version wrote it. */
+  /** `undefined` if no program is left, or another version wrote it. */
   readonly description: Description | undefined
   readonly counters: Counters | undefined
-  /** Their ids, as bpftool prints them. */
+  /** Program ids, as bpftool prints them. */
   readonly programs: Readonly<Partial<Record<ProgramName, number>>>
 }
 
-/** All that is attached. Throws AttachError. */
+/** Lists all attachments. Throws AttachError. */
 export function status (bpf: Bpf, bpffs: string): Attachment[] {
   try {
     checkBpffs(bpffs)
@@ -73,7 +76,7 @@ function stateOf (
   return wanted.every((name) => found[name] !== undefined) ? 'attached' : 'incomplete'
 }
 
-/** What the running program itself was loaded with, whatever happened to an attach since. */
+/** Reads the description from the running program itself, not from a pin that a later attach may have replaced. */
 function describe (commands: BpfCommands, program: number): Description | undefined {
   const fd = commands.programById(program)
   try {
@@ -106,7 +109,7 @@ function count (commands: BpfCommands, map: number): Counters | undefined {
   return Object.fromEntries(counters)
 }
 
-/** The kernel has a value for each, online or not. */
+/** Per-CPU maps have a value for each possible CPU, online or not. */
 function possibleCpus (): number {
   return readFileSync('/sys/devices/system/cpu/possible', 'utf8').trim().split(',').reduce((sum, range) => {
     const [first, last = first] = range.split('-').map(Number) as [number, number?]

@@ -12,7 +12,7 @@ export interface Surroundings {
   readonly note: (text: string) => void
 }
 
-/** Runs one of the commands; returns the exit code. Throws an Error whose message is the sentence to print. */
+/** Runs one of the commands and returns the exit code. Throws an Error whose message is meant for the user. */
 export function runAttach (given: AttachArguments, { bpf, version, say, note }: Surroundings): number {
   if (typeof bpf === 'string') throw new AttachError(`${given.command} cannot work here: ${bpf}.`)
   if (given.command === 'status') {

@@ -9,7 +9,7 @@ import { type Terminal, wrap } from './paint'
 import { watch } from './watch'
 
 const { stdout, stderr } = process
-// A terminal can change its width while watch runs.
+// A terminal can be resized while watch runs.
 const terminal: Terminal = { colours: stdout.isTTY && stdout.hasColors(), get columns () { return stdout.columns } }
 const say = (text: string) => { stdout.write(`${text}\n`) }
 const note = (text: string) => { stderr.write(`${wrap(text, stderr.columns).join('\n')}\n`) }
@@ -38,7 +38,7 @@ async function run (given: Arguments): Promise<number> {
   return 0
 }
 
-// Whoever reads the output may have seen enough.
+// The reader may close the pipe early.
 for (const output of [stdout, stderr]) output.on('error', () => { process.exit() })
 
 async function main (): Promise<void> {

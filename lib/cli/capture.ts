@@ -1,6 +1,7 @@
 import { endianness } from 'node:os'
 import { formatAddress } from '../address/address'
-import { type Capture, errnoName, type openCapture } from '../kernel/libc'
+import { errnoName } from '../kernel/errno'
+import type { Capture, openCapture } from '../kernel/libc'
 import { decodeSavedSyn, tcpHeaderAt } from '../kernel/tcp-header'
 import { createEndpoint } from '../kernel/sockaddr'
 import { readSegmentOptions, type SegmentOption } from './segment-options'
@@ -16,25 +17,25 @@ const RETURN = 0x06
 
 const FLAGS = 13
 const SYN = 2
-// Handshakes that nobody takes were never completed.
+// Handshakes that are never taken were not completed.
 const KEPT = 4096
 
-/** What completes the handshakes on a port, from a packet socket where there may be one. */
+/** The segments that complete handshakes on a port, from a packet socket if one can be opened. */
 export class Handshakes {
-  /** The name of the errno where there is no packet socket: it takes CAP_NET_RAW. */
+  /** The name of the errno if there is no packet socket; it needs CAP_NET_RAW. */
   refused: string | undefined
   #capture: Capture | undefined
   readonly #endpoint = createEndpoint()
   readonly #seen = new Map<string, SegmentOption[] | undefined>()
 
-  /** `open` is the system call. */
+  /** `open` opens the packet socket. */
   open (open: typeof openCapture, port: number): void {
     const capture = open(encodeFilter(port))
     if (typeof capture === 'number') this.refused = errnoName(capture)
     else this.#capture = capture
   }
 
-  /** The options of the segment that completed the handshake of a peer's connection; null where it was not seen. */
+  /** The options of the segment that completed a peer's handshake; `null` if it was not seen. */
   take ({ address, port }: { readonly address: string, readonly port: number | undefined }): SegmentOption[] | null {
     if (this.#capture === undefined) return null
     this.#receive(this.#capture)
@@ -44,7 +45,7 @@ export class Handshakes {
     return options ?? null
   }
 
-  /** All of a handshake is there before its connection can be accepted. */
+  /** All segments of a handshake have arrived before its connection is accepted. */
   #receive ({ packet, receive }: Capture): void {
     for (let length = receive(); length > 0; length = receive()) {
       if (!decodeSavedSyn(packet, length, this.#endpoint)) continue
@@ -63,7 +64,7 @@ export class Handshakes {
   }
 }
 
-/** Classic BPF that lets TCP to this port pass, where the TCP header stands right behind the first IP header. */
+/** Classic BPF that passes TCP segments to this port if the TCP header directly follows the IP header. */
 function encodeFilter (port: number): Uint8Array {
   const v6 = 8
   const pass = 13
@@ -85,7 +86,7 @@ function encodeFilter (port: number): Uint8Array {
     [RETURN, 0xffff],
     [RETURN, 0]
   ]
-  // struct sock_filter, <linux/filter.h>: u16 code, u8 jump if true, u8 jump if false, u32 k. Jumps skip so many.
+  // struct sock_filter, <linux/filter.h>: u16 code, u8 jump if true, u8 jump if false, u32 k. Jumps are relative.
   const view = new DataView(new ArrayBuffer(program.length * 8))
   const little = endianness() === 'LE'
   program.forEach(([code, k, yes, no], i) => {

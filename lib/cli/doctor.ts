@@ -1,22 +1,24 @@
 import type { KernelSource } from '../../types'
-import { answers, judgeAll, vtoaCommand, WATCH, type Verdict } from './findings'
+import { attachCommand } from './attach-finding'
+import { answers, judgeAll, vtoaCommand, WATCH } from './findings'
 import type { Machine } from './machine'
 import { paint, type Style, type Terminal, wrap } from './paint'
+import type { Verdict } from './verdict'
 
 export interface Finding extends Verdict {
   readonly name: string
 }
 
 export interface Report {
-  /** Whether a source works that needs no decision about trust. */
+  /** Whether a source works without a decision about trust. */
   readonly works: boolean
-  /** Those that do. */
+  /** The sources that do. */
   readonly sources: ReadonlyArray<KernelSource>
   readonly message: string
   readonly findings: ReadonlyArray<Finding>
 }
 
-/** Judges what was found on a machine. Pure. */
+/** Judges the state of a machine. Pure. */
 export function diagnose (machine: Machine): Report {
   const { modules, kernel } = machine
   const asked = typeof kernel === 'string' ? undefined : kernel
@@ -24,7 +26,7 @@ export function diagnose (machine: Machine): Report {
   if (asked !== undefined) {
     if (answers(asked, 1348)) sources.push('vtoa')
     if (answers(asked, 4096)) sources.push('nat64')
-    // Without a module getpeername gives the transport peer alone.
+    // Without a module getpeername returns only the transport peer.
     if (modules?.vtoa === true || modules?.toa === true) sources.push('getpeername')
   }
   const works = sources.length > 0
@@ -45,14 +47,17 @@ function conclude (machine: Machine, sources: ReadonlyArray<KernelSource>): stri
   if (typeof kernel === 'string') return `No: ${kernel}.`
   const command = vtoaCommand(machine)
   if (command !== undefined) return `No: vtoa does not answer. ${command}`
-  return "No: no kernel module gives a client's address. Load your balancer's toa.ko; or, where the balancer stamps " +
-    "the SYN, use 'saved-syn' with 'toa' and a list of 'trustedPeers', which is yours to decide. To see what it " +
+  const attach = attachCommand(machine)
+  return "No: no kernel module gives a client's address. " + (attach === undefined
+    ? "Load your balancer's toa.ko"
+    : `Attach to your service's cgroup (${attach}); or load your balancer's toa.ko`) +
+    "; or, where the balancer stamps the SYN, use 'saved-syn' with 'toa' and a list of 'trustedPeers', which is yours to decide. To see what it " +
     `sends: ${WATCH}`
 }
 
 const styles: Record<Finding['state'], Style> = { good: 'green', bad: 'red', unknown: 'yellow', 'n/a': 'dim' }
 
-/** The report as text, the conclusion first, in lines of so many columns where the words allow it. */
+/** Formats the report as text, conclusion first, wrapped to `columns` where possible. */
 export function drawReport ({ works, message, findings }: Report, { colours, columns = Infinity }: Terminal): string {
   const width = Math.max(...findings.map(({ name }) => name.length))
   const margin = width + 13

@@ -1,19 +1,9 @@
+import { kernelBefore } from '../attach/explain'
+import { attachCommand, isContainer, judgeAttach } from './attach-finding'
 import type { Kernel, Machine } from './machine'
+import { bad, good, notApplicable, unknown, type Verdict } from './verdict'
 
-export interface Verdict {
-  /** `'n/a'`: it does not matter here, or nothing that works needs it. */
-  readonly state: 'good' | 'bad' | 'unknown' | 'n/a'
-  readonly message: string
-  /** What to do about it, a command where there is one. Whatever is bad or unknown has it. */
-  readonly fix?: string
-}
-
-const good = (message: string, fix?: string): Verdict => ({ state: 'good', message, ...(fix !== undefined && { fix }) })
-const bad = (message: string, fix: string): Verdict => ({ state: 'bad', message, fix })
-const unknown = (message: string, fix: string): Verdict => ({ state: 'unknown', message, fix })
-const notApplicable = (message: string): Verdict => ({ state: 'n/a', message })
-
-// The first kernels of Alibaba Cloud Linux 3 with which vtoa answers, by the last number of 5.10.134-N.
+// The first kernels of Alibaba Cloud Linux 3 with which vtoa answers: the N of 5.10.134-N.
 const GETPEERNAME = 15
 const GETSOCKOPT = 17
 
@@ -26,7 +16,7 @@ const NO_SYS = 'there is no /sys/module to look into'
 const SYNCOOKIES_IN_NEED = 'sudo sysctl -w net.ipv4.tcp_syncookies=1'
 const REINSTALL_KOFFI = 'rm -rf node_modules/koffi node_modules/@koromix && npm install'
 
-/** By name, in the order in which they are printed. `works`: a kernel source does. */
+/** Findings by name, in the order of output. `works`: a kernel source does. */
 export function judgeAll (machine: Machine, works: boolean): Record<string, Verdict> {
   const ask = (by: (kernel: Kernel) => Verdict) => judgeAsked(machine, by)
   return {
@@ -37,6 +27,7 @@ export function judgeAll (machine: Machine, works: boolean): Record<string, Verd
     'module toa': judgeToa(machine, works),
     counters: judgeCounters(machine),
     'getsockopt 1348': ask((kernel) => judge1348(machine, kernel, works)),
+    attach: judgeAttach(machine, works),
     'getsockopt 1345-1347': ask(judgeVirtualServer),
     'getsockopt 4096': ask((kernel) => answers(kernel, 4096)
       ? good(`DPVS's toa module: ${said(kernel, 4096)}`)
@@ -50,7 +41,7 @@ export function judgeAll (machine: Machine, works: boolean): Record<string, Verd
     namespace: judgeNamespace(machine),
     'PROXY protocol': notApplicable('needs no module: for balancers that write PROXY headers (AWS NLB, HAProxy, nginx stream), with ' +
       "sources: ['proxy-protocol'] and 'trustedPeers'; 'auto' never chooses it. watch PORT --proxy-protocol shows what they write"),
-    "sources: 'auto'": ask(({ auto }) => works ? good(auto) : bad(auto, vtoaCommand(machine) ?? WATCH))
+    "sources: 'auto'": ask(({ auto }) => works ? good(auto) : bad(auto, vtoaCommand(machine) ?? attachCommand(machine) ?? WATCH))
   }
 }
 
@@ -66,7 +57,7 @@ export const answers = ({ optnames }: Kernel, optname: number): boolean => optna
 const said = ({ optnames }: Kernel, optname: number): string =>
   `it answers (${optnames[optname]} on a loopback connection, which has no TOA)`
 
-/** The N of 5.10.134-N, less for older kernels and more for newer ones; undefined for other systems. */
+/** The N of 5.10.134-N, -Infinity for older kernels and Infinity for newer ones; `undefined` for other systems. */
 function alinux3 (release: string): number | undefined {
   const match = /^(\d+)\.(\d+)\.(\d+)-(\d+).*\.al8\b/.exec(release)
   if (match === null) return undefined
@@ -75,14 +66,11 @@ function alinux3 (release: string): number | undefined {
   return order === 0 ? build : order * Infinity
 }
 
-/** What makes vtoa answer; undefined where there is no vtoa for the kernel. */
+/** The command that installs vtoa; `undefined` if there is none for the kernel. */
 export function vtoaCommand (machine: Machine): string | undefined {
   if (alinux3(machine.release) === undefined) return undefined
   return isContainer(machine) ? `on the host: ${INSTALL_VTOA}` : INSTALL_VTOA
 }
-
-const isContainer = ({ hostNetwork, hostProcesses }: Machine): boolean =>
-  hostNetwork === false || hostProcesses === false
 
 function judgePlatform ({ platform, arch, node }: Machine): Verdict {
   const here = `${platform} on ${arch}, Node.js ${node}`
@@ -94,7 +82,8 @@ function judgeRelease ({ platform, release }: Machine): Verdict {
   if (platform !== 'linux') return notApplicable(`${release}, not Linux`)
   const build = alinux3(release)
   if (build === undefined) {
-    return unknown(`${release}: vtoa is for Alibaba Cloud Linux 3 alone. Here it takes your balancer's own toa.ko, ` +
+    return unknown(`${release}: vtoa is for Alibaba Cloud Linux 3 alone. Here use ` +
+      `${kernelBefore(release, 5, 10) ? '' : 'fastify-real-ip attach, '}your balancer's own toa.ko, ` +
       "or 'saved-syn' where the balancer stamps the SYN: watch shows whether it does", WATCH)
   }
   if (build >= GETSOCKOPT) return good(`${release}: with vtoa it answers getsockopt 1348 and getpeername`)
@@ -143,16 +132,22 @@ function judgeToa (machine: Machine, works: boolean): Verdict {
 }
 
 function judge1348 (machine: Machine, kernel: Kernel, works: boolean): Verdict {
-  if (answers(kernel, 1348)) return good(`vtoa's: ${said(kernel, 1348)}`)
+  if (answers(kernel, 1348)) return good(`vtoa or attach: ${said(kernel, 1348)}`)
   const not = 'no module answers 1348: not loaded, or too old'
   const command = vtoaCommand(machine)
-  if (command === undefined) return notApplicable(`${not}; only vtoa's newer builds answer it`)
+  const attach = attachCommand(machine)
+  if (command === undefined) {
+    return works || attach === undefined
+      ? notApplicable(`${not}; only vtoa's newer builds and fastify-real-ip attach answer it`)
+      : bad(`${not}, and nothing is attached to the cgroup of this process`, attach)
+  }
+  const fix = (first: string) => attach === undefined ? first : `${first}; or ${attach}`
   const build = alinux3(machine.release) as number
   if (machine.modules?.vtoa === true) {
     const update = build < GETSOCKOPT ? UPDATE_KERNEL : 'sudo yum update vtoa -y'
-    return bad(`${not}. vtoa is loaded, and getpeername answers`, update)
+    return bad(`${not}. vtoa is loaded, and getpeername answers`, fix(update))
   }
-  return works ? notApplicable(not) : bad(not, build < GETPEERNAME ? UPDATE_KERNEL : command)
+  return works ? notApplicable(not) : bad(not, fix(build < GETPEERNAME ? UPDATE_KERNEL : command))
 }
 
 function judgeCounters ({ modules, vtoaStats, toaStats }: Machine): Verdict {
@@ -165,7 +160,7 @@ function judgeCounters ({ modules, vtoaStats, toaStats }: Machine): Verdict {
   return unknown(`${path} is not seen in this network namespace`, `on the host: cat ${path}`)
 }
 
-/** Counters have a line each, with a column for each CPU. */
+/** Each counter is a line with a column per CPU. */
 function sumCounters (text: string): string {
   return text.split('\n').flatMap((line) => {
     const match = /^\s*(\w+)\s*:?\s+(\d[\d\s]*)$/.exec(line)

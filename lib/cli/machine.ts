@@ -4,61 +4,69 @@ import { existsSync, readFileSync, readlinkSync } from 'node:fs'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { release } from 'node:os'
 import { join } from 'node:path'
+import { ownCgroups } from '../attach/cgroup'
+import { type Attachment, status } from '../attach/status'
 import { fdOf, listeningFdOf } from '../node/sockets'
-import { errnoName, type Libc, loadLibc } from '../kernel/libc'
+import { errnoName } from '../kernel/errno'
+import { type Libc, loadLibc, openBpf } from '../kernel/libc'
 import { createEndpoint } from '../kernel/sockaddr'
 import { chooseSources, Senders } from '../sources/choose'
 import { withoutName } from './arguments'
 
-/** What the doctor looks at. `undefined` in place of a text: it cannot be read. */
+/** The state of a machine, as doctor reads it. `undefined` instead of text: it cannot be read. */
 export interface Machine {
   readonly platform: string
   readonly arch: string
   readonly node: string
-  /** The kernel's, as uname(1) gives it. */
+  /** The kernel release, as of uname(1). */
   readonly release: string
   readonly koffi: Koffi
-  /** `/sys/module`; `undefined` where there is none to look into. */
+  /** `/sys/module`; `undefined` if it does not exist. */
   readonly modules: { readonly vtoa: boolean, readonly toa: boolean } | undefined
   readonly vtoaStats: string | undefined
   readonly toaStats: string | undefined
   readonly syncookies: string | undefined
   readonly fastopen: string | undefined
-  /** Whether this is the host's own network namespace. */
+  /** Whether this is the host's network namespace. */
   readonly hostNetwork: boolean | undefined
-  /** Whether this is the host's own PID namespace. */
+  /** Whether this is the host's PID namespace. */
   readonly hostProcesses: boolean | undefined
-  /** What the kernel says of a loopback connection; or why it could not be asked. */
+  /** The visible cgroups v2 of this process, innermost first; empty if they cannot be read. */
+  readonly cgroups: ReadonlyArray<{ readonly path: string, readonly id: string }>
+  /** What `attach` attached on this machine; or why that cannot be read. */
+  readonly attachments: ReadonlyArray<Attachment> | string
+  /** What system calls on a loopback connection return; or why there is none. */
   readonly kernel: Kernel | string
 }
 
-/** Whether koffi can be loaded, and what it said where it cannot; `'untried'`: no child process could try it. */
+/** Whether koffi can be loaded, with its error message if not; `'untried'`: no child process could be started. */
 export interface Koffi {
   readonly state: 'works' | 'fails' | 'untried'
   readonly message: string
 }
 
 export interface Kernel {
-  /** By optname at IPPROTO_IP, the name of the errno. */
+  /** The name of the errno for each optname at IPPROTO_IP. */
   readonly optnames: Readonly<Record<number, string>>
-  /** The name of the errno with which TCP_SAVE_SYN was refused. */
+  /** The name of the errno if TCP_SAVE_SYN was refused. */
   readonly saveSyn: string | undefined
-  /** Whether the connection's SYN was kept. */
+  /** Whether the connection's SYN was saved. */
   readonly savedSyn: boolean
-  /** Whether sock_diag told the connection's peer. */
+  /** Whether sock_diag found the connection's peer. */
   readonly diag: boolean
-  /** The plugin's own sentence of what `sources: 'auto'` chooses. */
+  /** The log line of `sources: 'auto'`. */
   readonly auto: string
 }
 
 const PATIENCE = 10_000
+const BPFFS = '/sys/fs/bpf'
 const IPPROTO_IP = 0
 const optnames = [1345, 1346, 1347, 1348, 4096]
-// <linux/proc_ns.h>: what the kernel numbers its first PID namespace.
+// The inode number of the initial PID namespace, <linux/proc_ns.h>.
 const FIRST_PID_NAMESPACE = 'pid:[4026531836]'
 const NET_CORE = '/proc/sys/net/core'
 
-/** Looks at this machine. Never throws. */
+/** Reads the state of this machine. Never throws. */
 export async function readMachine (): Promise<Machine> {
   const koffi = tryKoffi()
   return {
@@ -74,9 +82,11 @@ export async function readMachine (): Promise<Machine> {
     toaStats: read('/proc/net/toa_stats'),
     syncookies: read('/proc/sys/net/ipv4/tcp_syncookies'),
     fastopen: read('/proc/sys/net/ipv4/tcp_fastopen'),
-    // The kernel shows this one in its first network namespace alone.
+    // Only the initial network namespace has this file.
     hostNetwork: existsSync(NET_CORE) ? existsSync(`${NET_CORE}/netdev_max_backlog`) : undefined,
     hostProcesses: isFirstPidNamespace(),
+    cgroups: readCgroups(),
+    attachments: koffi.state === 'fails' ? koffi.message : readAttachments(),
     kernel: koffi.state === 'fails' ? koffi.message : await askKernel(loadLibc())
   }
 }
@@ -97,7 +107,25 @@ function isFirstPidNamespace (): boolean | undefined {
   }
 }
 
-/** In a child process: an abort inside a native library cannot be caught. */
+function readCgroups (): Machine['cgroups'] {
+  try {
+    return ownCgroups().map(({ path, id }) => ({ path, id: String(id) }))
+  } catch {
+    return []
+  }
+}
+
+function readAttachments (): Machine['attachments'] {
+  const bpf = openBpf()
+  if (typeof bpf === 'string') return bpf
+  try {
+    return status(bpf, BPFFS)
+  } catch (error) {
+    return (error as Error).message
+  }
+}
+
+/** Loads koffi in a child process: an abort in a native library cannot be caught. */
 export function tryKoffi (): Koffi {
   try {
     const { error, signal, status, stdout } = spawnSync(process.execPath, [...process.execArgv, join(__dirname, 'try-libc.js')],

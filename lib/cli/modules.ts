@@ -2,22 +2,22 @@ import { existsSync } from 'node:fs'
 import type { Seen } from './seen'
 import type { SegmentOption } from './segment-options'
 
-/** A listening socket's family, which its connections share: on `::` it is AF_INET6 for IPv4 clients too. */
+/** The family of a listening socket and its connections: on `::` it is AF_INET6 for IPv4 clients too. */
 export type SocketFamily = 'AF_INET' | 'AF_INET6'
 
-/** The kernel modules that read TOA, as far as they can be seen from here. */
+/** The loaded kernel modules that read TOA, as far as they are visible. */
 export interface Loaded {
   readonly vtoa: boolean
-  /** `'DPVS'` where getsockopt 4096 answers, which no other does. */
+  /** `'DPVS'` if getsockopt 4096 answers; no other module does. */
   readonly toa: boolean | 'DPVS'
-  /** Whether some program, a module or eBPF, has rewritten getpeername(2) before. */
+  /** Whether getpeername(2) was seen rewritten, by a module or an eBPF program. */
   readonly rewrites: boolean
 }
 
 interface Reader {
   readonly module: 'vtoa' | 'toa'
   readonly by: string
-  /** Kind and length of an option, and the sockets of whose connections it is read. */
+  /** By kind and length of an option: the sockets whose connections have it read. */
   readonly reads: Readonly<Record<string, ReadonlyArray<SocketFamily>>>
 }
 
@@ -28,14 +28,14 @@ const ipv6: ReadonlyArray<SocketFamily> = ['AF_INET6']
 const readers: ReadonlyArray<Reader> = [
   { module: 'vtoa', by: 'vtoa', reads: { '254/8': both, '253/20': ipv6, '252/20': ipv4, '249/40': both } },
   { module: 'toa', by: 'LVS', reads: { '254/8': both, '253/20': both } },
-  // On AF_INET sockets 254/20 is for 'nat64', which says so itself.
+  // On AF_INET sockets 254/20 is read by 'nat64', which reports it itself.
   { module: 'toa', by: 'DPVS', reads: { '254/8': both, '254/20': both } },
   { module: 'toa', by: 'UCloud', reads: { '200/8': both, '254/8': both, '253/8': both } },
   { module: 'toa', by: 'Tencent', reads: { '200/8': both } },
   { module: 'toa', by: 'Huawei', reads: { '254/8': ipv4 } }
 ]
 
-/** Keeps what is seen of the modules from connection to connection. */
+/** Remembers from connection to connection what was seen of the modules. */
 export class Modules {
   #rewrites = false
   readonly #isLoaded: (name: string) => boolean
@@ -44,7 +44,7 @@ export class Modules {
     this.#isLoaded = isLoaded
   }
 
-  /** What is loaded now, by /sys/module and by what the sources of a connection answered. */
+  /** What is loaded now, by /sys/module and by the answers of a connection's sources. */
   look ({ transportPeer, sources }: Pick<Seen, 'transportPeer' | 'sources'>): Loaded {
     const answers = (name: string) =>
       sources.some((asked) => asked.source === name && !('reason' in asked && asked.reason === 'ENOPROTOOPT'))
@@ -66,8 +66,7 @@ const socketsOf = {
 } as const
 
 /**
- * Why the modules that are loaded gave nothing for a connection that carries this TOA; undefined where none is known to
- * be loaded.
+ * Why the loaded modules returned nothing for a connection with this TOA; `undefined` if none is known to be loaded.
  */
 export function explainUnread (
   { kind, length }: SegmentOption, { vtoa, toa }: Loaded, listener: SocketFamily

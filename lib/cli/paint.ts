@@ -2,18 +2,18 @@ import { stripVTControlCharacters, styleText } from 'node:util'
 
 export type Style = 'bold' | 'dim' | 'red' | 'green' | 'yellow'
 
-/** What the output goes to; neither for a file or a pipe. */
+/** The output; for a file or a pipe neither is set. */
 export interface Terminal {
   readonly colours?: boolean | undefined
   readonly columns?: number | undefined
 }
 
-/** `colours` decides alone: Node.js 22.13 and later would look at this process's stdout too. */
+/** `colours` decides: Node.js 22.13 and later would also check this process's stdout. */
 export function paint (style: Style, text: string, colours = false): string {
   return colours ? styleText(style, text, { validateStream: false }) : text
 }
 
-/** Lines of at most so many columns, where the words allow it. */
+/** Wraps text to `columns` where possible. */
 export function wrap (text: string, columns = Infinity): string[] {
   const lines: string[] = []
   for (const word of text.split(' ')) {

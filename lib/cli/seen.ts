@@ -4,19 +4,19 @@ import { explainUnread, isAnyLoaded, type Loaded, type SocketFamily } from './mo
 import { paint, type Style, type Terminal, wrap } from './paint'
 import type { SegmentOption } from './segment-options'
 
-/** What is seen of one connection: the JSON of `watch --json`. */
+/** One connection as `watch --json` prints it. */
 export interface Seen {
   readonly connection: number
   readonly time: string
-  /** Who sent the packets, and what told it; null where it is not known. */
+  /** Who sent the packets, and how that was learned; `null` if unknown. */
   readonly transportPeer: {
     readonly address: string
     readonly port: number | undefined
     readonly by: 'saved-syn' | 'sock_diag'
   } | null
-  /** null: the kernel has not kept it. */
+  /** `null`: the kernel did not save it. */
   readonly syn: { readonly options: ReadonlyArray<SegmentOption>, readonly payload: boolean } | null
-  /** The options of the segment that completed the handshake; null where it cannot be seen. */
+  /** The options of the segment that completed the handshake; `null` if it was not captured. */
   readonly ack: ReadonlyArray<SegmentOption> | null
   readonly sources: ReadonlyArray<Asked>
   /** With --proxy-protocol: what the PROXY header of a connection that must have one says, or what is wrong with it, in lines. */
@@ -25,16 +25,17 @@ export interface Seen {
     /** Whether the plugin resets such a connection. */
     readonly reset: boolean
   }
-  /** What cannot be seen, and what follows from it all. */
+  /** What cannot be seen, and conclusions. */
   readonly notes: ReadonlyArray<string>
 }
 
-/** What a source answers: an address, or a reason. */
+/** What a source returned: an address, or a reason. */
 export type Asked = { readonly source: KernelSource, readonly address: string, readonly port: number } | Attempt
 
 const meanings: Readonly<Record<string, string>> = {
   ENOPROTOOPT: 'no module answers: not loaded, or too old',
   ESRCH: 'no TOA on the segment that completed the handshake',
+  EPERM: 'no TOA on the segment that completed the handshake',
   EINVAL: 'no TOA on the segment that completed the handshake',
   EFAULT: 'TOA, but not of NAT64: getpeername has it',
   'not-asked': "sources: 'auto' leaves it out, for the reason said at the start",
@@ -61,11 +62,11 @@ const explain = (reason: string): string => meanings[reason] === undefined ? rea
 
 const isToa = ({ name }: SegmentOption): boolean => name === 'toa'
 
-/** What `noteOn()` has to know beside the connection. */
+/** What `noteOn()` needs to know besides the connection. */
 export interface Circumstances {
-  /** The errno where there is no packet socket. */
+  /** The errno if there is no packet socket. */
   readonly captureRefused: string | undefined
-  /** Whether the format of TOA is still to be found out. */
+  /** Whether the format of TOA is still unknown. */
   readonly asks: boolean
   readonly loaded: Loaded
   readonly listener: SocketFamily
@@ -73,7 +74,7 @@ export interface Circumstances {
 
 type Facts = Pick<Seen, 'transportPeer' | 'syn' | 'ack' | 'sources'>
 
-/** What there is to say beside the facts. */
+/** Conclusions from the facts. */
 export function noteOn (facts: Facts, { captureRefused, asks, loaded, listener }: Circumstances): string[] {
   const { transportPeer, syn, ack, sources } = facts
   const notes: string[] = []
@@ -93,7 +94,7 @@ export function noteOn (facts: Facts, { captureRefused, asks, loaded, listener }
   if (syn !== null && ack !== null && onSyn === undefined && onAck === undefined) {
     notes.push('Neither the SYN nor the ACK carries TOA.')
   }
-  // A balancer that stamps the SYN stamps the ACK alike.
+  // A balancer that stamps the SYN also stamps the ACK.
   const stamped = ack === null ? onSyn : onAck
   const unread = stamped !== undefined && claims.length === 0 ? explainUnread(stamped, loaded, listener) : undefined
   if (unread !== undefined) {
@@ -122,7 +123,7 @@ export function noteOn (facts: Facts, { captureRefused, asks, loaded, listener }
   return notes
 }
 
-/** What the kernel modules claim, who else than the transport peer is the client. */
+/** What the kernel modules claim, other than the transport peer. */
 function claimsOf ({ transportPeer, sources }: Facts): ReadonlyArray<Client> {
   return sources.flatMap((asked) =>
     'reason' in asked || asked.source === 'saved-syn' || asked.address === transportPeer?.address ? [] : [asked])
@@ -143,7 +144,7 @@ export function endpoint (address: string, port: number | undefined): string {
   return isIPv6(address) ? `[${address}]:${port}` : `${address}:${port}`
 }
 
-/** One connection as text, in lines of so many columns where the words allow it. */
+/** Formats one connection as text, wrapped to `columns` where possible. */
 export function drawSeen (seen: Seen, terminal: Terminal): string {
   const { connection, time, transportPeer, syn, ack, sources, header = [], decision, notes } = seen
   const { colours, columns = Infinity } = terminal

@@ -5,26 +5,26 @@ import { decodeSender, hasPayload, tcpHeaderAt, tcpOptionsEnd } from '../kernel/
 import { findToa, isExperiment } from '../sources/toa-option'
 import { isPlausible } from '../trust/plausible'
 
-/** A TCP option of a segment, with what it would mean if a balancer wrote it. */
+/** A TCP option of a segment, with its meaning if a balancer wrote it. */
 export interface SegmentOption {
   readonly kind: number
   readonly length: number
-  /** `'toa'`; `'virtual-server'`; a name as tcpdump(1) has it; `'malformed'`; or `'kind N'`. */
+  /** `'toa'`; `'virtual-server'`; a name as in tcpdump(1); `'malformed'`; or `'kind N'`. */
   readonly name: string
-  /** Its value in words, or in hexadecimal digits where it is not known; absent where it has none. */
+  /** Its value as text, or as hexadecimal digits if the kind is unknown; absent if it has none. */
   readonly value?: string
-  /** Of TOA: the address that it means. */
+  /** TOA only: the address. */
   readonly address?: string
   readonly port?: number
-  /** Of TOA: who writes this kind and length. */
+  /** TOA only: who writes this kind and length. */
   readonly writtenBy?: string
-  /** Of TOA that carries it: the balancer's virtual server. */
+  /** TOA with a virtual server only: the balancer's virtual server. */
   readonly virtualServer?: { readonly address: string, readonly port?: number }
-  /** Of TOA that `toa` can describe: how the command line has it. */
+  /** TOA that `toa` can describe: the format for the command line. */
   readonly format?: string
-  /** Of TOA on a SYN, in the place of `format`: why the plugin would not believe it, or reset the connection. */
+  /** TOA on a SYN, instead of `format`: why the plugin would ignore it, or reset the connection. */
   readonly refused?: string
-  /** Of an unknown option that has TOA's size: what it would mean. */
+  /** Unknown options of TOA's size only: the address that it would mean. */
   readonly wouldBe?: { readonly address: string, readonly port: number }
 }
 
@@ -52,12 +52,12 @@ interface ToaKind {
   readonly length: number
   readonly family: 'IPv4' | 'IPv6'
   readonly by: string
-  /** Where the virtual server's address stands, and its port. */
+  /** Offsets of the virtual server's address and port. */
   readonly vip?: number
   readonly vport?: number
 }
 
-// The longer forms of vtoa begin as the plain ones do, and go on with the virtual server.
+// vtoa's longer formats: the plain one, followed by the virtual server.
 const toaKinds: ReadonlyArray<ToaKind> = [
   { kind: 254, length: 8, family: 'IPv4', by: 'Alibaba, DPVS, Huawei, UCloud' },
   { kind: 253, length: 20, family: 'IPv6', by: 'Alibaba' },
@@ -68,13 +68,13 @@ const toaKinds: ReadonlyArray<ToaKind> = [
   { kind: 249, length: 40, family: 'IPv6', by: 'Alibaba, with the virtual server', vip: 24 }
 ]
 
-// vtoa's option with the virtual server's port and address, and no client.
+// vtoa's option with the virtual server's port and address, without a client.
 const VIRTUAL_SERVER = 250
-// Version 1 of what Akamai writes, and proxies that follow it: the version, then the address, and no port.
+// Version 1 of the format of Akamai and proxies that follow it: a version and the address, no port.
 const AKAMAI = 28
 const AKAMAI_LENGTH = 7
 
-/** A segment's headers, and where its options begin and end. */
+/** A segment's headers, with the start and end of its options. */
 interface Segment {
   readonly bytes: Uint8Array
   readonly tcp: number
@@ -82,7 +82,7 @@ interface Segment {
   readonly end: number
 }
 
-/** The options of the segment in `bytes`, IP and TCP headers, in order. */
+/** The options of a segment, IP and TCP headers in `bytes`, in order. */
 export function readSegmentOptions (bytes: Uint8Array, length: number): SegmentOption[] {
   const tcp = tcpHeaderAt(bytes, length)
   const segment: Segment = { bytes, tcp, start: tcp + 20, end: tcpOptionsEnd(bytes, length, tcp) }
@@ -152,7 +152,7 @@ function readToa (segment: Segment, at: number, { kind, length, family, by, vip,
   }
 }
 
-/** Where an option stands, if at an end: behind the last there is padding at most. */
+/** Whether an option is first or last: after the last there is only padding. */
 function positionOf ({ bytes, start, end }: Segment, at: number, size: number): 'first' | 'last' | undefined {
   if (at === start) return 'first'
   return bytes.subarray(at + size, end).every((byte) => byte === EOL || byte === NOP) ? 'last' : undefined
@@ -160,7 +160,7 @@ function positionOf ({ bytes, start, end }: Segment, at: number, size: number): 
 
 const isSyn = ({ bytes, tcp }: Segment): boolean => ((bytes[tcp + FLAGS] as number) & SYN) !== 0
 
-/** Why the plugin would not believe the TOA of a SYN if `toa` had this format; undefined if it would. */
+/** Why the plugin would not believe a SYN's TOA if `toa` had this format; `undefined` if it would. */
 function whyRefused ({ bytes, tcp, start, end }: Segment, format: ToaFormat): string | undefined {
   const [claim, sender] = [createEndpoint(), createEndpoint()]
   decodeSender(bytes, tcp, sender)
@@ -170,7 +170,7 @@ function whyRefused ({ bytes, tcp, start, end }: Segment, format: ToaFormat): st
 
 const u16 = (bytes: Uint8Array, at: number): number => bytes[at] as number << 8 | bytes[at + 1] as number
 
-/** The address that stands there, as text. */
+/** Formats the address at that offset. */
 export function addressText (bytes: Uint8Array, at: number, family: 'IPv4' | 'IPv6'): string {
   const endpoint = createEndpoint()
   if (family === 'IPv6') {

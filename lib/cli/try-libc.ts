@@ -1,4 +1,4 @@
-// Run by the doctor in a process of its own: nothing else survives a native library that aborts.
+// Run by doctor as a child process, which survives an abort in a native library.
 
 import { loadLibc } from '../kernel/libc'
 

@@ -1,2 +1,2 @@
-/** What was written cannot be understood; the message is the sentence to print. */
+/** Invalid arguments; the message is meant for the user. */
 export class UsageError extends Error {}

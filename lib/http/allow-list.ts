@@ -6,13 +6,13 @@ import { FST_REAL_IP_INVALID_OPTION } from '../errors'
 import { isNotCalled } from './not-called'
 import { isShared } from './shared'
 
-// What is no object is a list that got lost.
+// `undefined` for values that are no object.
 const isArgument = (given: unknown) => Array.isArray(given) || typeof given !== 'object' || given === null
 
 type Asked = FastifyRequest | RealAddress
 
 export function realIpIn (list: ReadonlyArray<string>): (asked: Asked) => boolean {
-  // As allowList of @fastify/rate-limit, say, a function would count as true.
+  // A function would count as true, e.g. as allowList of @fastify/rate-limit.
   if (isNotCalled(list, 'realIpIn', isArgument)) return false as never
   if (!Array.isArray(list)) throw new FST_REAL_IP_INVALID_OPTION("realIpIn() takes a list of addresses and ranges, like ['10.0.0.0/8']")
   const { includes } = compileRanges(list, 'realIpIn()')

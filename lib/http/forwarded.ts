@@ -8,18 +8,18 @@ import { linesFromLast } from './header-lines'
 import { rememberOrigin } from './origin'
 import { type ForwardedElement, parseForwarded } from './rfc7239'
 
-/** One hop that a forwarding header names; `protocol` and `host` as a Forwarded element has them. */
+/** One hop of a forwarding header; Forwarded also gives `protocol` and `host`. */
 export interface Hop extends AddressPort {
   readonly protocol?: string | undefined
   readonly host?: string | undefined
 }
 
-/** Reads the hops of a header from the nearest to the farthest; `undefined` for an entry that is no address. */
+/** Reads the hops of a header from the nearest to the farthest; `undefined` for an entry that is not an address. */
 export type ReadHops = (rawHeaders: ReadonlyArray<string>) => Iterable<Hop | undefined>
 
 /**
- * The reader of a header; any name but two stands for a header whose value is one address. `origins`: what Forwarded says
- * of protocol and host is remembered for protocolOf() and hostOf(), which takes a WeakMap entry for each answer.
+ * The reader of a header. Names other than the two lists are headers with a single address. `origins`: keeps protocol
+ * and host of Forwarded for protocolOf() and hostOf(), in a WeakMap entry per answer.
  */
 export function compileHeader (name: string, origins = false): ReadHops {
   if (name === 'x-forwarded-for') return hopsOfXForwardedFor
@@ -28,7 +28,7 @@ export function compileHeader (name: string, origins = false): ReadHops {
   return (rawHeaders) => onlyHop(rawHeaders, name, parse)
 }
 
-/** X-Forwarded-For: addresses separated by commas, the nearest hop last. Empty entries are skipped. */
+/** X-Forwarded-For: addresses separated by commas, nearest hop last. Skips empty entries. */
 function * hopsOfXForwardedFor (rawHeaders: ReadonlyArray<string>): Iterable<Hop | undefined> {
   for (const line of linesFromLast(rawHeaders, 'x-forwarded-for')) {
     for (let end = line.length; end >= 0;) {
@@ -41,8 +41,8 @@ function * hopsOfXForwardedFor (rawHeaders: ReadonlyArray<string>): Iterable<Hop
 }
 
 /**
- * RFC 7239 Forwarded, line by line: Node.js joins repeated lines, so that an open quote on one would swallow the next.
- * A malformed line is one hop without an address.
+ * Forwarded (RFC 7239), line by line: Node.js joins repeated lines, and an open quote on one would consume the next. A
+ * malformed line counts as one hop without an address.
  */
 function * hopsOfForwarded (rawHeaders: ReadonlyArray<string>, origins: boolean): Iterable<Hop | undefined> {
   for (const line of linesFromLast(rawHeaders, 'forwarded')) {
@@ -63,7 +63,7 @@ function hopOf ({ for: node, proto, host }: ForwardedElement, origins: boolean):
 const none: ReadonlyArray<undefined> = []
 const malformed: ReadonlyArray<undefined> = [undefined]
 
-/** A header whose value is one address: a second line makes it malformed. */
+/** A header with a single address: a second line makes it malformed. */
 function onlyHop (
   rawHeaders: ReadonlyArray<string>, name: string, parse: (text: string) => Hop | undefined
 ): ReadonlyArray<Hop | undefined> {
@@ -79,8 +79,8 @@ function onlyHop (
 export const loopback = parseAddress('127.0.0.1') as Address
 
 /**
- * Walks from the connection's own address through the hops of a header, nearest first, while the current address is one
- * of the proxies that are trusted to have written the next. `unix`: the connection came through a trusted Unix socket.
+ * Walks from the connection's address through the hops of a header, nearest first, while the current address is a
+ * trusted proxy. `unix`: the connection came through a trusted Unix socket.
  */
 export function walk (
   base: RealAddress, trust: Ranges, readHops: ReadHops, rawHeaders: ReadonlyArray<string>, unix = false
@@ -89,7 +89,7 @@ export function walk (
   if (unix) at = loopback
   else if (at === undefined || !trust.includes(at)) return base
   let last: Hop | undefined
-  // What a walk ends with that runs out of hops: the last address is a proxy's, which named nobody.
+  // The result when the hops run out: the last address is a proxy that named no client.
   let reason: Reason | undefined = 'forwarded-missing'
   for (const hop of readHops(rawHeaders)) {
     if (hop === undefined || !isPlausible(hop.address, at)) {

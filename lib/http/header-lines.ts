@@ -1,4 +1,4 @@
-/** The values of a header, the last line first. `name` is in lower case. */
+/** The values of a header, last line first. `name` is in lower case. */
 export function * linesFromLast (rawHeaders: ReadonlyArray<string>, name: string): Iterable<string> {
   for (let i = rawHeaders.length - 2; i >= 0; i -= 2) {
     const header = rawHeaders[i] as string

@@ -8,13 +8,13 @@ type Fields = Record<string, unknown>
 type Serializer = (request: FastifyRequest) => unknown
 
 interface Naming {
-  /** The field of the address alone. */
+  /** The field of the address. */
   readonly address: string
-  /** Writes all that a request's line says of its address. */
+  /** Adds the address and its provenance to a request's line. */
   write (to: Fields, address: Shown): Fields
 }
 
-// What is undefined would not be written, but costs the time to find that out.
+// pino omits `undefined`, but takes time for it.
 const namings: Readonly<Record<LogNames, Naming>> = {
   plain: {
     address: 'realIp',
@@ -29,7 +29,7 @@ const namings: Readonly<Record<LogNames, Naming>> = {
     }
   },
   // https://opentelemetry.io/docs/specs/semconv/registry/attributes/, 'client' and 'network'. A field 'source' would
-  // collide with its source.address where dots make objects.
+  // collide with its source.address where dots create nested objects.
   opentelemetry: {
     address: 'client.address',
     write (to, { address, port, source, trust, reason, transportPeer }) {
@@ -63,7 +63,7 @@ export function withRealIp (
     return (request) => {
       if (typeof request !== 'object' || request === null) return request
       const { realAddress } = request
-      // The user's own objects of another kind come here too.
+      // Called for other objects named `req` too.
       return realAddress === undefined ? withRemoteAddress(request, maskText) : write(describe(request), show(realAddress))
     }
   }
@@ -76,7 +76,7 @@ export function withRealIp (
   }
 }
 
-// Fastify does not export its own serializer of requests: this is what it writes.
+// Fastify does not export its request serializer; this one writes the same fields.
 
 function describe (request: FastifyRequest): Fields {
   const fields: Fields = { method: request.method, url: request.url, host: request.host }
@@ -97,11 +97,10 @@ type Raw = FastifyRequest['raw'] & { [kBound]?: true }
 const binding = new WeakSet<Factory>()
 
 /**
- * Binds the address to the logger of each request of a scope. `realIpOf` gives undefined while it is not known.
+ * Binds the address to the logger of each request of a scope. `realIpOf` returns `undefined` while it is unknown.
  *
- * Fastify asks the child logger factory that a route found when it was declared. The loggers of routes and handlers that
- * were declared before, or are given another factory behind this plugin's back, are replaced in onRequest: their line
- * "incoming request" is then already written.
+ * Fastify uses the child logger factory that a route found when it was declared. Loggers of routes and handlers that
+ * were declared earlier, or use another factory, are replaced in onRequest, after their line "incoming request".
  */
 export function bindLogger (app: FastifyInstance, { names, mask }: LogOptions, realIpOf: (raw: Raw) => string | undefined): void {
   const name = namings[names].address
@@ -118,7 +117,7 @@ export function bindLogger (app: FastifyInstance, { names, mask }: LogOptions, r
     const withAddress: Factory = function (logger, bindings, options, raw: Raw) {
       const address = addressOf(raw)
       if (address === undefined) return factory.call(this, logger, bindings, options, raw)
-      // Far cheaper than a child of the child, which makes pino's instance the prototype of another.
+      // Far cheaper than a child of the child, whose prototype would be another pino instance.
       bindings[name] = address
       const child = factory.call(this, logger, bindings, options, raw)
       raw[kBound] = true
@@ -141,7 +140,7 @@ export function bindLogger (app: FastifyInstance, { names, mask }: LogOptions, r
   renewDefault404(app)
 }
 
-/** Whether a factory's loggers have what it was given to bind. Only pino's tell. */
+/** Whether a factory's loggers bind what they are given. Only pino's tell. */
 function keepsBinding (logger: object, name: string): boolean {
   try {
     const { bindings } = logger as { bindings?: () => Fields }
@@ -151,14 +150,14 @@ function keepsBinding (logger: object, name: string): boolean {
   }
 }
 
-/** Fastify's way to have what a plugin sets count for the default 404 handler, which is older than any plugin. */
+/** Makes what a plugin sets apply to the default 404 handler too, which is older than any plugin. */
 function renewDefault404 (app: FastifyInstance): void {
-  // In another scope the handler would become that scope's.
+  // In an encapsulated scope this would set that scope's own handler.
   if (app.pluginName.split(' -> ')[0] !== 'fastify') return
   const { setNotFoundHandler } = app as unknown as { setNotFoundHandler: () => void }
   try {
     setNotFoundHandler.call(app)
   } catch {
-    // The user has set another.
+    // The user has set one.
   }
 }

@@ -3,27 +3,27 @@ import { canonicalAddress, formatAddress, parseAddress, sameAddress } from '../a
 import { firstOfPrefix } from '../address/ranges'
 import type { Mask } from '../options/log'
 
-/** What log lines have of an answer. */
+/** The fields of an answer that log lines contain. */
 export type Shown = Pick<RealAddress, 'address' | 'port' | 'source' | 'trust' | 'reason' | 'transportPeer'>
 
 interface Masking {
   show (answer: RealAddress): Shown
-  /** `undefined` for what is no address. */
+  /** `undefined` for text that is not an address. */
   readonly maskText: ((text: string) => string | undefined) | undefined
 }
 
 const whole: Masking = { show: (answer) => answer, maskText: undefined }
 
 /**
- * Addresses with less bits, and without the port, which tells the clients behind one address apart. A transport peer that
- * is trusted is the operator's own host and stays whole, unless it is the address itself.
+ * Addresses with fewer bits, and without the port, which would tell clients apart. A trusted transport peer is the
+ * operator's own host and stays whole, unless it is the answer's address.
  */
 export function compileMask (mask: Mask | undefined): Masking {
   if (mask === undefined) return whole
   const { ipv4, ipv6 } = mask
 
   function maskText (text: string): string | undefined {
-    // Without a zone, which the mask would leave.
+    // Without the zone, which the mask would keep.
     const address = parseAddress(canonicalAddress(text) ?? '')
     return address && formatAddress(firstOfPrefix(address, address.family === 'IPv4' ? ipv4 : ipv6))
   }
@@ -48,7 +48,7 @@ export function compileMask (mask: Mask | undefined): Masking {
 
 function mayBeClient ({ address, trust }: RealAddress, peer: TransportPeer): boolean {
   if (trust !== 'trusted' || address === undefined) return true
-  // The peer's text is that of the wire: the same IPv4 address may be written as IPv6 there.
+  // The peer's text is from the wire: the same IPv4 address may be written as IPv6 there.
   const [client, sender] = [parseAddress(address), parseAddress(peer.address)]
   return client === undefined || sender === undefined || sameAddress(client, sender)
 }

@@ -3,8 +3,8 @@ import { FST_REAL_IP_INVALID_OPTION } from '../errors'
 const warned = new Set<string>()
 
 /**
- * Whether a factory was passed on without being called, so that it is given what the function that it makes is for: a
- * request or an answer. Warns once and never throws, because this shows only when a request is served.
+ * Whether a factory was passed without being called, and so receives a request or an answer. Warns once and never
+ * throws: this shows only when a request is served.
  */
 export function isNotCalled (given: unknown, factory: string, isArgument: (given: unknown) => boolean): boolean {
   if (isArgument(given) || !(isRequestOrAnswer(given) || warned.has(factory))) return false
@@ -17,7 +17,7 @@ export function isNotCalled (given: unknown, factory: string, isArgument: (given
   return true
 }
 
-/** Throws where an option is a factory that should have been called. */
+/** Throws if an option is a factory that should have been called. */
 export function refuseFactory (value: unknown, factories: Readonly<Record<string, unknown>>, option: string): void {
   const found = Object.keys(factories).find((name) => factories[name] === value)
   if (value !== undefined && found !== undefined) throw new FST_REAL_IP_INVALID_OPTION(`'${option}' is ${found} itself: write ${call(found)}`)
@@ -28,6 +28,6 @@ const call = (factory: string) => factory === 'realIpIn' ? 'realIpIn(list)' : `$
 const isRequestOrAnswer = (given: unknown) => typeof given === 'object' && given !== null &&
   ['raw', 'headers', 'socket', 'method', 'url', 'realAddress', 'attempts'].some((name) => name in given)
 
-/** For factories that take an object of options, or none. */
+/** For factories that take an options object, or nothing. */
 export const isOptions = (...known: ReadonlyArray<string>) => (given: unknown): boolean =>
   given === undefined || (typeof given === 'object' && given !== null && Object.keys(given).every((key) => known.includes(key)))

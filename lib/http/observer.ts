@@ -12,7 +12,7 @@ import { compileHeader, type ReadHops, walk } from './forwarded'
 import type { Owner } from './owners'
 import { kClient, type Staged } from './staged'
 
-/** What leads from one object of a connection to another; all are optional, for anything may be asked about. */
+/** Properties that lead from one object of a connection to another. All optional: lookup() accepts any value. */
 export interface Related {
   readonly raw?: unknown
   readonly stream?: unknown
@@ -24,14 +24,14 @@ export interface Related {
 
 const isObject = (value: unknown): value is Related => typeof value === 'object' && value !== null
 
-// From a Fastify request over its raw request, stream and session to a socket.
+// From a Fastify request through raw request, stream and session to a socket.
 const HOPS = 5
 
-/** Answers questions about connections and requests, by what is remembered of them. */
+/** Answers questions about connections and requests from what is remembered of them. */
 export class Observer {
   readonly #owner: Owner
   readonly #remembered: Remembered<Evidence>
-  /** Reads the forwarding header; undefined: none counts. */
+  /** Reads the forwarding header; `undefined` if none counts. */
   readonly readHops: ReadHops | undefined
   #proxies: { readonly ranges: Ranges, readonly unix: boolean } | undefined
 
@@ -44,7 +44,7 @@ export class Observer {
     this.setForwardedTrust(forwarded.trust)
   }
 
-  /** Swaps the proxies whose headers are believed: for requests that are answered from now on. */
+  /** Replaces the trusted proxies, for requests answered from now on. */
   setForwardedTrust ({ addresses, unix }: PeerList): void {
     this.#proxies = { ranges: compileRanges(addresses, 'forwarded.trust'), unix }
   }
@@ -53,12 +53,12 @@ export class Observer {
     return this.#proxies?.ranges.includes(address) === true
   }
 
-  /** What was found for the connection of a raw request. */
+  /** What is known of a raw request's connection. */
   ofRequest (raw: Related): Evidence | undefined {
     return this.#remembered.of(streamOf(raw) ?? acceptedSocket(raw.socket))
   }
 
-  /** The same, also for a request whose connection no server of the plugin accepted: that is remembered too. */
+  /** The same; if no server of the plugin accepted the connection, examines and remembers it. */
   examineRequest (raw: Related): Evidence {
     const found = this.ofRequest(raw)
     if (found !== undefined) return found
@@ -71,7 +71,7 @@ export class Observer {
     return evidence
   }
 
-  /** The answer for a request, its forwarding header included, by the current policy or a ruling of a former one. */
+  /** The answer for a request, with its forwarding header, by the current policy or an earlier ruling. */
   answer (raw: Related, evidence: Evidence, ruling?: Ruling): RealAddress {
     const { judge } = this.#owner
     const base = judge.answer(evidence, ruling)
@@ -79,19 +79,19 @@ export class Observer {
     const { readHops } = this
     if (proxies === undefined || readHops === undefined || raw.rawHeaders === undefined || !isChecked(evidence)) return base
     if (!(ruling ?? judge.rule(evidence)).forwards) return base
-    // The address that inject() has by default is no proxy's.
+    // The default address of inject() is not a proxy's.
     if (evidence.isInjected && evidence.peer !== undefined && isLoopback(evidence.peer)) return base
     return walk(base, proxies.ranges, readHops, raw.rawHeaders, proxies.unix && evidence.isUnix && base.address === undefined)
   }
 
-  /** The answer for any object of a connection. Never throws. `kept` gives the answer that a request has begun with. */
+  /** The answer for any object of a connection. Never throws. `kept` returns the answer that a request began with. */
   lookup (connection: unknown, kept?: (request: object) => RealAddress | undefined): RealAddress {
     const seen: Seen = { request: {}, last: connection, isInjected: false }
     try {
       const answer = this.#find(connection, HOPS, seen, kept)
       if (answer !== undefined) return answer
     } catch {
-      // The proxy of a dead HTTP/2 session, which cannot even be asked what it is.
+      // The proxy of a destroyed HTTP/2 session throws on any access.
       seen.last = undefined
     }
     if (seen.isInjected) return this.answer(seen.request, this.examineRequest(seen.request))
@@ -99,7 +99,7 @@ export class Observer {
     try {
       return this.answer(seen.request, evidence)
     } catch {
-      // Headers that are none.
+      // Malformed headers.
       return this.answer({}, evidence)
     }
   }
@@ -117,7 +117,7 @@ export class Observer {
     return this.#find(nextOf(at), hops - 1, seen, kept)
   }
 
-  /** Ends the connection of a request that is not allowed: the HTTP/2 session too, which would outlive its socket. */
+  /** Closes the connection of a refused request, and the HTTP/2 session, which would outlive its socket. */
   close (raw: Related): void {
     if (raw._lightMyRequest !== undefined) return reset(raw)
     const session = streamOf(raw)?.session
@@ -126,12 +126,14 @@ export class Observer {
   }
 }
 
-/** The stream of an HTTP/2 request. Others give requests of HTTP/1 a `stream` too, or a `session`. */
+/** The stream of an HTTP/2 request. Some libraries give HTTP/1 requests a `stream` or a `session`. */
 function streamOf (raw: Related): Related | undefined {
   return raw.stream !== undefined && raw instanceof Http2ServerRequest ? raw.stream as Related : undefined
 }
 
-/** What leads on to the connection: from a Fastify request the raw one, from that its stream or socket, and so on. */
+/**
+ * The next object towards the connection: from a Fastify request to the raw one, to its stream or socket, and so on.
+ */
 function nextOf (at: Related): unknown {
   if (at.raw !== undefined) return at.raw
   if (at instanceof Http2ServerRequest || at instanceof Http2ServerResponse) return at.stream

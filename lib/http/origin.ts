@@ -2,14 +2,14 @@ import type { RealAddress } from '../../types'
 import { parseAddressPort } from '../address/address-port'
 import { linesFromLast } from './header-lines'
 
-// What a client asked for, by the word of the hop that named it: its protocol, and the host.
+// Protocol and host that the client requested, as reported by the hop that named the client.
 
 interface Origin {
   readonly protocol?: string | undefined
   readonly host?: string | undefined
 }
 
-/** What the Forwarded element says that an answer came from. */
+/** What a Forwarded element says of the request, by answer. */
 const origins = new WeakMap<RealAddress, Origin>()
 
 export function rememberOrigin (answer: RealAddress, origin: Origin): void {
@@ -19,8 +19,8 @@ export function rememberOrigin (answer: RealAddress, origin: Origin): void {
 const protocols: Readonly<Record<string, 'http' | 'https'>> = { http: 'http', https: 'https', ws: 'http', wss: 'https' }
 
 /**
- * The protocol that the client spoke to the proxy, where the answer came from the forwarding header `header`: proto of
- * the same element of Forwarded; X-Forwarded-Proto beside any other header. `undefined`: the connection's own stands.
+ * The protocol that the client used with the proxy, if the answer came from the forwarding header `header`: proto of
+ * the same element of Forwarded; X-Forwarded-Proto with any other header. `undefined`: use the connection's own.
  */
 export function protocolOf (answer: RealAddress, header: string, rawHeaders: ReadonlyArray<string>): 'http' | 'https' | undefined {
   const text = textOf(answer, header, rawHeaders, 'protocol', 'x-forwarded-proto')?.toLowerCase()
@@ -40,13 +40,13 @@ function textOf (
   return header === 'forwarded' ? origins.get(answer)?.[key] : lastEntry(rawHeaders, name)
 }
 
-/** As Fastify reads lists: the last entry of the last line. */
+/** Like Fastify: the last entry of the last line. */
 function lastEntry (rawHeaders: ReadonlyArray<string>, name: string): string | undefined {
   const [line] = linesFromLast(rawHeaders, name)
   return line?.slice(line.lastIndexOf(',') + 1).trim()
 }
 
-/** RFC 3986 §3.2.2 and §3.2.3, of registered names only those that DNS has. */
+/** RFC 3986 §3.2.2 and §3.2.3, with registered names limited to DNS names. */
 function isHost (text: string): boolean {
   if (text.startsWith('[')) return !text.includes('%') && parseAddressPort(text) !== undefined
   const [, port = '0'] = /^[\w.-]{1,255}(?::(\d{1,5}))?$/.exec(text) ?? [undefined, 'none']

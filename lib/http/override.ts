@@ -6,17 +6,17 @@ import { isPlausible } from '../trust/plausible'
 import { loopback, type ReadHops } from './forwarded'
 import { hostOf, protocolOf } from './origin'
 
-/** What Fastify makes of the connection or of `trustProxy`. `hostname` and `port` follow from `host`. */
+/** Properties that Fastify derives from the connection or `trustProxy`. `hostname` and `port` follow from `host`. */
 export const overridden = ['ip', 'ips', 'protocol', 'host'] as const
 
-/** Throws where `trustProxy` decides already; call it before anything is decorated. */
+/** Throws if `trustProxy` is set. Call it before anything is decorated. */
 export function checkOverride (app: FastifyInstance): void {
-  // Fastify gives requests this property with 'trustProxy' alone.
+  // Fastify decorates requests with `ips` only if 'trustProxy' is set.
   if (!app.hasRequestDecorator('ips')) return
   throw new FST_REAL_IP_INVALID_OPTION("'overrideRequest' and Fastify's 'trustProxy' would both decide what request.ip is: remove 'trustProxy'")
 }
 
-/** Lets other plugins see the answer's address as `request.ip`, and what the same hop says of protocol and host. */
+/** Makes `request.ip` the answer's address for other plugins, and takes protocol and host from the same hop. */
 export function overrideRequest (
   app: FastifyInstance, header: string, readHops: ReadHops | undefined, answerOf: (request: FastifyRequest) => RealAddress
 ): void {
@@ -34,7 +34,7 @@ export function overrideRequest (
   }
 }
 
-/** From the nearest to the client's, as Fastify orders `request.ips`: the hops that walk() believed. */
+/** Nearest hop first, like Fastify's `request.ips`: the hops that walk() believed. */
 function addressesOf (answer: RealAddress, readHops: ReadHops | undefined, rawHeaders: ReadonlyArray<string>): string[] {
   const { via, address, reason } = answer
   const all = [via === undefined ? address : via.address]

@@ -15,12 +15,12 @@ export interface Owner {
   readonly tally: Tally
   readonly suspicions: Suspicions
   readonly warnings: Warnings
-  /** undefined: no PROXY header is expected from anybody. */
+  /** `undefined`: no PROXY header is expected. */
   readonly headers: HeaderPolicy | undefined
 }
 
 /**
- * The applications on one server, of which the last decides. There is more than one while a server is restarted in place
+ * The applications on one server; the last one decides. There is more than one while a server restarts in place
  * (@fastify/restartable): the new application listens before the old one closes.
  */
 export class Owners {
@@ -28,39 +28,42 @@ export class Owners {
   readonly #stack: Owner[] = []
   #senders: Senders | undefined
 
-  /** The one that decides; after all have closed the last one still does. */
+  /** The one that decides; after all have closed, still the last one. */
   get current (): Owner { return this.#stack.at(-1) as Owner }
 
   get senders (): Senders | undefined { return this.#senders }
 
-  /** Gives what all share; made by the first that needs it. */
+  /** Returns the shared senders, created by the first caller that needs them. */
   shareSenders (create: () => Senders): Senders {
     return this.#senders ??= create()
   }
 
   get isEmpty (): boolean { return this.#stack.length === 0 }
 
-  /** Whether there is no other than this one, not even one that has yet to decide. */
+  /** Whether there is no other owner, including those that do not decide yet. */
   isOnly (owner: Owner): boolean {
     return this.#all.length === 1 && this.#all[0] === owner
   }
 
-  /** Adds an owner, which decides once it is put. */
+  /** Adds an owner, which decides after put(). */
   add (owner: Owner): void {
     this.#all.push(owner)
   }
 
-  /** Lets an owner decide from now on. */
+  /** Makes an owner decide from now on. */
   put (owner: Owner): void {
     if (!this.#stack.includes(owner)) this.#stack.push(owner)
   }
 
-  /** Takes it away; the one before decides again. True where it was the last, which stays to decide about late events. */
+  /**
+   * Removes an owner; the previous one decides again. Returns true if it was the last, which continues to decide about
+   * late events.
+   */
   remove (owner: Owner): boolean {
     if (this.isOnly(owner)) return true
     remove(this.#all, owner)
     remove(this.#stack, owner)
-    // Listens already, and an onListen hook of the application's own has yet to end.
+    // Already listens; its own onListen hook is still pending.
     if (this.isEmpty) this.#stack.push(this.#all.at(-1) as Owner)
     return false
   }

@@ -5,13 +5,12 @@ import type { Ruling } from '../trust/table'
 import { isChecked } from '../trust/checked'
 import type { Observer } from './observer'
 
-// A request keeps what it began with, also when the list is swapped: the ruling on its connection, and the answer once
-// that is asked for.
+// A request keeps the ruling on its connection and its answer, even if the list is replaced meanwhile.
 const kRuling = Symbol('fastify-real-ip.ruling')
 const kAnswer = Symbol('fastify-real-ip.answer')
 type Request = FastifyRequest & { [kRuling]?: Ruling, [kAnswer]?: RealAddress }
 
-/** What requests of one application are answered. */
+/** Answers the requests of one application. */
 export class Requests {
   readonly #observer: Observer
   readonly #judge: Judge
@@ -21,7 +20,7 @@ export class Requests {
     this.#judge = judge
   }
 
-  /** Lets no request of a scope begin whose connection is not allowed. */
+  /** Rejects requests of a scope whose connection is not allowed. */
   guard (scope: FastifyInstance): void {
     if (!this.#judge.canRefuse) return
     scope.addHook('onRequest', (request: Request, reply: FastifyReply, next: () => void) => {
@@ -43,18 +42,18 @@ export class Requests {
     return request[kAnswer] ??= this.#observer.answer(request.raw, this.#observer.examineRequest(request.raw), request[kRuling])
   }
 
-  /** The address of that answer, without making one for what no policy judges. */
+  /** The address of that answer; does not create an answer that no policy needs. */
   address (request: Request): string | undefined {
     const address = this.#observer.ofRequest(request.raw)?.address
     return address ?? this.answer(request).address
   }
 
-  /** The address of a raw request's client. */
+  /** The client's address of a raw request. */
   addressOfRaw (raw: FastifyRequest['raw']): string | undefined {
     return this.#observer.answer(raw, this.#observer.examineRequest(raw)).address
   }
 
-  /** The answer of a request that has begun; undefined for anything else. */
+  /** The answer of a request that has begun; `undefined` for anything else. */
   kept (connection: object): RealAddress | undefined {
     const request = connection as Request
     return request[kRuling] === undefined && request[kAnswer] === undefined ? undefined : this.answer(request)

@@ -1,4 +1,4 @@
-/** The parameters of one element of a Forwarded header that are of use here, unquoted. */
+/** The parameters of one Forwarded element that are used, unquoted. */
 export interface ForwardedElement {
   for?: string
   proto?: string
@@ -11,8 +11,8 @@ const isTokenCode = new Uint8Array(256)
 for (const char of "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") isTokenCode[char.charCodeAt(0)] = 1
 
 /**
- * The elements of one line; undefined if it is malformed. RFC 7239 §4, RFC 9110 §5.6.2 and §5.6.4, with the space that
- * lists allow around pairs. A scan: three times as fast as a regular expression for each pair.
+ * The elements of one line; `undefined` if it is malformed. RFC 7239 §4, RFC 9110 §5.6.2 and §5.6.4, with the optional
+ * whitespace of lists around pairs. Scanning is three times as fast as a regular expression per pair.
  */
 export function parseForwarded (line: string): ForwardedElement[] | undefined {
   const elements: ForwardedElement[] = []
@@ -30,7 +30,7 @@ export function parseForwarded (line: string): ForwardedElement[] | undefined {
   return elements
 }
 
-/** Where the element ends that begins at `at`, at a comma or the end of the line; -1 if it is malformed. */
+/** The end of the element at `at`, a comma or the end of the line; -1 if it is malformed. */
 function parseElement (line: string, at: number, element: ForwardedElement): number {
   for (;;) {
     const equals = endOfToken(line, at)
@@ -60,7 +60,7 @@ function endOfToken (line: string, at: number): number {
   return at
 }
 
-/** Behind the closing quote of what begins with one at `start`; -1 if there is none. */
+/** The offset after the closing quote of the string at `start`; -1 if there is none. */
 function endOfQuoted (line: string, start: number): number {
   for (let i = start + 1; i < line.length; i++) {
     const code = line.charCodeAt(i)

@@ -1,9 +1,6 @@
 import type { RealAddress } from '../../types'
 
-/**
- * The client of a request that a test makes with inject(). A symbol of this package alone: no real request has it, nor
- * can one get it by anything that is sent.
- */
+/** The client of a test's inject() request. The symbol is private to this package: no received request can have it. */
 export const kClient = Symbol('fastify-real-ip.client')
 
 export interface Staged {

@@ -1,4 +1,4 @@
-// Names and numbers of the C headers of Linux, in the kernel's spelling.
+// Constants of Linux C headers, with the kernel's names.
 
 // <linux/socket.h>
 export const AF_INET = 2
@@ -26,7 +26,7 @@ export const TCP_INFO = 11
 export const TCP_FASTOPEN = 23
 export const TCP_SAVE_SYN = 27
 export const TCP_SAVED_SYN = 28
-/** A bit of `tcpi_options`: data came on the SYN (Fast Open). */
+/** Bit of `tcpi_options`: the SYN carried data that was accepted (TCP Fast Open). */
 export const TCPI_OPT_SYN_DATA = 0x20
 
 // <net/tcp_states.h>

@@ -1,4 +1,4 @@
-import { constants, endianness } from 'node:os'
+import { endianness } from 'node:os'
 import type * as Koffi from 'koffi' with { 'resolution-mode': 'import' }
 import {
   AF_INET, AF_NETLINK, AF_PACKET, ETH_P_ALL, IPPROTO_TCP, MSG_DONTWAIT, MSG_PEEK, NETLINK_SOCK_DIAG, SO_ATTACH_FILTER, SOCK_CLOEXEC,
@@ -6,87 +6,81 @@ import {
 } from './constants'
 import { SOCKADDR_STORAGE } from './sockaddr'
 
-// The headers of a SYN at most: IPv6 extension headers can fill its whole payload length, RFC 8200 §3.
+// The longest headers of a SYN: IPv6 extension headers can fill the 65,535 bytes of payload (RFC 8200 §3).
 const SAVED_SYN = 40 + 65535
 // The longest PROXY header that is read.
 const PEEKED = 4096
 const SOCKADDR_LL = 20
-// As much of an answer as is ever decoded, in bytes: a sockaddr_in6 and more.
+// Bytes cleared before each call: more than a sockaddr_in6, the longest answer that is decoded.
 const CLEARED = 32
-// What the kernel recommends for netlink dumps, <linux/netlink.h>.
+// The buffer size that the kernel recommends for netlink dumps, <linux/netlink.h>.
 const NETLINK_BUFFER = 32768
 
 /**
- * The system calls, with their shared buffers: what a call wrote is there until the next call.
- * Calls return 0 (or what is said), or the errno of the failure; they never throw.
+ * System calls with shared buffers, which the next call overwrites. Unless noted, calls return 0 or the errno. They
+ * never throw.
  */
 export interface Libc {
   /**
-   * The answer of the last call, 128 bytes. As much of it as is ever decoded is cleared before each call, for a short
-   * answer must not show the one before it.
+   * The answer of the last call, 128 bytes. The part that is decoded is cleared before each call: a short answer must
+   * not show the previous one.
    */
   readonly answer: Uint8Array
-  /** The same as a view, for the hot path: words are read whole. */
+  /** The same bytes as a view, to read whole words. */
   readonly sockaddr: DataView
-  /** `sa_family` of the answer, in the machine's own byte order. */
+  /** `sa_family` of the answer, in host byte order. */
   family (): number
-  /** getsockopt(2), with a buffer of 128 bytes. */
+  /** getsockopt(2) with a buffer of 128 bytes. */
   getsockopt (fd: number, level: number, optname: number): number
-  /** The saved SYN that readSavedSyn() gave last. */
+  /** The SYN that readSavedSyn() read last. */
   readonly savedSyn: Uint8Array
-  /** tcp(7) TCP_SAVED_SYN, which can be read once: the length of the SYN in `savedSyn`; 0 where there is none. */
+  /**
+   * tcp(7) TCP_SAVED_SYN, which can be read only once. Returns the number of bytes in `savedSyn`; 0 if there is none.
+   */
   readSavedSyn (fd: number): number
   /** setsockopt(2) with an int. */
   setsockopt (fd: number, level: number, optname: number, value: number): number
-  /** getpeername(2), with a buffer of 128 bytes. */
+  /** getpeername(2) with a buffer of 128 bytes. */
   getpeername (fd: number): number
-  /** getsockname(2), with a buffer of 128 bytes. */
+  /** getsockname(2) with a buffer of 128 bytes. */
   getsockname (fd: number): number
-  /** What peek() found last. */
+  /** The bytes that peek() found last. */
   readonly peeked: Uint8Array
   /**
-   * recv(2) MSG_PEEK: the number of bytes that wait to be read from a connection, up to those that fit `peeked`, 0 at its
-   * end, or a negative errno; EAGAIN: nothing has come yet.
+   * recv(2) with MSG_PEEK. Returns the number of bytes in `peeked`, 0 at the end of the stream, or a negative errno;
+   * EAGAIN: no data yet.
    */
   peek (fd: number): number
-  /** recv(2): drops so many of the bytes that peek() found. The number dropped, or a negative errno. */
+  /** recv(2): discards `length` bytes that peek() found. Returns their number, or a negative errno. */
   drop (fd: number, length: number): number
-  /** Opens a TCP socket, gives it to `probe` and closes it again; without a socket to be had, `probe` is not called. */
+  /**
+   * Calls `probe` with a new TCP socket and closes it afterwards. If no socket can be created, `probe` is not called.
+   */
   withSocket (probe: (fd: number) => void): void
-  /** A netlink socket for sock_diag(7): asks, and waits for nothing. */
+  /** Opens a non-blocking netlink socket for sock_diag(7), or returns the errno. */
   openDiag (): Diag | number
 }
 
 export interface Diag {
-  /** Both what is sent and what was received. */
+  /** Holds the request to send, then the received messages. */
   readonly buffer: Uint8Array
   /** Sends the first `length` bytes of the buffer. */
   send (length: number): number
-  /** The number of bytes received into the buffer, or a negative errno; EAGAIN: there is nothing to receive. */
+  /** Returns the number of bytes received into the buffer, or a negative errno; EAGAIN: nothing to receive. */
   receive (): number
   close (): void
 }
 
 /** A packet(7) socket. */
 export interface Capture {
-  /** What was received last, from its IP header on. */
+  /** The last packet, from its IP header on. */
   readonly packet: Uint8Array
-  /** The number of bytes received into `packet`; 0: there is nothing to receive. */
+  /** Returns the number of bytes received into `packet`; 0: nothing to receive. */
   receive (): number
   close (): void
 }
 
-/** The name of an errno, e.g. `'ENOPROTOOPT'`. */
-export function errnoName (errno: number): string {
-  return errnoNames[errno] ?? `errno ${errno}`
-}
-
-const errnoNames: string[] = []
-for (const [name, errno] of Object.entries(constants.errno)) errnoNames[errno] ??= name
-// On Linux ENOTSUP is a second name for it.
-errnoNames[constants.errno.EOPNOTSUPP] = 'EOPNOTSUPP'
-
-/** The process's libc, bound on first use; or the sentence that says why it cannot be had. */
+/** The process's libc, bound on first use; or a sentence that says why it cannot be loaded. */
 export function loadLibc (): Libc | string {
   return loaded ??= tryLoad()
 }
@@ -96,7 +90,7 @@ let loaded: Libc | string | undefined
 function tryLoad (): Libc | string {
   if (process.platform !== 'linux') return `TOA is read from Linux, this is ${process.platform}`
   try {
-    // Not an import: importing this package must work where koffi is missing or addons are forbidden.
+    // Not an import: this package must load without koffi and with --no-addons.
     return bind(require('koffi') as typeof Koffi)
   } catch (error) {
     return `koffi cannot be loaded (${(error as Error).message.split('\n', 1)[0]})`
@@ -104,9 +98,9 @@ function tryLoad (): Libc | string {
 }
 
 function bind (koffi: typeof Koffi): Libc {
-  // null is the process itself: its libc, whether glibc or musl.
+  // null opens the process itself, and with it its libc, glibc or musl.
   const lib = koffi.load(null)
-  // Memory that never moves, passed as a plain number: the cheapest way through koffi by far.
+  // Memory that never moves, passed as a number: by far the cheapest way through koffi.
   function allocate (size: number): [buffer: ArrayBuffer, address: number] {
     const memory = koffi.alloc('uint8_t', size)
     return [koffi.view(memory, size), Number(koffi.address(memory))]
@@ -131,7 +125,7 @@ function bind (koffi: typeof Koffi): Libc {
   const recv = lib.func('intptr_t recv(int, uintptr_t, size_t, int)')
   const close = lib.func('int close(int)')
 
-  // Four stores cost a quarter of what fill() does.
+  // Four stores cost a quarter of fill().
   function clear (): void {
     words[0] = words[1] = words[2] = words[3] = 0
   }
@@ -202,8 +196,8 @@ function bind (koffi: typeof Koffi): Libc {
 }
 
 /**
- * Has the kernel keep the packets that the classic BPF program `filter`, struct sock_filter for struct sock_filter, lets
- * pass from now on, outgoing ones too. Or the errno: packet sockets take CAP_NET_RAW. Only for where loadLibc() gave one.
+ * Opens a packet(7) socket for incoming and outgoing packets that pass `filter`, classic BPF as an array of struct
+ * sock_filter. Returns the errno on failure; CAP_NET_RAW is required. Call it only if loadLibc() succeeded.
  */
 export function openCapture (filter: Uint8Array): Capture | number {
   const koffi = require('koffi') as typeof Koffi
@@ -213,12 +207,12 @@ export function openCapture (filter: Uint8Array): Capture | number {
   const recv = lib.func('intptr_t recv(int, _Out_ uint8_t *, size_t, int)')
   const close = lib.func('int close(int)')
   const bind = lib.func('int bind(int, const uint8_t *, uint32_t)')
-  // Without a link-layer header: packets begin with their IP header. Without a protocol it receives nothing before bind(),
-  // so that no packet of others comes in ahead of the filter.
+  // SOCK_DGRAM omits link-layer headers. Protocol 0 receives nothing before bind(), so that no packet bypasses the
+  // filter.
   const fd: number = lib.func('int socket(int, int, int)')(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0)
   if (fd < 0) return koffi.errno()
   setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, { len: filter.length / 8, filter }, koffi.sizeof(program))
-  // struct sockaddr_ll: family, then the protocol in network byte order, and no interface, which is all of them.
+  // struct sockaddr_ll: family, protocol in network byte order, and interface 0, which means all.
   const address = new DataView(new ArrayBuffer(SOCKADDR_LL))
   address.setUint16(0, AF_PACKET, endianness() === 'LE')
   address.setUint16(2, ETH_P_ALL)
@@ -231,24 +225,24 @@ export function openCapture (filter: Uint8Array): Capture | number {
   }
 }
 
-/** The system calls of `attach`. They return what the call returned, or a negative errno; they never throw. */
+/** System calls of `attach`. They return the call's result or a negative errno. They never throw. */
 export interface Bpf {
-  /** bpf(2), with union bpf_attr and what it points at; the kernel reads and writes both. */
+  /** bpf(2) with a union bpf_attr and the memory that it points to; the kernel may write to both. */
   bpf (command: number, attr: Uint8Array, pointers?: ReadonlyArray<Pointer>): number
-  /** flock(2); waits while another process holds the lock. */
+  /** flock(2); blocks while another process holds the lock. */
   flock (fd: number, operation: number): number
-  /** setrlimit(2) to RLIM_INFINITY: before Linux 5.11 eBPF memory counts as locked memory. */
+  /** setrlimit(2) RLIMIT_MEMLOCK to RLIM_INFINITY: before Linux 5.11, eBPF memory counts as locked memory. */
   unlimitLockedMemory (): number
 }
 
-/** The address of `bytes` goes to `offset`. Bytes may hold pointers themselves. */
+/** The address of `bytes` is stored at `offset`. `bytes` may contain pointers too. */
 export type Pointer = readonly [offset: number, bytes: Uint8Array, pointers?: ReadonlyArray<Pointer>]
 
 // <asm/unistd_64.h>, <asm-generic/unistd.h>
 const NR_BPF: Readonly<Record<string, number>> = { x64: 321, arm64: 280, riscv64: 280, loong64: 280 }
 const RLIMIT_MEMLOCK = 8
 
-/** Binds bpf(2) and what else `attach` needs; or returns the sentence that says why it cannot. */
+/** Binds the system calls of `attach`; or returns a sentence that says why it cannot. */
 export function openBpf (): Bpf | string {
   const libc = loadLibc()
   if (typeof libc === 'string') return libc

@@ -1,16 +1,17 @@
 import { IPPROTO_IP } from './constants'
-import { errnoName, type Libc } from './libc'
+import { errnoName } from './errno'
+import type { Libc } from './libc'
 
-// ENOPROTOOPT is the kernel's word that no module answers; asking costs as much as an answer would.
+// Minimum time between probes of an unknown optname, in milliseconds: a failing call costs as much as an answer.
 const PROBE_INTERVAL = 1000
 
-/** Calls back once, after so many milliseconds. */
+/** Calls back once after the given time. */
 export type Later = (callback: () => void, milliseconds: number) => void
 
-// A flag that a timer clears costs a connection less than a look at the clock, and a server at rest nothing.
+// A flag cleared by a timer is cheaper per connection than reading the clock, and free when idle.
 const soon: Later = (callback, milliseconds) => { setTimeout(callback, milliseconds).unref() }
 
-/** An optname of getsockopt(2) at IPPROTO_IP that a kernel module answers, if there is one. */
+/** An optname of getsockopt(2) at IPPROTO_IP that a kernel module or an eBPF program may answer. */
 export class Optname {
   #absent = false
   readonly #libc: Libc
@@ -24,8 +25,8 @@ export class Optname {
   }
 
   /**
-   * Asks about a connection: undefined where there is an answer, else the errno's name. While the kernel says that it
-   * does not know the optname it is asked at most once in a second, so that a module started later is found.
+   * Asks about a connection. Returns `undefined` if there is an answer, else the name of the errno. After ENOPROTOOPT
+   * the kernel is asked at most once a second, so that a module loaded later is found.
    */
   ask (fd: number): string | undefined {
     if (this.#absent) return 'ENOPROTOOPT'

@@ -1,11 +1,12 @@
 import { isMainThread } from 'node:worker_threads'
 import { AF_INET, IPPROTO_TCP, SO_COOKIE, SOL_SOCKET, TCP_INFO, TCP_SYN_RECV, TCPI_OPT_SYN_DATA } from './constants'
-import { type Diag, errnoName, type Libc } from './libc'
+import { errnoName } from './errno'
+import type { Diag, Libc } from './libc'
 import { decodeAnswers, encodeDump, encodeExact, REQUEST, type Rest } from './sock-diag'
 import { copyEndpoint, createEndpoint, decodeSockaddr, type Endpoint, sameEndpoint, SOCKADDR_IN6 } from './sockaddr'
 
-// A dump of all sockets may take at most this share of the time, as long as nobody waits longer than DUMP_PAUSE_MAX:
-// attackers can force the SYN cookies that make dumps necessary.
+// Dumps of all sockets may take at most this share of the time, unless a connection would wait longer than
+// DUMP_PAUSE_MAX: attackers can force the SYN cookies that make dumps necessary.
 const DUMP_SHARE = 0.05
 const DUMP_PAUSE_MAX = 200 // milliseconds
 
@@ -14,7 +15,7 @@ const TCPI_STATE = 0
 const TCPI_OPTIONS = 5
 
 /**
- * Called once with the transport peer, or undefined where it cannot be known. Copy the endpoint at once. Must not throw.
+ * Called once with the transport peer, or `undefined` if it cannot be known. Copy the endpoint at once. Must not throw.
  */
 export type Found = (peer: Endpoint | undefined) => void
 
@@ -24,7 +25,10 @@ interface Waiting {
   readonly found: Found
 }
 
-/** Finds the transport peer of connections that have no saved SYN, whatever getpeername(2) says, by sock_diag(7). */
+/**
+ * Finds the transport peer of connections without a saved SYN through sock_diag(7), even if getpeername(2) is
+ * rewritten.
+ */
 export class PeerSearch {
   readonly #libc: Libc
   readonly #now: () => number
@@ -40,14 +44,14 @@ export class PeerSearch {
   #nextDump = 0
   #timer: NodeJS.Timeout | undefined
 
-  /** `onError` is told what a callback throws. */
+  /** `onError` receives what a callback throws. */
   constructor (libc: Libc, onError: (error: unknown) => void = () => {}, now: () => number = () => performance.now()) {
     this.#libc = libc
     this.#onError = onError
     this.#now = now
   }
 
-  /** Why sock_diag cannot be asked now, in a word or two; undefined where it answers. */
+  /** Why sock_diag cannot be used now, in a word or two; `undefined` if it can. */
   refused (): string | undefined {
     const diag = this.#diag ?? this.#libc.openDiag()
     if (typeof diag === 'number') return errnoName(diag)
@@ -58,11 +62,10 @@ export class PeerSearch {
   }
 
   /**
-   * Asks first whether the connection is the one between the addresses that getsockname(2) and getpeername(2) give,
-   * which proves getpeername true; else for all connections, together with all others that wait. Answers at once where
-   * it can.
+   * Looks up the tuple that getsockname(2) and getpeername(2) give; a match proves that getpeername is not rewritten.
+   * Else dumps all connections, once for all that wait. Answers synchronously if possible.
    *
-   * The handshake must be finished: before that (TCP Fast Open) the source address may be spoofed.
+   * The handshake must be complete: before (TCP Fast Open), the source address may be spoofed.
    */
   ask (fd: number, found: Found): void {
     const diag = this.#open()
@@ -90,7 +93,7 @@ export class PeerSearch {
     return new BigUint64Array(this.#cookie.buffer)[0] as bigint
   }
 
-  /** Copies both names and the cookie of a connection; false where it is no longer one. */
+  /** Copies both names and the cookie of a connection; false if it is no longer connected. */
   #identify (fd: number): boolean {
     const libc = this.#libc
     if (libc.getpeername(fd) !== 0) return false
@@ -110,9 +113,9 @@ export class PeerSearch {
       ((answer[TCPI_OPTIONS] as number) & TCPI_OPT_SYN_DATA) === 0
   }
 
-  /** Whether getpeername(2) says the truth of this connection; then the truth is in #endpoint. */
+  /** Whether getpeername(2) gives the transport peer, which is then in #endpoint. */
   #isTrue (diag: Diag, cookie: bigint): boolean {
-    // A name of another family than the socket's is a rewritten one.
+    // An address of another family than the socket's is a rewritten one.
     if (this.#peerFamily !== this.#family) return false
     encodeExact(diag.buffer, this.#family, this.#local, this.#peer, this.#cookie)
     let proven = false
@@ -129,8 +132,9 @@ export class PeerSearch {
   }
 
   /**
-   * Sends the request in the buffer and gives each answer to `found`, with its endpoint in #endpoint. The kernel has
-   * the whole answer ready when the request was sent, a dump's in parts. False where there was none, or only a part.
+   * Sends the request in the buffer and calls `found` for each answer, with its endpoint in #endpoint. The kernel
+   * completes the answer before send(2) returns, a dump in parts. Returns false if there was no answer, or an
+   * incomplete one.
    */
   #exchange (diag: Diag, found: (cookie: bigint) => void): boolean {
     let rest: Rest = diag.send(REQUEST) === 0 ? 'more' : 'broken'
@@ -138,8 +142,8 @@ export class PeerSearch {
       const length = diag.receive()
       rest = length > 0 ? decodeAnswers(diag.buffer, length, this.#endpoint, found) : 'broken'
     }
-    // Nothing of this answer may be taken for the next one's. And a worker thread can be ended at any time, without a
-    // word, and would leave the descriptor open: there none stays open.
+    // Close the socket, so that the rest of this answer is not taken for the next one. Do not cache one in a worker
+    // thread, which may be terminated at any time and would leak the descriptor.
     if (rest === 'broken' || !isMainThread) this.#closeDiag()
     return rest === 'done'
   }
@@ -164,7 +168,7 @@ export class PeerSearch {
           settled.push(() => { waiting.found(peer) })
         })
       }
-      // Whoever should have been in this dump and was not is no longer connected.
+      // A connection that was missing from this dump is no longer connected.
       for (const [cookie, waiting] of this.#waiting) {
         if (waiting.family !== family || waiting.localPort !== localPort) continue
         this.#waiting.delete(cookie)
@@ -176,7 +180,7 @@ export class PeerSearch {
     this.#settle(settled)
   }
 
-  /** One that throws must not strand the others. */
+  /** A callback that throws must not affect the others. */
   #settle (all: ReadonlyArray<() => void>): void {
     for (const settle of all) {
       try {
@@ -192,7 +196,7 @@ export class PeerSearch {
     this.#diag = undefined
   }
 
-  /** Tells all that wait that their peer cannot be known, and closes the netlink socket. */
+  /** Reports `undefined` to all waiting connections, and closes the netlink socket. */
   close (): void {
     clearTimeout(this.#timer)
     this.#timer = undefined

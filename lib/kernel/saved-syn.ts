@@ -1,23 +1,24 @@
 import type { Endpoint } from './sockaddr'
 import { IPPROTO_TCP, TCP_FASTOPEN, TCP_SAVE_SYN } from './constants'
-import { errnoName, type Libc } from './libc'
+import { errnoName } from './errno'
+import type { Libc } from './libc'
 import { decodeSender, tcpHeaderAt } from './tcp-header'
 
-/** The SYN of the connection at hand. */
+/** The SYN of the current connection. */
 export interface Syn {
   readonly bytes: Uint8Array
   /** 0: there is none. */
   readonly length: number
-  /** Where its TCP header is; -1 where there is none. */
+  /** The offset of its TCP header; -1 if there is none. */
   readonly tcp: number
 }
 
 /**
- * Makes a listening socket keep the SYN of each connection, tcp(7) TCP_SAVE_SYN, Linux 4.3, after it has turned TCP Fast
- * Open off, which can accept a spoofed source address. The name of the errno where it cannot.
+ * Disables TCP Fast Open, which can accept a spoofed source address, and enables tcp(7) TCP_SAVE_SYN (Linux 4.3) on a
+ * listening socket. Returns the name of the errno on failure.
  */
 export function armListener (libc: Libc, fd: number): string | undefined {
-  // First, so that no SYN is saved of a connection that Fast Open made. A kernel without Fast Open refuses.
+  // First, so that no SYN of a Fast Open connection is saved. Kernels without Fast Open refuse.
   libc.setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN, 0)
   const errno = libc.setsockopt(fd, IPPROTO_TCP, TCP_SAVE_SYN, 1)
   return errno === 0 ? undefined : errnoName(errno)
@@ -36,8 +37,8 @@ export class SynReader implements Syn {
   }
 
   /**
-   * Reads the SYN of a connection, which frees it, and who sent it into `sender`. False where there is none: SYN cookies,
-   * or a connection older than armListener().
+   * Reads the SYN of a connection, which frees it, and decodes its source into `sender`. Returns false if no SYN was
+   * kept: SYN cookies, or a connection older than armListener().
    */
   read (fd: number, sender: Endpoint): boolean {
     this.length = this.#libc.readSavedSyn(fd)
@@ -47,7 +48,7 @@ export class SynReader implements Syn {
     return true
   }
 
-  /** The connection at hand is another one, whose SYN is not known. */
+  /** Forgets the last SYN: the current connection is another one. */
   forget (): void {
     this.length = 0
     this.tcp = -1

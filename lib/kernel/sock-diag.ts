@@ -5,28 +5,29 @@ import {
 } from './constants'
 import { decodeIPv4, decodeIPv6, type Endpoint, unmap } from './sockaddr'
 
-// sizeof(struct nlmsghdr), sizeof(struct inet_diag_msg), and where its cookie is; <linux/netlink.h>, <linux/inet_diag.h>
+// sizeof(struct nlmsghdr), sizeof(struct inet_diag_msg), and the offset of its cookie; <linux/netlink.h>,
+// <linux/inet_diag.h>
 const NLMSG_HEADER = 16
 const INET_DIAG_MSG = 72
 const COOKIE = 44
 
-/** The length of a request, in bytes: struct nlmsghdr and struct inet_diag_req_v2. */
+/** The length of a request in bytes: struct nlmsghdr and struct inet_diag_req_v2. */
 export const REQUEST = NLMSG_HEADER + 56
 
-// Netlink speaks the machine's own byte order.
+// Netlink uses host byte order.
 const little = endianness() === 'LE'
 
-/** Asks for the live connections of `family` (AF_INET or AF_INET6) with this local port. */
+/** Encodes a dump of the live connections of `family` (AF_INET or AF_INET6) with this local port. */
 export function encodeDump (into: Uint8Array, family: number, localPort: number): void {
   const view = header(into, family, NLM_F_REQUEST | NLM_F_DUMP)
-  // Floods leave many more in TIME_WAIT and SYN_RECV than there are connections.
+  // Skips TIME_WAIT and SYN_RECV, of which a flood leaves many.
   view.setUint32(NLMSG_HEADER + 4, 1 << TCP_ESTABLISHED | 1 << TCP_CLOSE_WAIT, little)
   view.setUint16(NLMSG_HEADER + 8, localPort)
 }
 
 /**
- * Asks for the one TCP socket between two sockaddrs of one family, as getsockname(2) and getpeername(2) give them, and
- * with this SO_COOKIE: the kernel refuses where the socket between them is another.
+ * Encodes a lookup of the one TCP socket between two sockaddrs of one family, as getsockname(2) and getpeername(2) give
+ * them. The kernel refuses if the socket's SO_COOKIE differs.
  */
 export function encodeExact (into: Uint8Array, family: number, local: Uint8Array, peer: Uint8Array, cookie: Uint8Array): void {
   const view = header(into, family, NLM_F_REQUEST)
@@ -36,7 +37,7 @@ export function encodeExact (into: Uint8Array, family: number, local: Uint8Array
   into.set(peer.subarray(2, 4), NLMSG_HEADER + 10)
   into.set(local.subarray(address, address + length), NLMSG_HEADER + 12)
   into.set(peer.subarray(address, address + length), NLMSG_HEADER + 28)
-  // A link-local connection is bound to the interface that its sockaddr_in6 names.
+  // A link-local connection is bound to the interface of its sockaddr_in6.
   if (family === AF_INET6) into.set(peer.subarray(24, 28), NLMSG_HEADER + 44)
   into.set(cookie.subarray(0, 8), NLMSG_HEADER + 48)
 }
@@ -53,14 +54,12 @@ function header (into: Uint8Array, family: number, flags: number): DataView {
 }
 
 /**
- * What is left of an answer after one read: more, or nothing, or it cannot be followed. A refusal (ENOENT: there is no
- * such connection; ESTALE: it is another) is a whole answer too.
+ * What follows after one read: more, nothing, or an unusable answer. A refusal (ENOENT: no such connection; ESTALE:
+ * another one) is a complete answer.
  */
 export type Rest = 'more' | 'done' | 'broken'
 
-/**
- * Walks the messages of one read, and gives `found` each connection's cookie, with its remote endpoint in `into`.
- */
+/** Decodes the messages of one read, and calls `found` with each connection's cookie, its remote endpoint in `into`. */
 export function decodeAnswers (bytes: Uint8Array, length: number, into: Endpoint, found: (cookie: bigint) => void): Rest {
   const view = new DataView(bytes.buffer, bytes.byteOffset, length)
   let at = 0
@@ -71,7 +70,7 @@ export function decodeAnswers (bytes: Uint8Array, length: number, into: Endpoint
     const body = at + NLMSG_HEADER
     const type = view.getUint16(at + 4, little)
     if (type === NLMSG_DONE || type === NLMSG_ERROR) return 'done'
-    // The exact lookup answers with the listener where no connection has the tuple.
+    // An exact lookup returns the listener if no connection matches.
     if (type === SOCK_DIAG_BY_FAMILY && size >= NLMSG_HEADER + INET_DIAG_MSG && bytes[body + 1] !== TCP_LISTEN) {
       into.port = view.getUint16(body + 6)
       if (bytes[body] === AF_INET6) {
@@ -82,7 +81,7 @@ export function decodeAnswers (bytes: Uint8Array, length: number, into: Endpoint
       }
       found(view.getBigUint64(body + COOKIE, little))
     }
-    // A dump says of each message that there are others; the answer to an exact lookup is one alone.
+    // Only the messages of a dump have NLM_F_MULTI; an exact lookup has a single answer.
     if ((view.getUint16(at + 6, little) & NLM_F_MULTI) === 0) return 'done'
     at += size + 3 & ~3
   }

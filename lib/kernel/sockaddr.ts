@@ -1,12 +1,12 @@
 import { type Address, sameAddress } from '../address/address'
 import { AF_INET, AF_INET6 } from './constants'
 
-/** sizeof(struct sockaddr_storage), in bytes: room for any answer. */
+/** sizeof(struct sockaddr_storage) in bytes, enough for any answer. */
 export const SOCKADDR_STORAGE = 128
 /** sizeof(struct sockaddr_in6), in bytes. */
 export const SOCKADDR_IN6 = 28
 
-/** An address and port as numbers. Most are reused from connection to connection: copy out of them at once. */
+/** An address and port as numbers. Most are reused for the next connection: copy at once. */
 export interface Endpoint extends Address {
   family: 'IPv4' | 'IPv6'
   port: number
@@ -33,7 +33,7 @@ export function sameEndpoint (a: Readonly<Endpoint>, b: Readonly<Endpoint>): boo
   return a.port === b.port && sameAddress(a, b)
 }
 
-/** The 32-bit number that stands in network byte order at `at`, as a signed integer. */
+/** The 32-bit number in network byte order at `at`, signed. */
 export function word (bytes: Uint8Array, at: number): number {
   return (bytes[at] as number) << 24 | (bytes[at + 1] as number) << 16 | (bytes[at + 2] as number) << 8 |
     (bytes[at + 3] as number)
@@ -55,7 +55,7 @@ export function decodeIPv6 (bytes: Uint8Array, at: number, into: Endpoint): void
   into.w3 = word(bytes, at + 12)
 }
 
-/** Makes an IPv4-mapped IPv6 address, ::ffff:a.b.c.d, the IPv4 address that the kernel means by it. */
+/** Converts an IPv4-mapped IPv6 address, ::ffff:a.b.c.d, to IPv4. */
 export function unmap (endpoint: Endpoint): void {
   if (endpoint.w0 === 0 && endpoint.w1 === 0 && endpoint.w2 === 0xffff) {
     endpoint.family = 'IPv4'
@@ -64,8 +64,8 @@ export function unmap (endpoint: Endpoint): void {
 }
 
 /**
- * Decodes a sockaddr by its `sa_family` alone: the module family leaves `optlen` as it was passed.
- * IPv4-mapped IPv6 becomes IPv4. False, and `into` untouched, for any other family.
+ * Decodes a sockaddr by its `sa_family` only: modules leave `optlen` unchanged. IPv4-mapped IPv6 becomes IPv4. Returns
+ * false, with `into` unchanged, for other families.
  */
 export function decodeSockaddr (sockaddr: DataView, family: number, into: Endpoint): boolean {
   if (family === AF_INET) {

@@ -1,6 +1,6 @@
 import { decodeIPv4, decodeIPv6, type Endpoint } from './sockaddr'
 
-// IANA protocol numbers; those that an IPv6 header chain can hold before TCP.
+// IANA protocol numbers: TCP, and the IPv6 extension headers that may precede it.
 const HOP_BY_HOP = 0
 const TCP = 6
 const ROUTING = 43
@@ -8,7 +8,7 @@ const FRAGMENT = 44
 const AUTHENTICATION = 51
 const DESTINATION_OPTIONS = 60
 
-/** Where the TCP header stands in a saved SYN (RFC 791, RFC 8200), or -1. Nothing is read past `length`. */
+/** The offset of the TCP header in a saved SYN (RFC 791, RFC 8200), or -1. Reads nothing past `length`. */
 export function tcpHeaderAt (bytes: Uint8Array, length: number): number {
   if (length < 40) return -1
   const version = (bytes[0] as number) >>> 4
@@ -43,12 +43,12 @@ export function tcpHeaderAt (bytes: Uint8Array, length: number): number {
   return -1
 }
 
-/** Where the options of the TCP header at `tcp` end; the header's own end where it says more than there is. */
+/** The end of the options of the TCP header at `tcp`, `length` at most. */
 export function tcpOptionsEnd (bytes: Uint8Array, length: number, tcp: number): number {
   return Math.min(tcp + ((bytes[tcp + 12] as number) >>> 4) * 4, length)
 }
 
-/** Whether the SYN carried data, by the length in its IP header: the saved SYN is its headers alone. */
+/** Whether the SYN carried data, by the length in its IP header: a saved SYN contains only headers. */
 export function hasPayload (bytes: Uint8Array, tcp: number): boolean {
   const header = tcp + ((bytes[tcp + 12] as number) >>> 4) * 4
   const total = (bytes[0] as number) >>> 4 === 4
@@ -58,8 +58,8 @@ export function hasPayload (bytes: Uint8Array, tcp: number): boolean {
 }
 
 /**
- * Decodes who sent a SYN: source address and port of its IP and TCP headers, as TCP_SAVED_SYN gives them. An address of
- * an IPv6 header stays IPv6 whatever it looks like. False, and `into` untouched, for bytes that are no such headers.
+ * Decodes the source address and port of a SYN's IP and TCP headers, as TCP_SAVED_SYN gives them. An IPv6 address stays
+ * IPv6, IPv4-mapped or not. Returns false, with `into` unchanged, for anything else.
  */
 export function decodeSavedSyn (bytes: Uint8Array, length: number, into: Endpoint): boolean {
   const tcp = tcpHeaderAt(bytes, length)
@@ -68,7 +68,7 @@ export function decodeSavedSyn (bytes: Uint8Array, length: number, into: Endpoin
   return true
 }
 
-/** The same, where the TCP header is known to stand at `tcp`. */
+/** The same, with the offset of the TCP header given. */
 export function decodeSender (bytes: Uint8Array, tcp: number, into: Endpoint): void {
   if ((bytes[0] as number) >>> 4 === 4) {
     decodeIPv4(bytes, 12, into)

@@ -5,15 +5,15 @@ import { AF_INET, AF_INET6 } from './constants'
 import { createEndpoint, decodeIPv4, decodeIPv6 } from './sockaddr'
 import { Optname } from './optname'
 
-// vtoa's public optnames; the first knows IPv4 alone, the second both families. Their answers are
-// { u32 VPC id; be32 address; be16 port } and { u32 VPC id; 16 bytes of address; u16 family; be16 port }.
+// vtoa's public optnames: the first knows IPv4 only, the second both families. They answer { u32 VPC id; be32 address;
+// be16 port } and { u32 VPC id; 16 bytes of address; u16 family; be16 port }.
 const VTOA_SO_GET_VS = 1345
 const HYBRID_VTOA_SO_GET_VS = 1347
-// What the module gives as the VPC id of a connection that came through none, or whose id it did not keep.
+// vtoa's VPC id for connections without one, or whose id was not kept.
 const VPC_NOT_KEPT = 0xffffff
 const NO_VPC = [0, VPC_NOT_KEPT]
 
-/** Reads the virtual server that a connection was made to; undefined where vtoa has none. */
+/** Reads a connection's virtual server; `undefined` if vtoa knows none. */
 export type VirtualServerReader = (fd: number) => VirtualServer | undefined
 
 export function createVirtualServerReader (libc: Libc): VirtualServerReader {
@@ -38,7 +38,7 @@ export function createVirtualServerReader (libc: Libc): VirtualServerReader {
       return undefined
     }
     const vpcId = new Uint32Array(answer.buffer, answer.byteOffset, 1)[0] as number
-    // A vtoa built to keep 32 bytes of an option answers so for kind 249, which takes 40: it has kept none.
+    // A vtoa built with a 32-byte field answers this for kind 249, which needs 40: it kept no virtual server.
     if (vpcId === VPC_NOT_KEPT && (endpoint.w0 | endpoint.w1 | endpoint.w2 | endpoint.w3) === 0) return undefined
     return Object.freeze({
       vpcId: NO_VPC.includes(vpcId) ? undefined : vpcId,

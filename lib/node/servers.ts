@@ -1,36 +1,36 @@
 import { tracingChannel } from 'node:diagnostics_channel'
 import type { Server } from 'node:net'
 
-/** What is done with the events of the servers of one application. */
+/** Handlers for the events of one application's servers. */
 export interface ServerEvents {
   /**
-   * A new connection, before any listener sees it. True: the event goes on to the listeners. False: the connection was
-   * reset, or is held; `handOver` then emits the event later.
+   * Called for a new connection before any listener. True: emit the event to the listeners. False: the connection was
+   * reset, or is held until `handOver` emits the event.
    */
   accept (socket: object, server: Server, handOver: (socket: object) => void): boolean
   session (session: { readonly socket: object }): void
   stream (stream: { readonly session?: object | undefined }): void
   /**
-   * Called with each server that begins to listen, before it can accept anything. With an error the server is closed
+   * Called for each server that begins to listen, before it can accept. If it returns an error, the server is closed
    * and `listen()` rejects.
    */
   prepare (server: Server): Error | undefined
-  /** The error of a server that listens without having been prepared, if that is one. */
+  /** The error for a server that listens without having been prepared, if that is an error. */
   unprepared (server: Server): Error | undefined
 }
 
 type Emit = (this: unknown, ...args: unknown[]) => boolean
 type RequestListener = (...args: unknown[]) => void
 
-/** Whether that version of Node.js publishes each server that begins to listen. */
+/** Whether this version of Node.js publishes each server that begins to listen. */
 export function tellsOfServers (version: string): boolean {
   const [major, minor] = version.split('.').map(Number) as [number, number]
   return major === 20 ? minor >= 16 : major > 22 || (major === 22 && minor >= 3)
 }
 
-// Published before the server can accept anything.
+// Published before the server can accept connections.
 const listening = tracingChannel('net.server.listen')
-// Keys are weak, for an application that is never closed.
+// Weak keys: an application may never be closed.
 const followers = new WeakMap<RequestListener | Server, (server: Server) => void>()
 let count = 0
 
@@ -44,11 +44,11 @@ function onServerListening (message: object): void {
 const subscribers = { asyncEnd: onServerListening } as Parameters<typeof listening.subscribe>[0]
 
 /**
- * Takes the events of `main` and of each server that Fastify opens beside it: `listen({ host: 'localhost' })` opens one
- * for each further address, with the same request listener. Returns what undoes it all.
+ * Follows `main` and each server that Fastify opens beside it: `listen({ host: 'localhost' })` opens one for each
+ * further address, with the same request listener. Returns a function that undoes it.
  *
- * `canHold`: whether a connection can have to wait. Only then the server gets an `emit` of its own, which no listener
- * precedes; else prepended listeners do.
+ * `canHold`: whether connections may have to wait. If so, `emit` of each server is replaced, so that no listener runs
+ * first; if not, prepended listeners are enough.
  */
 export function followServers (main: Server, events: ServerEvents, canHold: boolean): () => void {
   const followed = new Map<Server, () => void>()
@@ -81,17 +81,17 @@ export function followServers (main: Server, events: ServerEvents, canHold: bool
   }
 }
 
-/** Makes `listen()` reject: Fastify waits for whichever of 'listening' and 'error' comes first. */
+/** Makes `listen()` reject: Fastify waits for the first of 'listening' and 'error'. */
 function fail (server: Server, error: Error): void {
   server.close()
   server.emit('error', error)
 }
 
-/** Gives a server an `emit` of its own. Returns what takes it away again. */
+/** Replaces a server's `emit`. Returns a function that restores it. */
 function intercept (server: Server, events: ServerEvents, whyUnprepared: () => Error | undefined): () => void {
   const before = Object.getOwnPropertyDescriptor(server, 'emit')
   let active = true
-  // Looked up for each event: instrumentation patches the prototype at any time.
+  // Looked up for each event: instrumentation may patch the prototype at any time.
   const next = (): Emit => (before?.value ?? (Object.getPrototypeOf(server) as { emit: Emit }).emit) as Emit
   const handOver = (socket: object): void => { next().call(server, 'connection', socket) }
 
@@ -131,7 +131,7 @@ function intercept (server: Server, events: ServerEvents, whyUnprepared: () => E
   Object.defineProperty(server, 'emit', { value: emit, writable: true, configurable: true, enumerable: false })
   return () => {
     active = false
-    // Somebody may have put another over it, which calls this one.
+    // Another patch may wrap this one and call it.
     if ((server.emit as unknown) !== emit) return
     if (before === undefined) delete (server as { emit?: unknown }).emit
     else Object.defineProperty(server, 'emit', before)

@@ -1,4 +1,4 @@
-// What Node.js has no public name for. No other file touches these.
+// Access to private fields of Node.js (_handle, _parent). No other file uses them.
 interface Handle {
   readonly fd?: unknown
   readonly getpeername?: unknown
@@ -13,27 +13,27 @@ interface Internals {
   readonly _parent?: object | null
 }
 
-/** The file descriptor of an open TCP connection, or -1 where there is none. */
+/** The file descriptor of an open TCP connection, or -1. */
 export function fdOf (socket: object): number {
   const handle = (socket as Internals)._handle
-  // The handle of a pipe has a descriptor too, but no peer name.
+  // A pipe's handle has a descriptor too, but no getpeername().
   return typeof handle?.getpeername === 'function' && typeof handle.fd === 'number' ? handle.fd : -1
 }
 
-/** The descriptor of an open Unix-domain connection, or -1 where there is none. */
+/** The descriptor of an open Unix-domain connection, or -1. */
 export function pipeFdOf (socket: object): number {
   const handle = (socket as Internals)._handle
   return typeof handle?.fd === 'number' && typeof handle.getpeername !== 'function' ? handle.fd : -1
 }
 
-/** The socket that the server accepted: itself, or the one below a TLS socket. */
+/** The socket that the server accepted: the socket itself, or the one below a TLS socket. */
 export function acceptedSocket (socket: unknown): unknown {
   return (socket as Internals | null | undefined)?._parent ?? socket
 }
 
 /**
- * The accepted socket of an HTTP/2 session; undefined where the session is already dead. `session.socket` is a proxy,
- * so never a key; a method that it binds gives the socket itself.
+ * The accepted socket of an HTTP/2 session; `undefined` if the session is destroyed. `session.socket` is a proxy and
+ * cannot serve as a key; one of its bound methods returns the socket itself.
  */
 export function socketOfSession (session: { readonly socket: object }): object | undefined {
   try {
@@ -43,20 +43,20 @@ export function socketOfSession (session: { readonly socket: object }): object |
   }
 }
 
-/** Remote address and port as Node.js gives them now; never throws. */
+/** The remote address and port that Node.js reports now. Never throws. */
 export function remoteOf (socket: unknown): { readonly address: unknown, readonly port: unknown } {
   try {
     const { remoteAddress, remotePort } = socket as { readonly remoteAddress?: unknown, readonly remotePort?: unknown }
     return { address: remoteAddress, port: remotePort }
   } catch {
-    // No object, or the proxy of a dead HTTP/2 session.
+    // Not an object, or the proxy of a destroyed HTTP/2 session.
     return { address: undefined, port: undefined }
   }
 }
 
 /**
- * Stops reading from a new connection: its bytes stay in the kernel, an end or a reset is noticed only later. False
- * where its kind cannot be stopped.
+ * Stops reading from a new connection: its data stays in the kernel, and EOF or a reset is noticed only later. Returns
+ * false if this kind of handle cannot stop.
  */
 export function stopReading (socket: object): boolean {
   const handle = (socket as Internals)._handle
@@ -65,7 +65,7 @@ export function stopReading (socket: object): boolean {
   return handle.readStop() === 0
 }
 
-/** Undoes stopReading(). */
+/** Resumes reading after stopReading(). */
 export function startReading (socket: object): void {
   const handle = (socket as Internals)._handle
   if (typeof handle?.readStart !== 'function') return
@@ -73,18 +73,18 @@ export function startReading (socket: object): void {
   handle.readStart()
 }
 
-/** Ends a connection at once, with a TCP reset where its kind has one. */
+/** Destroys a connection, with a TCP reset if possible. */
 export function reset (socket: object): void {
   const { resetAndDestroy, destroy } = socket as { resetAndDestroy?: () => void, destroy?: () => void }
   try {
     (resetAndDestroy ?? destroy)?.call(socket)
   } catch {
-    // A pipe, or TLS that was handed to an HTTP server.
+    // A pipe, or a TLS socket that was given to an HTTP server.
     destroy?.call(socket)
   }
 }
 
-/** The descriptor of a listening server; -1 where it has none, as in a cluster worker whose primary listens. */
+/** The descriptor of a listening server; -1 if it has none, e.g. in a cluster worker whose primary listens. */
 export function listeningFdOf (server: object): number {
   const fd = (server as Internals)._handle?.fd
   return typeof fd === 'number' ? fd : -1

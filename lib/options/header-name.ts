@@ -2,18 +2,21 @@ import { FST_REAL_IP_INVALID_OPTION } from '../errors'
 
 const isToken = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 
-// RFC 9110 §7.6.1, RFC 9113 §8.2.2: any client can have the next proxy remove these.
+// Any client can make the next proxy remove these (RFC 9110 §7.6.1, RFC 9113 §8.2.2).
 const hopByHop = new Set([
   'connection', 'keep-alive', 'proxy-authenticate', 'proxy-authorization', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade'
 ])
 
-// What never holds a client's address, beside the names that look as if they did.
+// Common headers that never hold a client's address.
 const others = new Set([
   'accept', 'accept-encoding', 'accept-language', 'authorization', 'content-length', 'content-type', 'cookie', 'date', 'expect', 'host',
   'origin', 'referer', 'user-agent', 'via', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-proto', 'x-request-id'
 ])
 
-/** The name of a header that can hold a client's address, in lower case. Throws FST_REAL_IP_INVALID_OPTION. */
+/**
+ * Checks the name of a header that may hold a client's address; returns it in lower case. Throws
+ * FST_REAL_IP_INVALID_OPTION.
+ */
 export function checkHeaderName (value: unknown): string {
   const wrong = (why: string) => new FST_REAL_IP_INVALID_OPTION(
     `'forwarded.header' takes 'x-forwarded-for', 'forwarded', or the name of a header whose value is one address, like 'cf-connecting-ip': ${why}`)

@@ -1,13 +1,13 @@
 import type { LogNames } from '../../types'
 import { checkObject, invalid, isWhole, quoted, show } from './values'
 
-/** The checked options of withRealIp() and bindLogger. Plain values. */
+/** Checked options of withRealIp() and bindLogger, as plain values. */
 export interface LogOptions {
   readonly names: LogNames
   readonly mask: Mask | undefined
 }
 
-/** How many bits of an address are left. */
+/** How many bits of an address are kept. */
 export interface Mask {
   readonly ipv4: number
   readonly ipv6: number
@@ -17,7 +17,7 @@ const logNames: ReadonlyArray<LogNames> = ['plain', 'opentelemetry']
 const maskExample = { ipv4: 24, ipv6: 48 }
 const example = { names: 'opentelemetry', mask: maskExample }
 
-/** Checks { names, mask }, which errors call `option`. */
+/** Checks { names, mask }; `option` names them in errors. Throws FST_REAL_IP_INVALID_OPTION. */
 export function checkLogOptions (given: unknown, option: string): LogOptions {
   const { names = 'plain', mask } = checkObject(given, option, example)
   if (!logNames.includes(names as LogNames)) throw invalid(`'names' of ${option} takes ${quoted(logNames)}, not ${show(names)}`)

@@ -7,22 +7,22 @@ import {
 } from './trust'
 import { checkFlag, checkObject, invalid, isWhole, nearest, ownOf, quoted, show } from './values'
 
-/** The checked options, frozen. Plain values: two of them can be compared. */
+/** Checked options, frozen. Plain values, so that two registrations can be compared. */
 export interface Options {
   readonly sources: ReadonlyArray<KernelSource> | 'auto'
-  /** undefined: `'proxy-protocol'` is not among the sources. */
+  /** `undefined`: 'proxy-protocol' is not among the sources. */
   readonly proxyProtocol: ProxyProtocolOptions | undefined
   readonly require: boolean
   readonly toa: Toa | undefined
   readonly virtualServer: boolean
-  /** undefined: no policy. */
+  /** `undefined`: no policy. */
   readonly trustedPeers: TrustedPeers | undefined
-  /** Only HTTP proxies are trusted, with `forwarded`: no kernel source is asked. */
+  /** `forwarded` without `trustedPeers`: no kernel source is asked. */
   readonly forwardedOnly: boolean
   readonly settings: Settings
   readonly forwarded: ForwardedOptions | undefined
   readonly admit: ((address: RealAddress) => boolean) | undefined
-  /** `request.ip` and what belongs to it are this plugin's. */
+  /** Whether this plugin replaces `request.ip` and related properties. */
   readonly overrideRequest: boolean
   readonly bindLogger: LogOptions | undefined
 }
@@ -36,12 +36,12 @@ const known = [
   'sources', 'require', 'toa', 'virtualServer', 'trustedPeers', ...settings, 'proxyProtocol', 'forwarded', 'overrideRequest', 'admit',
   'bindLogger'
 ] as const
-// Fastify's own options of register(), which reach the plugin too, and what @fastify/autoload and fastify-cli pass on.
+// Fastify's own options of register(), and what @fastify/autoload and fastify-cli pass to plugins.
 const foreign = ['prefix', 'logLevel', 'logSerializers', 'encapsulate', 'autoConfig', 'skipOverride']
 
 /**
- * Checks what was given, and takes own properties alone. `onStranger` is told of options that are nobody's: those that
- * look like one of ours are an error.
+ * Checks the own properties of `given`. Throws FST_REAL_IP_INVALID_OPTION, also for unknown options that resemble a
+ * known one; reports other unknown options to `onStranger`.
  */
 export function checkOptions (given: FastifyRealIpOptions, onStranger: (name: string) => void = () => {}): Options {
   const own = ownOf<typeof known[number]>(given)
@@ -111,7 +111,8 @@ function checkSources (sources: unknown): { sources: Options['sources'], isProxy
 function checkSavedSyn (toa: Toa | undefined): void {
   if (toa === undefined) {
     throw invalid("'saved-syn' needs 'toa', what the balancer writes on the SYN: 'alibaba', 'ucloud', 'tencent', or " +
-      "formats like [{ kind: 254, length: 8, family: 'IPv4', position: 'first' }]")
+      "formats like [{ kind: 254, length: 8, family: 'IPv4', position: 'first' }]. For a balancer " +
+      "that writes nothing on the SYN run fastify-real-ip attach, and use 'vtoa'")
   }
   if (toa.silentOnSyn !== undefined) throw invalid(`'saved-syn' cannot be used with this 'toa': ${toa.silentOnSyn}`)
 }
@@ -154,7 +155,7 @@ function checkBindLogger (value: unknown): LogOptions | undefined {
   throw invalid(`'bindLogger' must be true, false, or an object like { names: 'opentelemetry' }, not ${show(value)}`)
 }
 
-/** The length of the prefix that is one client's, in bits. */
+/** The length in bits of one client's IPv6 prefix. Throws FST_REAL_IP_INVALID_OPTION. */
 export function checkRealIpKeyOptions (given: unknown): number {
   const { ipv6Subnet = 64 } = checkObject(given, "realIpKey()'s options", { ipv6Subnet: 64 })
   if (!isWhole(ipv6Subnet, 1, 128)) {

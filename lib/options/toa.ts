@@ -3,7 +3,7 @@ import type { ToaFormat } from '../../types'
 /** What a balancer writes on the SYN. */
 export interface Toa {
   readonly formats: ReadonlyArray<ToaFormat>
-  /** Why it writes nothing there; undefined where it does. */
+  /** Why it writes nothing on the SYN; `undefined` if it does. */
   readonly silentOnSyn?: string
 }
 
@@ -16,6 +16,7 @@ export const toaPresets: Readonly<Record<'alibaba' | 'ucloud' | 'tencent' | 'dpv
   tencent: { formats: [first(200, 8, 'IPv4')] },
   dpvs: {
     formats: [first(254, 8, 'IPv4'), first(254, 20, 'IPv6')],
-    silentOnSyn: 'DPVS writes no TOA on the SYN since 1.9.6, and forwards what a client forged there'
+    silentOnSyn: 'DPVS writes no TOA on the SYN since 1.9.6, and forwards what a client forged there: ' +
+      'fastify-real-ip attach reads its TOA on Linux 5.10 or newer'
   }
 }

@@ -10,7 +10,7 @@ export type Settings = Readonly<Record<Setting, 'ignore' | 'reject' | 'believe'>
 const defaults: Settings = { untrusted: 'ignore', missing: 'ignore', invalid: 'reject', unverified: 'ignore' }
 export const settings = Object.keys(defaults) as Setting[]
 
-/** Peers by address, and whether those of a listening Unix-domain socket are meant too. */
+/** Peers by address; `unix` includes those of a listening Unix-domain socket. */
 export interface PeerList {
   readonly addresses: ReadonlyArray<string>
   readonly unix: boolean
@@ -23,18 +23,18 @@ export interface ForwardedOptions {
 }
 
 export interface ProxyProtocolOptions {
-  /** undefined: every trusted peer sends a header. */
+  /** `undefined`: every trusted peer sends a header. */
   readonly from: PeerList | undefined
-  /** Milliseconds for the whole header. */
+  /** For the whole header, in milliseconds. */
   readonly timeout: number
 }
 
-/** Copies a list once; what is checked is the copy that is used. */
+/** Copies a list before it is checked, so that the checked copy is the one used. */
 function copyList (list: ReadonlyArray<unknown>): ReadonlyArray<string> {
   return Object.freeze([...list].map((entry) => typeof entry === 'string' ? entry.trim() : entry) as string[])
 }
 
-/** Checks `trustedPeers`. With `toa` it has to be a list: a client can write TOA on its SYN as well as a balancer can. */
+/** Checks `trustedPeers`. With `toa` it must be a list: clients can write TOA on their SYN too. */
 export function checkTrustedPeers (value: unknown, { toa }: { readonly toa: Toa | undefined }): TrustedPeers {
   if (Array.isArray(value)) {
     const list = copyList(value)
@@ -83,7 +83,7 @@ export function checkForwarded (value: unknown): ForwardedOptions | undefined {
 
 export const checkForwardedTrust = (trust: unknown): PeerList => checkPeerList(trust, 'forwarded.trust')
 
-/** A list that may have `'unix'` in it. */
+/** A list that may contain `'unix'`. */
 function checkPeerList (value: unknown, option: string): PeerList {
   if (!Array.isArray(value)) throw invalid(`'${option}' must be a list of addresses and ranges, not ${show(value)}`)
   const list = copyList(value)
@@ -92,7 +92,7 @@ function checkPeerList (value: unknown, option: string): PeerList {
   return Object.freeze({ addresses, unix: addresses.length < list.length })
 }
 
-// As Envoy and others allow, plus a margin for slow links.
+// As Envoy and others, with a margin for slow links.
 const HEADER_TIMEOUT = 5000
 const TIMEOUT_MAX = 60_000
 

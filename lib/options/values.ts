@@ -1,6 +1,6 @@
 import { FST_REAL_IP_INVALID_OPTION } from '../errors'
 
-/** A value as text for an error. */
+/** Formats a value for an error message. */
 export function show (value: unknown): string {
   try {
     return JSON.stringify(value) ?? String(value)
@@ -16,7 +16,7 @@ export const invalid = (message: string): Error => new FST_REAL_IP_INVALID_OPTIO
 export const isWhole = (value: unknown, least: number, most: number): value is number =>
   Number.isInteger(value) && value as number >= least && value as number <= most
 
-/** The own properties of an object: what stands on a prototype, polluted perhaps, is nobody's setting. */
+/** The own properties of an object: properties of a (polluted) prototype are no settings. */
 export function ownOf<Known extends string> (given: object): { readonly [Key in Known]?: unknown } {
   return Object.assign(Object.create(null), given)
 }
@@ -27,7 +27,7 @@ export function checkFlag (name: string, value: unknown): boolean {
   return value
 }
 
-/** Checks that it is an object without options that `example` does not have; gives its own properties. */
+/** Checks that `given` is an object with no properties other than `example`'s; returns its own properties. */
 export function checkObject<Known extends string> (
   given: unknown, name: string, example: Record<Known, unknown>
 ): { readonly [Key in Known]?: unknown } {
@@ -37,13 +37,13 @@ export function checkObject<Known extends string> (
   return ownOf<Known>(given)
 }
 
-/** The one of `names` that somebody who wrote `text` most likely meant, if any. */
+/** The most similar of `names`, if any is similar enough. */
 export function nearest (text: string, names: ReadonlyArray<string>): string | undefined {
   const plain = (name: string) => name.toLowerCase().replace(/[^a-z]/g, '')
   return names.find((name) => distance(plain(text), plain(name)) <= Math.min(2, name.length / 3))
 }
 
-/** How many letters have to be added, removed or replaced (Levenshtein). */
+/** The Levenshtein distance. */
 function distance (a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, i) => i)
   for (let i = 1; i <= a.length; i++) {

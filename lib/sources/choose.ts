@@ -13,7 +13,7 @@ import { SavedSyn } from './saved-syn'
 import type { Source } from './source'
 import { Vtoa } from './vtoa'
 
-/** Who sends: the part of the kernel access that all applications on one server share. */
+/** Kernel access to the senders of connections, shared by all applications on one server. */
 export class Senders {
   readonly libc: Libc
   readonly syn: SynReader
@@ -26,7 +26,7 @@ export class Senders {
     this.search = new PeerSearch(libc, onError)
   }
 
-  /** Whether a listening socket keeps its SYNs. */
+  /** Whether a listening socket keeps SYNs. */
   get isArmed (): boolean { return this.#isArmed }
 
   /** See armListener(). */
@@ -37,14 +37,14 @@ export class Senders {
   }
 }
 
-/** All that is asked of the kernel for one application. */
+/** Kernel access for one application. */
 export interface KernelAccess {
   readonly senders: Pick<Senders, 'syn' | 'search' | 'isArmed'>
   readonly resolve: Resolve
   /** Sources that must not contradict the one that answers. */
   readonly witnesses: ReadonlyArray<Source>
   readonly readVirtualServer: VirtualServerReader | undefined
-  /** getsockname(2); false, and `into` untouched, where it fails. */
+  /** getsockname(2); false, with `into` unchanged, if it fails. */
   readonly readLocal: (fd: number, into: Endpoint) => boolean
 }
 
@@ -53,7 +53,8 @@ type Choice = Pick<Options, 'sources' | 'toa' | 'require'>
 type Say = (message: string) => void
 
 /**
- * Opens what the options ask for. Throws FST_REAL_IP_NATIVE_UNAVAILABLE where sources are required and none can work now.
+ * Opens the kernel access that the options need. Throws FST_REAL_IP_NATIVE_UNAVAILABLE if sources are required and none
+ * can work now.
  */
 export function openKernel (senders: Senders, options: Choice & Pick<Options, 'virtualServer'>, say: Say): KernelAccess {
   const { libc, syn } = senders
@@ -76,9 +77,7 @@ function createSource (name: KernelSource, libc: Libc, syn: Syn, { toa }: Choice
   }
 }
 
-/**
- * The sources to ask, in order. Throws FST_REAL_IP_NATIVE_UNAVAILABLE where they are required and none can work now.
- */
+/** The sources to ask, in order. Throws FST_REAL_IP_NATIVE_UNAVAILABLE if they are required and none can work now. */
 export function chooseSources (libc: Libc, syn: Syn, options: Choice, say: Say): ReadonlyArray<Source> {
   const create = (name: KernelSource) => createSource(name, libc, syn, options)
   if (options.sources === 'auto') return chooseByMachine(create, options, say)
@@ -96,7 +95,7 @@ function chooseByMachine (create: (name: KernelSource) => Source, { toa }: Choic
   for (const name of kernelSources) {
     const source = create(name)
     const why = name === 'saved-syn' ? whyNotSavedSyn(toa) : source.missing()
-    // vtoa can be started later, and is looked for again now and then.
+    // vtoa or attach may start later, and is probed again.
     if (why === undefined || name === 'vtoa') {
       active.push(source)
       used.push(why === undefined ? name : `${name} (not now: ${why})`)

@@ -1,13 +1,13 @@
 import type { Attempt, KernelSource } from '../../types'
 
-/** Whoever can claim a client. */
+/** A source of claims, other than a forwarding header. */
 export type ClaimSource = KernelSource | 'proxy-protocol'
 
 const none: ReadonlyArray<Attempt> = Object.freeze([])
 
 /**
- * How far the sources were asked: what each one without an address said, and the next source. Connections that went the
- * same way share one object, so that the reasons take no memory per connection.
+ * The sources asked so far with their reasons, and the next source. Connections with the same reasons share one object,
+ * so that reasons take no memory per connection.
  */
 export class Course {
   readonly attempts: ReadonlyArray<Attempt>
@@ -22,7 +22,7 @@ export class Course {
     this.source = sources[attempts.length]
   }
 
-  /** The course once `source` has given this reason. */
+  /** The course after `source` has given this reason. */
   after (reason: string): Course {
     let next = this.#next.get(reason)
     if (next === undefined) {

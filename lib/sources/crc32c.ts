@@ -1,4 +1,4 @@
-// CRC32C (RFC 4960, Appendix B), which node:zlib does not have: its crc32() uses another polynomial.
+// CRC32C (RFC 4960, Appendix B). crc32() of node:zlib uses another polynomial.
 const POLYNOMIAL = 0x82f63b78
 
 const table = Uint32Array.from({ length: 256 }, (_, byte) => {

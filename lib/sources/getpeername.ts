@@ -1,8 +1,9 @@
-import { errnoName, type Libc } from '../kernel/libc'
+import { errnoName } from '../kernel/errno'
+import type { Libc } from '../kernel/libc'
 import { decodeSockaddr, type Endpoint } from '../kernel/sockaddr'
 import type { Source } from './source'
 
-/** getpeername(2): the transport peer, or what a TOA module has put in its place. */
+/** getpeername(2): the transport peer, or the client that a TOA module reports in its place. */
 export class Getpeername implements Source {
   readonly name = 'getpeername'
   readonly #libc: Libc

@@ -3,13 +3,13 @@ import { decodeIPv6, type Endpoint, unmap } from '../kernel/sockaddr'
 import { type Later, Optname } from '../kernel/optname'
 import type { Source } from './source'
 
-// DPVS's toa module: TOA_SO_GET_LOOKUP. Its answer is no sockaddr: struct in6_addr, then the port in network order, then
-// two bytes of padding that it leaves as they were.
+// TOA_SO_GET_LOOKUP of DPVS's toa module. The answer is not a sockaddr: struct in6_addr, the port in network byte
+// order, and two bytes of padding that the module does not write.
 const TOA_SO_GET_LOOKUP = 4096
 
 /**
  * `getsockopt(fd, IPPROTO_IP, 4096)`, answered by DPVS's toa module for IPv6 clients of an IPv4 server. `EINVAL`: no
- * TOA on this connection; `EFAULT`: TOA, but not of NAT64, so that getpeername has it; `ENOPROTOOPT`: no such module.
+ * TOA on this connection; `EFAULT`: TOA, but not of NAT64 (getpeername has it); `ENOPROTOOPT`: no such module.
  */
 export class Nat64 implements Source {
   readonly name = 'nat64'

@@ -3,7 +3,7 @@ import { readDecimal, readIPv4, readIPv6 } from '../address/ascii'
 import { createEndpoint, decodeIPv6, type Endpoint, unmap, word } from '../kernel/sockaddr'
 import { crc32c } from './crc32c'
 
-// The PROXY protocol's headers, as HAProxy's proxy-protocol.txt specifies them.
+// Headers of the PROXY protocol, as in HAProxy's proxy-protocol.txt.
 
 /** "\r\n\r\n\0\r\nQUIT\n", the first 12 bytes of version 2. */
 export const SIGNATURE: ReadonlyArray<number> = [0x0d, 0x0a, 0x0d, 0x0a, 0, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a]
@@ -13,16 +13,16 @@ export const UNSPEC = 0x00
 export const CRC32C = 0x03
 /** Bytes of version 2 before the addresses. */
 export const V2_FIXED = 16
-/** Bytes of the longest header that is read. Version 2 could have 65,551. */
+/** The longest header that is read, in bytes. Version 2 allows 65,551. */
 export const PROXY_HEADER_MAX = 4096
 
-/** By the byte that has the address family and the transport protocol: bytes of source and destination together. */
+/** Bytes of source and destination together, by the byte of address family and transport protocol. */
 const addressLengths: Readonly<Record<number, number>> = {
   [UNSPEC]: 0, 0x11: 12, 0x12: 12, 0x21: 36, 0x22: 36, 0x31: 216, 0x32: 216
 }
 
 const V1_START = 'PROXY '
-/** Bytes of the longest line of version 1, with CR and LF. */
+/** The longest line of version 1 in bytes, with CR and LF. */
 const V1_MAX = 107
 const CR = 0x0d
 const LF = 0x0a
@@ -30,10 +30,10 @@ const SPACE = 0x20
 const protocols = ['TCP4 ', 'TCP6 ', 'UNKNOWN']
 
 export interface ProxyHeader {
-  /** In bytes: what follows is the client's. */
+  /** In bytes; the client's data follows. */
   readonly length: number
   readonly version: 1 | 2
-  /** Whether it names no client: LOCAL, UNKNOWN, UNSPEC and AF_UNIX. Then both endpoints are undefined. */
+  /** Whether it names no client: LOCAL, UNKNOWN, UNSPEC or AF_UNIX. Both endpoints are then `undefined`. */
   readonly local: boolean
   readonly source: Endpoint | undefined
   readonly destination: Endpoint | undefined
@@ -41,18 +41,18 @@ export interface ProxyHeader {
   readonly tlvs: Uint8Array
 }
 
-/** Why the first bytes of a connection are no header that can be used. */
+/** Why the first bytes of a connection are not a valid header. */
 export interface ProxyFault {
   readonly reason: Exclude<ProxyFaultReason, 'proxy-cut-short' | 'proxy-timeout'>
-  /** The first byte that is wrong, counted from 0. */
+  /** The offset of the first invalid byte. */
   readonly at: number
-  /** What is wrong there, in words. */
+  /** What is wrong there, as text. */
   readonly what: string
 }
 
 /**
- * Decodes the header at the start of the first `length` bytes. `'more'`: so far they are the start of a header. What
- * follows the first 16 bytes of version 2 is judged when all of it is there.
+ * Decodes the header at the start of the first `length` bytes. Returns `'more'` if they are an incomplete header. A
+ * header of version 2 is checked past its first 16 bytes when it is complete.
  */
 export function decodeProxyHeader (bytes: Uint8Array, length: number): ProxyHeader | ProxyFault | 'more' {
   if (length === 0) return 'more'
@@ -65,7 +65,7 @@ const missing = (at: number): ProxyFault => fault('proxy-missing', at, 'no PROXY
 
 const none = new Uint8Array(0)
 
-/** A header that names no client, and whose content is skipped. */
+/** A header that names no client; its content is skipped. */
 const nameless = (length: number, version: 1 | 2): ProxyHeader =>
   ({ length, version, local: true, source: undefined, destination: undefined, tlvs: none })
 
@@ -175,7 +175,7 @@ function decodeV1 (bytes: Uint8Array, length: number): ProxyHeader | ProxyFault 
   return readV1(bytes, start, at, protocol === 'TCP6 ')
 }
 
-/** How many characters of the text stand at `at`. */
+/** How many characters of the text are at `at`. */
 function matching (bytes: Uint8Array, length: number, at: number, text: string): number {
   let count = 0
   while (count < text.length && at + count < length && bytes[at + count] === text.charCodeAt(count)) count++
@@ -188,9 +188,9 @@ function isAddressByte (byte: number, ipv6: boolean): boolean {
     (ipv6 && (byte === 0x3a || (byte >= 0x61 && byte <= 0x66) || (byte >= 0x41 && byte <= 0x46)))
 }
 
-/** Addresses and ports between "PROXY " and CR at `end`. */
+/** Decodes the addresses and ports between "PROXY " and the CR at `end`. */
 function readV1 (bytes: Uint8Array, start: number, end: number, ipv6: boolean): ProxyHeader | ProxyFault {
-  // Where each field starts, and where another would.
+  // The start of each field, and of a surplus one.
   const fields = [start]
   for (let at = start; at <= end; at++) if (bytes[at] === SPACE || at === end) fields.push(at + 1)
   if (fields.length !== 6) {
@@ -212,7 +212,7 @@ function readV1 (bytes: Uint8Array, start: number, end: number, ipv6: boolean): 
 
 function readAddress4 (bytes: Uint8Array, from: number, to: number, into: Endpoint): boolean {
   const value = readIPv4(bytes, from, to)
-  // Signed, as word() has it: sameAddress() compares the words.
+  // Signed, like word(): sameAddress() compares the words.
   into.w3 = value | 0
   return value >= 0
 }

@@ -3,7 +3,7 @@ import type { ProxyProtocol, ProxySsl, ProxyTlv } from '../../types'
 import { formatAddress } from '../address/address'
 import { CRC32C, type ProxyHeader } from './proxy-header'
 
-// The types of TLVs: proxy-protocol.txt, and those that clouds have taken from its range for custom types.
+// Types of TLVs: those of proxy-protocol.txt, and those that clouds use from its range for custom types.
 const ALPN = 0x01
 const AUTHORITY = 0x02
 const NOOP = 0x04
@@ -14,7 +14,7 @@ const GCP = 0xe0
 const ALIBABA = 0xe1
 const AWS = 0xea
 const AZURE = 0xee
-// By the first byte of the value.
+// Subtypes, by the first byte of the value.
 const alibabaTexts: Readonly<Record<number, keyof ProxyProtocol>> = {
   1: 'alibabaVpcId', 2: 'alibabaEndpointId', 3: 'alibabaEndpointServiceId'
 }
@@ -31,7 +31,7 @@ const sslTexts: Readonly<Record<number, keyof ProxySsl>> = {
   0x27: 'signatureScheme'
 }
 const SSL_CERTIFICATE = 0x28
-// The bits of pp2_tlv_ssl.client that say that there is a certificate.
+// Bits of pp2_tlv_ssl.client that indicate a certificate.
 const CERT_CONN = 2
 const CERT_SESS = 4
 
@@ -40,7 +40,7 @@ export interface Tlv {
   readonly value: Buffer
 }
 
-/** The TLVs of a block in order; undefined if one does not end within it. */
+/** The TLVs of a block in order; `undefined` if one does not end within it. */
 export function readTlvs (block: Uint8Array): Tlv[] | undefined {
   const bytes = Buffer.from(block.buffer, block.byteOffset, block.length)
   const tlvs: Tlv[] = []
@@ -55,9 +55,9 @@ export function readTlvs (block: Uint8Array): Tlv[] | undefined {
   return tlvs
 }
 
-/** What a header says beside the client's address, for the user. */
+/** What a header says beside the client's address, as the public object. */
 export function describeProxyHeader ({ version, local, destination, tlvs }: ProxyHeader): ProxyProtocol {
-  // Checked by the decoder.
+  // The decoder has checked them.
   const meaningful = (readTlvs(tlvs) as Tlv[]).filter(({ type }) => type !== CRC32C && type !== NOOP)
   return Object.freeze({
     version,
@@ -71,7 +71,7 @@ export function describeProxyHeader ({ version, local, destination, tlvs }: Prox
 
 type Named = readonly [property: string, value: string | number | ProxySsl]
 
-/** The property for a TLV and its value there; undefined where it has none, or the value does not fit it. */
+/** The property of a TLV with its value; `undefined` if it has none, or its value is invalid. */
 export function nameTlv ({ type, value }: Tlv): Named | undefined {
   switch (type) {
     case ALPN: return text('alpn', value)
@@ -100,14 +100,14 @@ const text = (property: string, value: Buffer): Named | undefined =>
 
 const hex = (value: Buffer): string => value.toString('hex')
 
-/** undefined for a value that does not have the format. */
+/** Returns `undefined` for an invalid value. */
 function readSsl (value: Buffer): ProxySsl | undefined {
   const nested = value.length < 5 ? undefined : readTlvs(value.subarray(5))
   if (nested === undefined) return undefined
   const client = value.readUInt8(0)
   return Object.freeze({
     client,
-    // Zero also where there was no certificate to verify.
+    // Senders also write 0 if there was no certificate to verify.
     verified: (client & (CERT_CONN | CERT_SESS)) !== 0 && value.readUInt32BE(1) === 0,
     ...nameAll(nested, nameSslTlv)
   })
@@ -119,7 +119,7 @@ function nameSslTlv ({ type, value }: Tlv): Named | undefined {
   return property && text(property, value)
 }
 
-/** The properties of those TLVs that have one, and the list of the others. If two have the same, the first counts. */
+/** The properties of known TLVs, and the list of the others. The first of a type counts. */
 function nameAll (tlvs: readonly Tlv[], name: (tlv: Tlv) => Named | undefined) {
   const found: Record<string, Named[1]> = {}
   const others: ProxyTlv[] = []

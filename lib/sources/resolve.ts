@@ -3,9 +3,9 @@ import { Course } from './course'
 import type { Source } from './source'
 
 /**
- * Asks the sources in order about one connection. The address of the first that has one is then in `into`, and the course
- * says which source that was: none where its `source` is undefined. Where the transport peer is known, a source that
- * gives just that has said nothing of a client, and the next is asked.
+ * Asks the sources in order about one connection. Decodes the first address into `into`; `source` of the course names
+ * its source, `undefined` if there is none. A source that returns the known transport peer claims nothing, and the next
+ * one is asked.
  */
 export type Resolve = (fd: number, into: Endpoint, peer: Endpoint | undefined) => Course
 

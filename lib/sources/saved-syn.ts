@@ -5,7 +5,7 @@ import type { Endpoint } from '../kernel/sockaddr'
 import { findToa } from './toa-option'
 import type { Source } from './source'
 
-/** TOA from the SYN that the kernel saved (tcp(7) TCP_SAVED_SYN, Linux 4.3), without any module. */
+/** TOA of the SYN that the kernel saved (tcp(7) TCP_SAVED_SYN, Linux 4.3); needs no module. */
 export class SavedSyn implements Source {
   readonly name = 'saved-syn'
   readonly #syn: Syn

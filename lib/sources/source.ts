@@ -1,11 +1,11 @@
 import type { KernelSource } from '../../types'
 import type { Endpoint } from '../kernel/sockaddr'
 
-/** One way to learn the client's address from the kernel. A class each, so that V8 can tell them apart and inlines them. */
+/** A kernel source of the client's address. One class per source, so that V8 can inline the calls. */
 export interface Source {
   readonly name: KernelSource
-  /** Reads the connection's address into `into`; where it has none, says why and leaves `into` alone. */
+  /** Decodes the connection's address into `into`; or returns the reason why there is none, with `into` unchanged. */
   read (fd: number, into: Endpoint): string | undefined
-  /** Why this source cannot work on this kernel as it is now; undefined where it can. */
+  /** Why this source cannot work on this kernel now; `undefined` if it can. */
   missing (): string | undefined
 }

@@ -5,22 +5,22 @@ import { createEndpoint, decodeIPv4, decodeIPv6, type Endpoint, sameEndpoint, un
 const TCPOPT_EOL = 0
 const TCPOPT_NOP = 1
 const OPTIONS_MAX = 40
-// Kind, length, port and an IPv4 address: most options of a SYN are shorter, and are none.
+// Kind, length, port and an IPv4 address: the shortest TOA. Most options of a SYN are shorter.
 const TOA_MIN = 8
-// Options of others under the experimental kinds 253 and 254, RFC 6994: TCP Fast Open and SMC.
+// Other options under the experimental kinds 253 and 254 (RFC 6994): TCP Fast Open and SMC.
 const EXPERIMENTAL = 253
 const TCPOPT_FASTOPEN_MAGIC = 0xf989
 const TCPOPT_SMC_MAGIC = 0xe2d4c3d9
 const TCPOLEN_SMC = 6
 
 /**
- * Finds the TOA that a balancer wrote among the TCP options in `bytes` from `at` to `end`, which had `payload` behind
- * it or not. Undefined where it did, and its claim is in `into`; else why there is none to believe:
+ * Finds the balancer's TOA among the TCP options in `bytes` from `at` to `end`. `payload`: the SYN carried data.
+ * Returns `undefined` with the claim in `into`, or the reason why there is none:
  * - `'no-option'`: no option has one of the formats;
- * - `'out-of-place'`: one has, but not where the balancer writes, so that a client wrote it;
- * - `'no-room'`: the options are so long that a client could have left the balancer no room;
- * - `'syn-payload'`: balancers do not stamp a SYN that carries data;
- * - `'ambiguous'`: there are two that differ.
+ * - `'out-of-place'`: one has, but not where the balancer writes it: a client wrote it;
+ * - `'no-room'`: the options are so long that a client may have left the balancer no room;
+ * - `'syn-payload'`: balancers do not stamp a SYN with data;
+ * - `'ambiguous'`: two options differ.
  */
 export function findToa (
   bytes: Uint8Array, at: number, end: number, payload: boolean, formats: ReadonlyArray<ToaFormat>, into: Endpoint
@@ -34,7 +34,7 @@ export function findToa (
       i++
       continue
     }
-    // As the kernel does, the walk ends at the first option that cannot be whole.
+    // Like the kernel, stop at the first option that is cut off.
     const length = i + 1 < end ? bytes[i + 1] as number : 0
     if (length < 2 || i + length > end) break
     const format = length < TOA_MIN ? undefined : formatOf(formats, kind, length)
@@ -58,14 +58,15 @@ export function findToa (
   if (payload) return 'syn-payload'
   const inPlace = found.position === 'first' ? foundAt === at : isPadding(bytes, foundAt + found.length, end)
   if (!inPlace) return 'out-of-place'
-  // An ordinary SYN leaves no such room for an option of 20 bytes: there the risk remains, and docs/trust.md says so.
+  // An ordinary SYN never has that much room for an option of 20 bytes: this risk remains, see docs/trust.md.
   if (found.length < 20 && end - at > OPTIONS_MAX - found.length) return 'no-room'
   return undefined
 }
 
 const other = createEndpoint()
 
-// For every option of every connection: an iterator, or the function that Array.find() takes, would cost more than the rest.
+// Runs for every option of every connection: an iterator, or a callback for Array.find(), would cost more than the
+// rest.
 function formatOf (formats: ReadonlyArray<ToaFormat>, kind: number, length: number): ToaFormat | undefined {
   for (let i = 0; i < formats.length; i++) {
     const format = formats[i] as ToaFormat
@@ -84,7 +85,10 @@ function decodeToa (bytes: Uint8Array, at: number, format: ToaFormat, into: Endp
   }
 }
 
-/** Whether the option at `at` is one of those that share TOA's kinds: Fast Open's of any length, SMC's of its own. */
+/**
+ * Whether the option at `at` belongs to another user of TOA's kinds: Fast Open's of any length, SMC's of its own
+ * length.
+ */
 export function isExperiment (bytes: Uint8Array, at: number): boolean {
   if ((bytes[at] as number) < EXPERIMENTAL) return false
   const value = word(bytes, at + 2) >>> 0

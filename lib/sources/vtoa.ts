@@ -3,10 +3,12 @@ import { decodeSockaddr, type Endpoint } from '../kernel/sockaddr'
 import { type Later, Optname } from '../kernel/optname'
 import type { Source } from './source'
 
-// The vtoa document gives the number alone; the name is ours.
+// The vtoa document gives only the number; the name is ours.
 const TOA_GET_CLIENT = 1348
 
-/** `getsockopt(fd, IPPROTO_IP, 1348)`, answered by the vtoa kernel module. */
+const MISSING = 'no module answers 1348: vtoa is not loaded, or too old, and fastify-real-ip attach was not run for this cgroup'
+
+/** `getsockopt(fd, IPPROTO_IP, 1348)`, answered by the vtoa kernel module or by `fastify-real-ip attach`. */
 export class Vtoa implements Source {
   readonly name = 'vtoa'
   readonly #libc: Libc
@@ -25,6 +27,6 @@ export class Vtoa implements Source {
   }
 
   missing (): string | undefined {
-    return this.#optname.isKnown() ? undefined : 'no module answers 1348: vtoa is not loaded, or too old'
+    return this.#optname.isKnown() ? undefined : MISSING
   }
 }

@@ -4,7 +4,7 @@ import type { ProxyHeader } from '../sources/proxy-header'
 import type { Claim, Fallback } from './claim'
 import { type ClaimColumn, columnOf, type Ruling } from './table'
 
-/** A claim, or what stands in its place, with the transport peer that it is checked against. */
+/** A claim, or a substitute for one, with the transport peer that it is checked against. */
 export class Checked {
   readonly claim: Claim | Fallback
   readonly peer: Endpoint | undefined
@@ -14,15 +14,15 @@ export class Checked {
   /** Made by inject(). */
   readonly isInjected: boolean
   readonly virtualServer: VirtualServer | undefined
-  /** The PROXY header that names the client, or says that there is none. */
+  /** The PROXY header, even if it names no client. */
   readonly header: ProxyHeader | undefined
-  /** The answer whatever the policy: of a request that a test makes. */
+  /** A test's answer, whatever the policy. */
   readonly staged: RealAddress | undefined
-  /** The policy that ruled last, its ruling, and the answer by it: another policy rules anew. */
+  /** The policy that ruled last, its ruling and answer. Another policy rules again. */
   policy: object | undefined = undefined
   ruling: Ruling | undefined = undefined
   realAddress: RealAddress | undefined = undefined
-  /** The answer that `admit` was last asked about, and what it said. */
+  /** The answer that `admit` was last asked about, and its result. */
   asked: RealAddress | undefined = undefined
   isAdmitted = false
 
@@ -52,7 +52,7 @@ export interface Details {
 
 const none: Details = {}
 
-/** What is known of a connection. Only where nothing can be refused is it not Checked. */
+/** What is known of a connection. It is not `Checked` only if nothing can be refused. */
 export type Evidence = Claim | Fallback | Checked
 
 /** Not told by its class: another copy of this package may have made it. */

@@ -4,10 +4,7 @@ import { copyEndpoint, createEndpoint, type Endpoint } from '../kernel/sockaddr'
 import { remoteOf } from '../node/sockets'
 import type { ClaimSource, Course } from '../sources/course'
 
-/**
- * What a source says of a connection. Kept as numbers: one is made for each connection, and most are never asked for
- * their text.
- */
+/** What a source says of a connection. Stored as numbers: every connection has one, and most are never formatted. */
 export class Claim implements Address {
   readonly course: Course
   readonly family: 'IPv4' | 'IPv6'
@@ -50,7 +47,7 @@ export class Claim implements Address {
   }
 }
 
-/** What is known without a source: the remote address that Node.js gives, or nothing. */
+/** What is known without a source: the remote address that Node.js reports, or nothing. */
 export class Fallback {
   readonly course = undefined
   readonly realAddress: RealAddress
@@ -77,23 +74,23 @@ export class Fallback {
   get knownFamily (): 'IPv4' | 'IPv6' | undefined { return this.realAddress.family }
 }
 
-// Why the address comes from Node.js: meaningless where there is none.
+// Why the address comes from Node.js; omitted if there is no address.
 const meansAddress = new Set<Reason>(['native-unavailable', 'no-fd', 'unobserved', 'injected'])
 
 const isPort = (port: unknown): port is number => Number.isInteger(port) && port as number > 0 && port as number < 65536
 
-/** The remote address of a socket as Node.js gives it now, and never a throw. */
+/** The remote address that Node.js reports now. Never throws. */
 export function readFallback (socket: unknown, reason: Reason, attempts?: ReadonlyArray<Attempt>): Fallback {
   const { address, port } = remoteOf(socket)
   return new Fallback(canonicalAddress(address), port, reason, attempts)
 }
 
-/** The one place that makes answers, so that all have one shape. */
+/** Creates all answers, so that they have one shape. */
 export function answer (fields: RealAddress): RealAddress {
   return Object.freeze(fields)
 }
 
-/** A copy of an endpoint that is used for other connections too. */
+/** A copy of an endpoint that is reused for other connections. */
 export function keepEndpoint (endpoint: Endpoint): Endpoint {
   const copy = createEndpoint()
   copyEndpoint(endpoint, copy)

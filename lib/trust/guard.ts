@@ -9,20 +9,20 @@ import { Claim, Fallback, keepEndpoint, readFallback } from './claim'
 import { isLoopback, isPlausible } from './plausible'
 import type { Suspicions } from './suspicions'
 
-/** Who sent the packets; null: that cannot be known; undefined: it was not looked for. */
+/** Who sent the packets; `null`: cannot be known; `undefined`: was not looked for. */
 export type Sender = Endpoint | null | undefined
 
 const proxyProtocol = new Course(['proxy-protocol'])
 
-/** What the guard needs to know of the options. */
+/** The options that the guard needs. */
 export interface Checks {
   readonly hasPolicy: boolean
   readonly canRefuse: boolean
-  /** Whether Node.js's remote address is the transport peer's: no kernel module can have rewritten it. */
+  /** Whether Node.js's remote address is the transport peer's, because no kernel module can rewrite it. */
   readonly trustsRemote: boolean
 }
 
-/** Examines connections: who sent them, and what is claimed of them. Decides nothing. */
+/** Examines connections: who sent the packets, and what the sources claim. Decides nothing. */
 export class Guard {
   readonly #kernel: KernelAccess | undefined
   readonly #hasPolicy: boolean
@@ -34,7 +34,7 @@ export class Guard {
   readonly #claim = createEndpoint()
   readonly #other = createEndpoint()
 
-  /** Without `kernel` no system call can be made: connections have their remote address alone. */
+  /** Without `kernel` there are no system calls: connections have only their remote address. */
   constructor (kernel: KernelAccess | undefined, { hasPolicy, canRefuse, trustsRemote }: Checks, suspicions: Suspicions) {
     this.#kernel = kernel
     this.#hasPolicy = hasPolicy
@@ -43,7 +43,7 @@ export class Guard {
     this.#suspicions = suspicions
   }
 
-  /** Who sent a new connection, by its saved SYN. Without a policy nobody asks. Valid until the next call. */
+  /** Reads the sender of a new connection from its saved SYN, if there is a policy. Valid until the next call. */
   readSender (fd: number): Sender {
     const kernel = this.#kernel
     if (kernel === undefined || fd < 0) return null
@@ -54,8 +54,8 @@ export class Guard {
   }
 
   /**
-   * What is known of a connection. Undefined where the sender has to be looked for first. `sender` is from readSender(),
-   * or found later: then the SYN that was read last is another connection's.
+   * What is known of a connection; `undefined` if sock_diag has to find its sender first. `sender` comes from
+   * readSender(), or from sock_diag: then the SYN that was read last belongs to another connection.
    */
   examine (socket: object, fd: number, sender: Sender, isUnix = false): Evidence | undefined {
     const kernel = this.#kernel
@@ -67,7 +67,7 @@ export class Guard {
     return this.#hasPolicy ? this.#check(kernel, socket, fd, sender) : this.#believe(kernel, socket, fd, sender)
   }
 
-  /** What is known of a connection by its PROXY header, or by what is wrong with that. */
+  /** What is known of a connection by its PROXY header, or by the fault of that header. */
   examineHeader (sender: Sender, isUnix: boolean, header: ProxyHeader | ProxyFaultReason): Evidence {
     const peer = sender == null ? undefined : keepEndpoint(sender)
     if (typeof header === 'string') return new Checked(new Fallback(undefined, undefined, header), peer, { isUnix, column: 'fault' })
@@ -77,10 +77,13 @@ export class Guard {
     return new Checked(new Claim(source, proxyProtocol), peer, { isUnix, header })
   }
 
-  /** A connection or request that no server of the plugin accepted: `isInjected` where inject() made it, `staged` by a test. */
+  /**
+   * A connection or request that no server of the plugin accepted. `isInjected`: made by inject(); `staged`: a test's
+   * client.
+   */
   examineUnobserved (socket: unknown, isInjected: boolean, staged?: RealAddress): Evidence {
     const found = readFallback(socket, isInjected ? 'injected' : 'unobserved')
-    // Whoever calls inject() plays the network, and says who sends.
+    // The caller of inject() plays the network and names the sender.
     if (staged !== undefined) return new Checked(found, undefined, { isInjected, staged })
     return this.#record(found, isInjected && this.#hasPolicy ? endpointOf(found) : undefined, { isInjected })
   }
@@ -107,7 +110,7 @@ export class Guard {
     return evidence
   }
 
-  /** Without a policy: a claim is believed, but for one that cannot be true. */
+  /** Without a policy: every plausible claim is believed. */
   #believe (kernel: KernelAccess, socket: object, fd: number, sender: Sender): Evidence | undefined {
     const claim = this.#claim
     const course = kernel.resolve(fd, claim, undefined)
@@ -135,14 +138,14 @@ export class Guard {
   }
 
   #readRemote (socket: { readonly destroyed?: unknown }): Fallback {
-    // A destroyed socket has no descriptor left.
+    // A destroyed socket has no descriptor.
     if (socket.destroyed === true) return readFallback(socket, 'closed')
     return readFallback(socket, this.#kernel === undefined ? 'native-unavailable' : 'no-fd')
   }
 
   /**
-   * Whether a witness claims another client, or two at once. Only where the sender is known: who gives just that has said
-   * nothing of a client. The claim is in #claim.
+   * Whether a witness claims another client, or two. Only if the sender is known: a witness that returns the sender
+   * claims nothing. The claim is in #claim.
    */
   #contradicts (kernel: KernelAccess, fd: number, sender: Endpoint, source: ClaimSource | undefined): boolean {
     const claim = this.#claim
@@ -157,7 +160,7 @@ export class Guard {
     return false
   }
 
-  /** Packets from loopback to loopback cannot have come from outside this host. */
+  /** Packets from loopback to loopback cannot come from another host. */
   #isOwnLoopback (kernel: KernelAccess, fd: number, claim: Claim): boolean {
     return isLoopback(claim) && kernel.readLocal(fd, this.#other) && isLoopback(this.#other)
   }
@@ -169,7 +172,7 @@ function endpointOf ({ address, realAddress: { port } }: Fallback): Endpoint | u
 }
 
 function readNoAnswer (socket: object, attempts: ReadonlyArray<Attempt>): Fallback {
-  // A client that has reset the connection before it was accepted.
+  // The client reset the connection before it was accepted.
   const isClosed = attempts.some(({ reason }) => reason === 'ENOTCONN')
   return readFallback(socket, isClosed ? 'closed' : 'no-answer', attempts)
 }

@@ -7,11 +7,11 @@ import { createPolicy, isTrue, type OnError, type Policy } from './policy'
 import { applySettings, type PeerRow, type Ruling, type Rulings } from './table'
 import { answerOf } from './verdict'
 
-/** Rules by the current policy. Rules only: whoever asks rejects. */
+/** Rules by the current policy. The caller rejects. */
 export class Judge {
-  /** Whether a policy was given with `trustedPeers`. */
+  /** Whether there is a policy, given with `trustedPeers`. */
   readonly hasPolicy: boolean
-  /** Whether anything can be refused. */
+  /** Whether any connection can be refused. */
   readonly canRefuse: boolean
   readonly #options: Options
   readonly #table: Readonly<Record<PeerRow, Rulings>>
@@ -27,14 +27,14 @@ export class Judge {
     this.#policy = createPolicy(options.trustedPeers, this.#table, onError)
   }
 
-  /** Swaps the policy at once. Throws FST_REAL_IP_INVALID_OPTION, and then nothing has changed. */
+  /** Replaces the policy at once. Throws FST_REAL_IP_INVALID_OPTION, and then changes nothing. */
   setTrustedPeers (trustedPeers: TrustedPeers): void {
     this.#policy = createPolicy(checkTrustedPeers(trustedPeers, this.#options), this.#table, this.#onError)
   }
 
   /** The ruling of the current policy, made once per connection and policy. */
   rule (evidence: Checked): Ruling {
-    // A predicate may swap the list while it is asked: the next call rules anew then.
+    // A predicate may replace the list while it runs: the next call then rules again.
     const policy = this.#policy
     if (evidence.staged !== undefined) return rulingOn(evidence.staged)
     if (evidence.policy !== policy || evidence.ruling === undefined) {
@@ -45,19 +45,19 @@ export class Judge {
     return evidence.ruling
   }
 
-  /** Whether the current policy trusts a peer; undefined: one that is not known. */
+  /** Whether the current policy trusts a peer; `undefined` is an unknown one. */
   trusts (peer: Endpoint | undefined): boolean {
     const rulings = this.#policy.rulingsOf({ peer, isUnix: false })
     return rulings === this.#table.listed || rulings === this.#table.any
   }
 
-  /** The ruling under which a connection is allowed now; undefined: it is to be reset. */
+  /** The ruling that allows a connection now; `undefined`: reset it. */
   decide (evidence: Checked): Ruling | undefined {
     const ruling = this.rule(evidence)
     return ruling.rejects || !this.#admits(evidence, ruling) ? undefined : ruling
   }
 
-  /** The answer for a connection, by the current policy or by a ruling of a former one. */
+  /** The answer for a connection, by the current policy or an earlier ruling. */
   answer (evidence: Evidence, ruling?: Ruling): RealAddress {
     if (!isChecked(evidence)) return evidence.realAddress
     if (evidence.staged !== undefined) return evidence.staged
@@ -66,7 +66,7 @@ export class Judge {
     return evidence.realAddress ??= answerOf(evidence, current)
   }
 
-  /** Asks `admit` once, and again when the answer comes to say something else. */
+  /** Asks `admit` once, and again if the answer changes. */
   #admits (evidence: Checked, ruling: Ruling): boolean {
     const { admit } = this.#options
     if (admit === undefined) return true

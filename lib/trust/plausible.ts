@@ -4,8 +4,8 @@ export const isLoopback = ({ family, w0, w1, w2, w3 }: Address): boolean =>
   family === 'IPv4' ? w3 >>> 24 === 127 : w0 === 0 && w1 === 0 && w2 === 0 && w3 === 1
 
 /**
- * Whether a client of `peer` can have the address at all. Not 0.0.0.0/8, multicast, 255.255.255.255, ::/96 nor ff00::/8;
- * loopback only from a loopback peer. Private ranges are legitimate.
+ * Whether a client of `peer` can have the address: not 0.0.0.0/8, multicast, 255.255.255.255, ::/96 or ff00::/8;
+ * loopback only from a loopback peer. Private ranges are valid.
  */
 export function isPlausible (claim: Address, peer: Address | undefined): boolean {
   if (isLoopback(claim)) return peer !== undefined && isLoopback(peer)

@@ -5,7 +5,7 @@ import type { Checked } from './checked'
 import type { PeerRow, Rulings } from './table'
 import { describePeer } from './verdict'
 
-/** One state of the list: never changed, only replaced, so that its identity tells what ruled. */
+/** One state of the list. Immutable: its identity tells which policy ruled. */
 export interface Policy {
   rulingsOf (connection: Pick<Checked, 'isUnix' | 'peer'>): Rulings
 }
@@ -31,12 +31,12 @@ function askPredicate (trustedPeers: (peer: TransportPeer) => boolean, onError: 
   return (peer: Endpoint): boolean => isTrue(trustedPeers, describePeer(peer), 'trustedPeers', onError)
 }
 
-/** Calls a predicate of the user's: only exact `true` counts, and whatever it does instead is an error that is logged. */
+/** Calls a user's predicate. Only exact `true` counts; exceptions and other values are logged as errors. */
 export function isTrue<T> (predicate: (argument: T) => unknown, argument: T, name: string, onError: OnError): boolean {
   try {
     const result = predicate(argument)
     if (typeof (result as PromiseLike<unknown> | undefined)?.then === 'function') {
-      // Its rejection must not end the process.
+      // An unhandled rejection would end the process.
       Promise.resolve(result).catch(() => {})
       onError(`'${name}' returned a promise, which counts as false: it must be synchronous`)
     }

@@ -6,12 +6,12 @@ import type { Warnings } from '../warnings'
 import { isLoopback } from './plausible'
 import type { Checked } from './checked'
 
-// Of so many claims one is compared with what getpeername says.
+// One of this many claims is compared with getpeername.
 const SAMPLED = 1024
-// So many connections of listed peers without any claim say that something is missing.
+// This many connections of trusted peers without any claim cause a warning.
 const CLAIMLESS = 100
 
-/** Notices what points to a wrong setup, and warns of each once. Decides nothing. */
+/** Detects signs of a wrong setup, and warns of each once. Decides nothing. */
 export class Suspicions {
   readonly #warnings: Warnings
   readonly #trustProxy: boolean
@@ -22,7 +22,7 @@ export class Suspicions {
   #hasSeenStranger = false
 
   /**
-   * `trustProxy`: whether Fastify's own is set. `isProxy`: whether `forwarded.trust` names a peer, which then may be on
+   * `trustProxy`: whether Fastify's own is set. `isProxy`: whether `forwarded.trust` includes a peer, which may be on
    * this host.
    */
   constructor (warnings: Warnings, trustProxy: boolean, isProxy: (peer: Endpoint) => boolean) {
@@ -36,14 +36,14 @@ export class Suspicions {
     this.#warnings.warn('EMPTY_SYN')
   }
 
-  /** A source claims another client than the one who sent the packets. */
+  /** A source claims a client that differs from the transport peer. */
   rewritten (): void {
     if (this.#isRewritten) return
     this.#isRewritten = true
     if (this.#trustProxy) this.#warnings.warn('TRUST_PROXY')
   }
 
-  /** vtoa claims a client: now and then that is compared with getpeername. */
+  /** vtoa claims a client: some of these are compared with getpeername. */
   sample (search: PeerSearch, fd: number, claim: Endpoint): void {
     if (this.#claims++ % SAMPLED !== 0) return
     this.rewritten()
@@ -77,7 +77,7 @@ function isThisHost (peer: Endpoint): boolean {
       return address !== undefined && sameAddress(address, peer)
     })
   } catch {
-    // No descriptor is left to ask the kernel by, say.
+    // E.g. no descriptor is left.
     return false
   }
 }

@@ -5,25 +5,25 @@ import type { Setting, Settings } from '../options/trust'
 import { isPlausible } from './plausible'
 
 /**
- * What is known of the transport peer: no policy was given; any is trusted; in the list; not in it; not known; or a
- * process on this host that connected to a Unix-domain socket.
+ * What is known of the transport peer: no policy was given; any peer is trusted; in the list; not in it; unknown; or a
+ * local process that connected to a Unix-domain socket.
  */
 export type PeerRow = 'unset' | 'any' | 'listed' | 'unlisted' | 'unknown' | 'unix'
 
 /**
- * What the sources claim: nothing but the transport peer itself; the same in a PROXY header; another address; one that
- * no client can have; two that differ; or a PROXY header is missing or wrong.
+ * What the sources claim: only the transport peer; the same in a PROXY header; another address; an implausible one; two
+ * that differ; or a PROXY header is missing or invalid.
  */
 export type ClaimColumn = 'absent' | 'local' | 'plausible' | 'implausible' | 'ambiguous' | 'fault'
 
 export interface Cell {
-  /** Whose address is the answer; `'source'` is whatever the source says, whether claim or transport peer. */
+  /** Whose address is the answer; `'source'`: the source's, be it a claim or the transport peer. */
   readonly answer: 'source' | 'claim' | 'peer' | 'none'
   readonly trust: RealAddress['trust']
   readonly reason?: Reason
-  /** The setting that may reject the connection instead; `true`: it is always rejected. */
+  /** The setting that may reject the connection; `true`: always rejected. */
   readonly setting?: Setting | true
-  /** The answer where that setting is `'believe'`. */
+  /** The answer if that setting is `'believe'`. */
   readonly believe?: 'source'
   /** Whether a walk through a forwarding header may start at the answer. */
   readonly forwards?: true
@@ -32,7 +32,7 @@ export interface Cell {
 const unverified: Cell = { answer: 'none', trust: 'unverified', reason: 'unverified-peer', setting: 'unverified', believe: 'source' }
 const untrusted: Cell = { answer: 'peer', trust: 'untrusted', reason: 'untrusted-peer', setting: 'untrusted', forwards: true }
 
-/** Who is believed. */
+/** The table of docs/trust.md: what each combination of peer and claim leads to. */
 export const table: Readonly<Record<PeerRow, Readonly<Record<ClaimColumn, Cell>>>> = {
   unset: {
     absent: { answer: 'source', trust: 'unchecked' },
@@ -74,7 +74,7 @@ export const table: Readonly<Record<PeerRow, Readonly<Record<ClaimColumn, Cell>>
     ambiguous: { answer: 'none', trust: 'unverified', reason: 'ambiguous', setting: 'unverified' },
     fault: { answer: 'none', trust: 'unverified', setting: true }
   },
-  // Claims come by a PROXY header, which is read only with 'unix' in `proxyProtocol.from`.
+  // Claims come from a PROXY header, which is read only with 'unix' in `proxyProtocol.from`.
   unix: {
     absent: { answer: 'none', trust: 'untrusted', reason: 'no-address', forwards: true },
     local: { answer: 'none', trust: 'trusted', reason: 'proxy-local' },
@@ -91,7 +91,7 @@ export function columnOf (claim: Endpoint | undefined, peer: Endpoint | undefine
   return isPlausible(claim, peer) ? 'plausible' : 'implausible'
 }
 
-/** A cell as the settings make it. */
+/** A cell with the settings applied. */
 export interface Ruling {
   readonly answer: Cell['answer']
   readonly trust: Cell['trust']
@@ -100,10 +100,10 @@ export interface Ruling {
   readonly rejects: boolean
 }
 
-/** What is made of each claim of one kind of transport peer. */
+/** The rulings for one kind of transport peer, by claim. */
 export type Rulings = Readonly<Record<ClaimColumn, Ruling>>
 
-/** The table as the settings make it. */
+/** The table with the settings applied. */
 export function applySettings (settings: Settings): Readonly<Record<PeerRow, Rulings>> {
   const rule = ({ answer, trust, reason, setting, believe, forwards }: Cell): Ruling => {
     const set = setting === true ? 'reject' : setting && settings[setting]

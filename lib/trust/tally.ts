@@ -12,10 +12,10 @@ type Outcome = Pick<RealAddress, 'source' | 'trust' | 'reason'>
 /** Counts the connections of one application, and publishes them. */
 export class Tally {
   #rejected = 0
-  // They are few.
+  // There are few combinations.
   readonly #outcomes: Array<Outcome & { connections: number }> = []
 
-  /** One connection was decided about. */
+  /** Records one decision about a connection. */
   count (source: Outcome['source'], trust: Outcome['trust'], reason: Outcome['reason'], isRejected: boolean): void {
     if (isRejected) this.#rejected++
     for (const outcome of this.#outcomes) {
@@ -27,7 +27,7 @@ export class Tally {
     this.#outcomes.push({ source, trust, ...(reason && { reason }), connections: 1 })
   }
 
-  /** Whether somebody wants to be told of each connection. */
+  /** Whether anyone subscribes to connections. */
   get hasSubscribers (): boolean { return connectionChannel.hasSubscribers || debug.enabled }
 
   publish (socket: object, realAddress: RealAddress): void {
@@ -61,7 +61,7 @@ export class Tally {
     let connections = 0
     for (const outcome of this.#outcomes) {
       connections += outcome.connections
-      // The other sources and reasons are of requests, not of connections.
+      // The other sources and reasons belong to requests.
       source[outcome.source as keyof typeof source] += outcome.connections
       trust[outcome.trust] += outcome.connections
       if (outcome.reason !== undefined) reason[outcome.reason as keyof typeof reason] += outcome.connections

@@ -6,14 +6,14 @@ import type { Checked } from './checked'
 import { answer } from './claim'
 import type { Ruling } from './table'
 
-// What a ruling makes of a connection.
+// Applies a ruling to a connection.
 
 /** Whose address is the answer. */
 function whose ({ claim, peer }: Checked, ruling: Ruling): 'source' | 'peer' | 'none' {
   if (ruling.answer === 'source' || ruling.answer === 'claim') return 'source'
   if (ruling.answer === 'none') return 'none'
   if (peer !== undefined) return 'peer'
-  // The transport peer of an absent claim is what Node.js says, where it was not looked for or cannot be.
+  // If the claim is absent and the transport peer unknown, its address is the one that Node.js reports.
   return claim.course === undefined ? 'source' : 'none'
 }
 
@@ -29,12 +29,12 @@ export function reasonOf (evidence: Checked, { reason }: Ruling): Reason | undef
   const { claim } = evidence
   if (claim.course !== undefined) return reason
   const { address, reason: why } = claim
-  // Nobody hides behind an address that there is not.
+  // Without an address, nobody can share it.
   const hidesNobody = reason === 'no-toa' && address === undefined && evidence.peer === undefined
   return hidesNobody ? why : reason ?? why
 }
 
-/** Whether what the claim says beside the address is believed: of the virtual server, say. */
+/** Whether to believe what a claim says beside the address, e.g. the virtual server. */
 function isBelieved (evidence: Checked, ruling: Ruling): boolean {
   if (ruling.trust !== 'trusted') return whose(evidence, ruling) === 'source'
   return evidence.column === 'plausible' || evidence.column === 'absent'

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net'
 import { formatAddress } from '../../lib/address/address'
-import { errnoName, type Libc, loadLibc } from '../../lib/kernel/libc'
+import { errnoName } from '../../lib/kernel/errno'
+import { type Libc, loadLibc } from '../../lib/kernel/libc'
 import { createEndpoint, decodeSockaddr } from '../../lib/kernel/sockaddr'
 import { fdOf } from '../../lib/node/sockets'
 

@@ -11,6 +11,7 @@ import { status as statusOf } from '../../lib/attach/status'
 import { readArguments } from '../../lib/cli/arguments'
 import { runAttach } from '../../lib/cli/attach'
 import type { AttachArguments } from '../../lib/cli/attach-arguments'
+import type { Finding, Report } from '../../lib/cli/doctor'
 import type { Bpf } from '../../lib/kernel/libc'
 import { run } from '../cli/cli'
 import {
@@ -46,7 +47,37 @@ function attachForeign (t: Test, bpf: Bpf, cgroup: string, flags: number): void 
   })
 }
 
+/** What the doctor finds, in the cgroup that this process is in. */
+async function examine (before: readonly string[] = []): Promise<Report & { find: (name: string) => Finding | undefined }> {
+  const report: Report = JSON.parse((await run(['doctor', '--json'], { before })).stdout)
+  return { ...report, find: (name) => report.findings.find((finding) => finding.name === name) }
+}
+
 inAttachLab(__filename, {
+  async 'the doctor tells whether this cgroup is attached' (t, { attach, cgroup, detach, newCgroup }) {
+    attach({ cgroup: newCgroup(t) })
+    const without = await examine()
+    t.same([without.works, without.sources], [false, []])
+    t.match(without.find('attach'), { state: 'bad', message: `not attached: this process is in the cgroup ${cgroup};` })
+    t.match(without.find('getsockopt 1348'), { state: 'bad', fix: 'sudo fastify-real-ip attach --cgroup' })
+
+    attach()
+    const attached = await examine()
+    t.same([attached.works, attached.sources], [true, ['vtoa']])
+    t.match(attached.find('attach'), { state: 'good', message: `attached to ${cgroup}: ` })
+    t.match(attached.find('getsockopt 1348'), { state: 'good', message: /^vtoa or attach: it answers \((ESRCH|EPERM) / })
+
+    const ordinary = await examine(['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'])
+    t.same(ordinary.sources, ['vtoa'])
+    t.match(ordinary.find('attach'), { state: 'unknown', message: `this process is in the cgroup ${cgroup};`, fix: 'run doctor as root' })
+
+    unlinkSync(join(pinsOf(bpffs, idOf(cgroup)), 'sockops'))
+    t.match((await examine()).find('attach'), { state: 'bad', message: `incomplete at ${cgroup}`, fix: `attach --cgroup ${cgroup} ` })
+    attach()
+    detach()
+    t.match((await examine()).find('attach'), { state: 'bad' })
+  },
+
   async 'attach, status, attach again, detach: by the program' (t, attachLab) {
     const { cgroup, newCgroup, lab } = attachLab
     t.same(await run(['status']), { code: 1, stdout: 'Nothing is attached.\n', stderr: '' })

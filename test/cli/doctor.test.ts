@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
 import { diagnose, drawReport, type Finding, type Report } from '../../lib/cli/doctor'
+import type { Attachment } from '../../lib/attach/status'
 import type { Kernel, Machine } from '../../lib/cli/machine'
 import { inLab } from '../lab/in-lab'
 import { run, type Printed } from './cli'
@@ -31,16 +32,23 @@ const debian: Machine = {
   fastopen: '1',
   hostNetwork: true,
   hostProcesses: true,
+  cgroups: [{ path: '/sys/fs/cgroup/a.slice/b.scope', id: '77' }, { path: '/sys/fs/cgroup/a.slice', id: '7' }, { path: '/sys/fs/cgroup', id: '1' }],
+  attachments: [],
   kernel: plain
 }
 const alinux: Machine = { ...debian, release: '5.10.134-17.2.al8.x86_64' }
 const vtoa: Kernel = { ...plain, optnames: { 1345: 'ESRCH', 1346: without, 1347: 'ESRCH', 1348: 'ESRCH', 4096: without } }
 
 const REINSTALL = 'rm -rf node_modules/koffi node_modules/@koromix && npm install'
+const attachedTo = (id: string, state: Attachment['state'] = 'attached'): Attachment =>
+  ({ id, state, description: undefined, counters: undefined, programs: {} })
 const find = ({ findings }: Report, name: string) => findings.find((finding) => finding.name === name) as Finding
 
 t.test('which source works, and what the doctor concludes', async (t) => {
   const cases: Array<[what: string, machine: Machine, sources: string[], message: RegExp]> = [
+    ['before Linux 5.10', { ...debian, release: '5.4.0' }, [], /^No: no kernel module gives a client's address\. Load your balancer's toa\.ko; or/],
+    ['attach offered', debian, [], /Attach to your service's cgroup \(sudo fastify-real-ip attach --cgroup CGROUP --trusted-peers BALANCERS\); or/],
+    ['attach, before Linux 5.18', { ...debian, kernel: { ...plain, optnames: { ...plain.optnames, 1348: 'EPERM' } } }, ['vtoa'], /^Yes: vtoa\./],
     ['no module', debian, [], /^No: no kernel module .* toa\.ko.* 'saved-syn'.* npx fastify-real-ip watch PORT$/],
     ['Alibaba Cloud Linux 3 without vtoa', alinux, [], /^No: vtoa does not answer\. sudo yum install vtoa -y && sudo systemctl start vtoa$/],
     ['in a container of it', { ...alinux, hostNetwork: false }, [], /on the host: sudo yum install vtoa/],
@@ -113,16 +121,30 @@ t.test('each line', async (t) => {
     ['counters', { modules: { vtoa: true, toa: true } }, 'unknown', /^\/proc\/net\/vtoa_stats is not seen/, /^on the host: cat \/proc\/net\/vtoa_stats$/],
     ['counters', { modules: { vtoa: false, toa: true } }, 'unknown', /^\/proc\/net\/toa_stats is not seen/, /^on the host: cat \/proc\/net\/toa_stats$/],
 
-    ['getsockopt 1348', {}, 'n/a', /^no module answers 1348: not loaded, or too old; only vtoa/],
+    ['getsockopt 1348', {}, 'bad', /^no module answers 1348: not loaded, or too old, and nothing is attached/, /^sudo fastify-real-ip attach --cgroup/],
+    ['getsockopt 1348', { hostProcesses: false }, 'bad', /nothing is attached/, /^on the host: sudo fastify-real-ip attach --cgroup/],
+    ['getsockopt 1348', { release: '5.4.0' }, 'n/a', /^no module answers 1348: not loaded, or too old; only vtoa's newer builds and fastify-real-ip attach/],
+    ['getsockopt 1348', { modules: { vtoa: false, toa: true } }, 'n/a', /; only vtoa/],
+    ['getsockopt 1348', { release: '4.19.0-1.al8.x86_64' }, 'bad', /no module answers 1348/, /^sudo yum update kernel -y && sudo reboot$/],
     ['getsockopt 1348', { release: alinux.release, modules: { vtoa: true, toa: false } }, 'bad', /vtoa is loaded, and getpeername answers$/, /^sudo yum update vtoa/],
     ['getsockopt 1348', { release: '5.10.134-16.al8.x86_64', modules: { vtoa: true, toa: false } }, 'bad', /vtoa is loaded, and getpeername answers$/, /^sudo yum update kernel/],
     ['getsockopt 1348', { release: '5.10.134-14.al8.x86_64' }, 'bad', /no module answers 1348/, /^sudo yum update kernel/],
     ['getsockopt 1348', { release: alinux.release, modules: { vtoa: false, toa: true } }, 'n/a', /^no module answers 1348: not loaded, or too old$/],
-    ['getsockopt 1348', { release: alinux.release }, 'bad', /no module answers/, /yum install vtoa/],
-    ['getsockopt 1348', { kernel: vtoa }, 'good', /^vtoa's: it answers \(ESRCH on a loopback connection, which has no TOA\)$/],
+    ['getsockopt 1348', { release: alinux.release }, 'bad', /no module answers/, /^sudo yum install vtoa .*; or sudo fastify-real-ip attach --cgroup/],
+    ['getsockopt 1348', { kernel: vtoa }, 'good', /^vtoa or attach: it answers \(ESRCH on a loopback connection, which has no TOA\)$/],
     ['getsockopt 1348', notAsked, 'unknown', /^not asked: koffi is broken$/, /^sudo ip link set lo up/],
     ['getsockopt 1348', { ...notAsked, koffi: { state: 'fails', message: 'koffi is broken' } }, 'unknown', /^not asked/, /^rm -rf/],
     ['getsockopt 1348', { platform: 'darwin', kernel: 'TOA is read from Linux' }, 'n/a', /^not asked/],
+    ['attach', {}, 'bad', /^not attached: this process is in the cgroup \/sys\/fs\/cgroup\/a\.slice\/b\.scope; a service may be in another/, /^sudo fastify-real-ip attach --cgroup CGROUP --trusted-peers BALANCERS$/],
+    ['attach', { attachments: [attachedTo('5')] }, 'bad', /^not attached/, /^sudo fastify-real-ip attach/],
+    ['attach', { modules: { vtoa: false, toa: true } }, 'n/a', /^not attached/],
+    ['attach', { attachments: [attachedTo('77', 'incomplete'), attachedTo('7')] }, 'good', /^attached to \/sys\/fs\/cgroup\/a\.slice: this process/],
+    ['attach', { attachments: [attachedTo('7', 'detached')] }, 'bad', /^detached at \/sys\/fs\/cgroup\/a\.slice: /, /^sudo fastify-real-ip attach --cgroup \/sys\/fs\/cgroup\/a\.slice --trusted-peers BALANCERS$/],
+    ['attach', { attachments: 'it may not be read (EACCES): run this as root.' }, 'unknown', /^this process is in .*cannot be read: .*EACCES/, /^run doctor as root$/],
+    ['attach', { attachments: '/sys/fs/bpf is no BPF file system', hostNetwork: false }, 'unknown', /is no BPF file system/, /^run doctor as root, on the host$/],
+    ['attach', { cgroups: [] }, 'unknown', /^the cgroup v2 of this process cannot be read$/, /mount -t cgroup2/],
+    ['attach', { release: '5.4.0' }, 'n/a', /^5\.4\.0: attach needs Linux 5\.10/],
+    ['attach', { platform: 'darwin' }, 'n/a', /Linux only/],
     ['getsockopt 1345-1347', {}, 'n/a', /no module answers/],
     ['getsockopt 1345-1347', { kernel: vtoa }, 'good', /^1345, 1347 answered/],
     ['getsockopt 4096', {}, 'n/a', /only DPVS with NAT64 needs it/],

@@ -4,7 +4,8 @@ import { once } from 'node:events'
 import { closeSync, openSync, readdirSync } from 'node:fs'
 import net from 'node:net'
 import { endianness } from 'node:os'
-import { type Capture, errnoName, loadLibc, openCapture, type Diag, type Libc } from '../../lib/kernel/libc'
+import { errnoName } from '../../lib/kernel/errno'
+import { type Capture, loadLibc, openCapture, type Diag, type Libc } from '../../lib/kernel/libc'
 import { SOCKADDR_STORAGE } from '../../lib/kernel/sockaddr'
 
 const onLinux = { skip: process.platform !== 'linux' && 'not Linux' }
