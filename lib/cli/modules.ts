@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import type { Seen } from './seen'
+import type { Seen } from './sighting'
 import type { SegmentOption } from './segment-options'
 
 /** The family of a listening socket and its connections: on `::` it is AF_INET6 for IPv4 clients too. */

@@ -26,7 +26,8 @@ import { noteFirstBytes } from './first-bytes'
 import { Modules, type SocketFamily } from './modules'
 import type { Terminal } from './paint'
 import { describeProxyBytes } from './proxy'
-import { type Asked, drawSeen, endpoint as endpointText, noteOn, type Seen } from './seen'
+import { drawSeen, endpoint as endpointText, noteOn } from './seen'
+import type { Asked, Seen } from './sighting'
 import { readSegmentOptions } from './segment-options'
 
 // Who is still connected after the last connection was printed has so long to be answered, in milliseconds.

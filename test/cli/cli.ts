@@ -4,7 +4,7 @@ import { connect, type Socket } from 'node:net'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Test } from 'tap'
-import type { Seen } from '../../lib/cli/seen'
+import type { Seen } from '../../lib/cli/sighting'
 
 const bin = join(dirname(require.resolve('fastify-real-ip/package.json')), 'dist/lib/cli/bin.js')
 

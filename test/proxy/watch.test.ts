@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
-import type { Seen } from '../../lib/cli/seen'
+import type { Seen } from '../../lib/cli/sighting'
 import { type Libc, loadLibc } from '../../lib/kernel/libc'
 import { describeProxyBytes } from '../../lib/cli/proxy'
 import { readArguments, type WatchArguments } from '../../lib/cli/arguments'
