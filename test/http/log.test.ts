@@ -245,11 +245,17 @@ t.test('with logger: false', async (t) => {
 })
 
 t.test('without request logging', async (t) => {
-  const { app, output } = create(t, { serializers: { req: withRealIp() } }, { disableRequestLogging: true })
-  await app.register(realIp, { bindLogger: true })
-  app.get('/', speak)
-  await ask(app)
-  t.strictSame(output.bound(t), { 'in the handler': CLIENT })
+  const { LogController } = Fastify as unknown as { LogController: new (options: object) => object }
+  const disabled = { disableRequestLogging: true }
+  const isFastify5 = require('fastify/package.json').version.startsWith('5.')
+  // Fastify 6 has the option in the controller alone.
+  for (const options of [{ logController: new LogController(disabled) }, ...isFastify5 ? [disabled] : []]) {
+    const { app, output } = create(t, { serializers: { req: withRealIp() } }, options)
+    await app.register(realIp, { bindLogger: true })
+    app.get('/', speak)
+    await ask(app)
+    t.strictSame(output.bound(t), { 'in the handler': CLIENT })
+  }
 })
 
 const complete = { 'incoming request': CLIENT, 'in the handler': CLIENT, 'request completed': CLIENT }

@@ -7,6 +7,8 @@ import t from 'tap'
 import type { FastifyRealIpOptions } from 'fastify-real-ip'
 import type { Noticed } from './serve-once'
 
+t.setTimeout(120_000)
+
 const project = join(__dirname, '../../..')
 const allowed = process.allowedNodeEnvironmentFlags
 
