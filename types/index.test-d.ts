@@ -166,6 +166,7 @@ switch (reason) {
   case 'unverified-peer':
   case 'implausible':
   case 'ambiguous':
+  case 'proxy-local':
   case 'forwarded-malformed':
   case 'native-unavailable':
   case 'no-fd':
