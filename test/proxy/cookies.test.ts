@@ -40,17 +40,15 @@ testInNamespace(__filename, () => {
   inLab('SYN cookies, and a module that rewrites getpeername', async (t, lab) => {
     sysctl(t, 'tcp_syncookies', 2)
     lab.module.start()
-    const some = ['at once', 'split in two'] as const
     const client = await lab.client({ address: '198.51.100.0', numbered: true })
-    for (const exchange of exchanges.filter(({ name }) => name === 'http' || name === 'h2')) {
+    for (const [name, way] of [['http', 'split in two'], ['h2', 'at once']] as const) {
+      const exchange = exchanges.find((exchange) => exchange.name === name)!
       lab.enterServer()
       const served = await serve(t, exchange.kind)
       client.enter()
-      for (const way of some) {
-        await checkGood(t, served, exchange, way)
-        await checkBad(t, served, way)
-      }
-      t.match(served.app.realIp.stats(), { connections: (goodHeaders.length + badHeaders.length) * some.length })
+      await checkGood(t, served, exchange, way)
+      await checkBad(t, served, way)
+      t.match(served.app.realIp.stats(), { connections: goodHeaders.length + badHeaders.length })
     }
     lab.enterServer()
   })
