@@ -39,7 +39,9 @@ export function judgeAll (machine: Machine, works: boolean): Record<string, Verd
     'SYN cookies': judgeSyncookies(machine),
     'Fast Open': judgeFastOpen(machine),
     namespace: judgeNamespace(machine),
-    "sources: 'auto'": ask(({ auto }) => works ? good(auto) : bad(auto, vtoaCommand(machine) ?? attachCommand(machine) ?? WATCH))
+    "sources: 'auto'": ask(({ auto }) => works
+      ? good(auto)
+      : bad(auto, vtoaCommand(machine) ?? attachCommand(machine) ?? WATCH))
   }
 }
 
@@ -81,8 +83,8 @@ function judgeRelease ({ platform, release }: Machine): Verdict {
   const build = alinux3(release)
   if (build === undefined) {
     return unknown(`${release}: vtoa is for Alibaba Cloud Linux 3 alone. Here use ` +
-      `${kernelBefore(release, 5, 10) ? '' : 'fastify-real-ip attach, '}your balancer's own toa.ko, ` +
-      "or 'saved-syn' where the balancer stamps the SYN: watch shows whether it does", WATCH)
+      `${kernelBefore(release, 5, 10) ? '' : 'fastify-real-ip attach, '}your balancer's own toa.ko, or 'saved-syn' ` +
+      'where the balancer stamps the SYN: watch shows whether it does', WATCH)
   }
   if (build >= GETSOCKOPT) return good(`${release}: with vtoa it answers getsockopt 1348 and getpeername`)
   const wanted = `getsockopt 1348 takes 5.10.134-${GETSOCKOPT} or later`

@@ -60,9 +60,18 @@ export function answerOf (evidence: Checked, ruling: Ruling): RealAddress {
   switch (whose(evidence, ruling)) {
     case 'source': return answer({ ...source, ...provenance })
     case 'peer': return answer({
-      ...transportPeer as TransportPeer, family: (evidence.peer as Endpoint).family, source: 'transport-peer', ...provenance
+      ...transportPeer as TransportPeer,
+      family: (evidence.peer as Endpoint).family,
+      source: 'transport-peer',
+      ...provenance
     })
-    case 'none': return answer({ address: undefined, port: undefined, family: undefined, source: 'none', ...provenance })
+    case 'none': return answer({
+      address: undefined,
+      port: undefined,
+      family: undefined,
+      source: 'none',
+      ...provenance
+    })
   }
 }
 
