@@ -3,7 +3,7 @@ import fastify, { type FastifyRequest } from 'fastify'
 import { IPv4 } from './network'
 import type { Variant } from './variants'
 
-/** A request of a connection, which stays open. */
+/** A request on a connection that stays open. */
 export async function requestOf ({ options, register }: Omit<Variant, 'address'>): Promise<FastifyRequest> {
   const app = fastify(options)
   await register?.(app)

@@ -12,11 +12,11 @@ import { forthAndBack, median, ratios } from './statistics'
 export interface Cgroups {
   readonly attached: string
   readonly bare: string
-  /** With a list of 1,000; the other has ten. */
+  /** Has a list of 1,000 entries; the other cgroup has ten. */
   readonly thousand: string
-  /** What connects from here carries TOA. */
+  /** Connections from this cgroup carry TOA. */
   readonly client: string
-  /** And from here not. */
+  /** Connections from this cgroup carry none. */
   readonly silent: string
 }
 
@@ -30,7 +30,7 @@ export interface Measured {
 
 const IP_TTL = 2
 const CALLS = 2000
-// Shorter than most of what interrupts a slice, and many of them: their lowest tenth is compared.
+// Slices that are shorter than most interruptions, and many of them: their lowest decile is compared.
 const CONNECTIONS = 50
 const CONNECTION_SLICES = 200
 const SLICES = 40
@@ -54,14 +54,14 @@ function main (library: string): void {
     enter(cgroup)
     return connectionOf(listener)
   }
-  // The last entry is the one that matches.
+  // The last entry matches.
   const list = (length: number) => [...Array.from({ length: length - 1 }, (_, i) => `10.1.${i >> 8}.${i & 255}`), '127.0.0.1']
   const attachTo = (cgroup: string, length: number) => {
     attach(bpf, { cgroup, bpffs, version: 'bench', verbose: false, trustedPeers: list(length), formats: documentFormats, getpeername: false })
   }
   const detachFrom = (cgroup: string) => { detach(bpf, { cgroup }, bpffs) }
 
-  /** Both, and the second against itself, slice by slice. */
+  /** Times both, and the second against itself, slice by slice. */
   function slice (a: () => number, b: () => number, slices: number): Record<'a' | 'b' | 'control', number[]> {
     const measures = { a, b, control: b }
     const times = { a: [] as number[], b: [] as number[], control: [] as number[] }
@@ -85,7 +85,7 @@ function main (library: string): void {
     return { ratio: low(times.a) / low(times.b), control: low(times.control) / low(times.b) }
   }
 
-  /** With and without, attaching in between. */
+  /** Attaches and detaches between the slices. */
   function toggle (cgroup: string, measure: () => number): { ratio: number, control: number } {
     const times = { with: [] as number[], without: [] as number[], control: [] as number[] }
     const once = () => Math.min(...Array.from({ length: 9 }, measure))

@@ -23,7 +23,7 @@ const rows: ReadonlyArray<{ what: keyof Measured['ratios'], name: string, target
 const MOUNT = 'mount -t bpf bpf /sys/fs/bpf && exec "$@"'
 const before = ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', MOUNT, 'sh']
 
-/** What `attach` costs: system calls and connections in C, in one process and interleaved. */
+/** The cost of `attach`: system calls and connections in C, interleaved in one process. */
 export const attach: Figure = {
   name: 'attach',
   title: 'attach: a system call or a loopback connection with ÷ without',

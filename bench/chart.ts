@@ -1,8 +1,7 @@
 import type { Results } from './figure'
 import { formatNumber, type Row, whyNotQuotable } from './report'
 
-// A line for each resolver: its median, and the interval around it. The panel has its own background, so that it can be
-// read on any page.
+// A line per resolver: its median with the interval. The panel has its own background, to be readable on any page.
 
 const PANELS = ['keep-alive', 'one-shot']
 const WIDTH = 860

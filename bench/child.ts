@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-// Both ends of the talk between a benchmark and its processes: one question at a time, one answer each.
+// Both ends of the channel between a benchmark and its processes: one question and one answer at a time.
 
 const ANSWER_WITHIN = 120_000
 
@@ -24,7 +24,7 @@ export interface Place {
 
 const enterCgroup = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
 
-/** A fresh process that runs `script` of this folder. */
+/** Starts a process that runs `script` of this directory. */
 export async function start (script: string, args: readonly string[], { core, cgroup, node = [], before = [] }: Place = {}): Promise<Child> {
   let command = [process.execPath, ...node, join(__dirname, `${script}.js`), ...args]
   if (core !== undefined) command = ['taskset', '-c', String(core), ...command]
@@ -66,7 +66,7 @@ export async function start (script: string, args: readonly string[], { core, cg
   }
 }
 
-/** What `run` starts has ended when it has, in whatever way. */
+/** Ends what `run` started, however it ends. */
 export async function withChildren<T> (run: (fresh: typeof start) => Promise<T>): Promise<T> {
   const children: Child[] = []
   try {
@@ -80,7 +80,7 @@ export async function withChildren<T> (run: (fresh: typeof start) => Promise<T>)
   }
 }
 
-/** The child's end: answers questions by name for as long as its parent lives. */
+/** The child's end: answers questions by name until its parent exits. */
 export function answer (answers: Record<string, (about: any) => unknown>): void {
   process.on('message', async ({ question, about }: { question: string, about: unknown }) => {
     try {
@@ -93,7 +93,7 @@ export function answer (answers: Record<string, (about: any) => unknown>): void 
   process.send?.({})
 }
 
-/** One core for servers and another for clients; undefined where processes cannot be pinned. */
+/** One core for servers and another for clients; `undefined` if processes cannot be pinned. */
 export function chooseCores (): { readonly server: number, readonly client: number } | undefined {
   if (process.platform !== 'linux' || spawnSync('taskset', ['--version']).status !== 0) return undefined
   const list = /^Cpus_allowed_list:\s*(\S+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? ''

@@ -5,7 +5,7 @@ import { answer } from './child'
 import { Http2Client } from './http2-client'
 import { IPv4 } from './network'
 
-// A client that does as little as it can, so that the server is what is busy. It knows an answer by its length alone.
+// A minimal client, so that the server is the bottleneck. It recognizes an answer by its length.
 
 const CONCURRENCY = 16
 const AT_ONCE = 100
@@ -17,7 +17,7 @@ const close = requestOf('close')
 interface Target {
   readonly port: number
   readonly host: string
-  /** the client's own address; undefined leaves it to the kernel */
+  /** The client's own address; `undefined`: chosen by the kernel */
   readonly from?: string
   readonly count: number
   /** a PROXY header before each connection's request, in hexadecimal digits */
@@ -32,7 +32,7 @@ function dial ({ port, host, from }: Target, localPort = 0): Socket {
   return connect({ port, host, noDelay: true, ...(from !== undefined && { localAddress: from, localPort }) })
 }
 
-// Below the ports that the kernel gives out: with an address of one's own it takes ever longer to find a free one.
+// Below the ephemeral ports: with an explicit source address, finding a free port takes ever longer.
 const LOCAL_PORTS = { first: 10_000, count: 22_000 }
 const TRIES = 100
 let dialled = 0
@@ -64,7 +64,7 @@ async function hangUp ({ port }: Target): Promise<void> {
   open.delete(port)
 }
 
-/** Asks once on each of the idle connections. */
+/** Sends one request on each idle connection. */
 async function askEach ({ port }: Target): Promise<void> {
   const sockets = open.get(port) ?? []
   for (let i = 0; i < sockets.length; i += AT_ONCE) {
@@ -75,7 +75,7 @@ async function askEach ({ port }: Target): Promise<void> {
   }
 }
 
-/** `count` requests over a few connections that stay open from one time to the next. */
+/** `count` requests over a few connections that stay open between calls. */
 async function requests (target: Target): Promise<void> {
   await idle({ ...target, count: CONCURRENCY })
   const sockets = open.get(target.port) as Socket[]
@@ -131,13 +131,13 @@ function connections (target: Target): Promise<void> {
   return oneShots(target.count, () => dial(target), 'connect', write)
 }
 
-/** No session is resumed: each connection has a handshake in full. */
+/** Sessions are not resumed: each connection makes a full handshake. */
 const handshakes = (target: Target) =>
   oneShots(target.count, () => tls.connect({ socket: dial(target), rejectUnauthorized: false }), 'secureConnect')
 
 const http2 = new Map<number, Http2Client>()
 
-/** `count` requests over one HTTP/2 connection, which stays open from one time to the next. */
+/** `count` requests over one HTTP/2 connection, which stays open between calls. */
 async function streams (target: Target): Promise<void> {
   const client = http2.get(target.port) ?? new Http2Client(dial(target), IPv4.from ?? IPv4.host)
   http2.set(target.port, client)

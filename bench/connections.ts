@@ -5,15 +5,15 @@ import type { Cores } from './figure'
 import { median } from './statistics'
 
 const WINDOWS = 6
-// More than each thing takes for a slice forth and another back.
+// More than each variant takes for a slice forth and back.
 const CONNECTIONS = 3000
-// As many as it takes until what is measured no longer gets faster: each thing has one in six or eight of them, and V8
-// takes some 7,000 calls to be done with the walk of a SYN.
+// Until the times no longer improve: each variant has one connection in six or eight, and V8 needs some 7,000 calls to
+// optimize the parsing of a SYN.
 const WARM_UP = 60_000
 
 /**
- * What each of `count` fresh processes of a server that takes turns (turns.ts) measured: the median of its windows, and
- * what it says besides that is no number. The server gets: HOST IN_A_ROW CLIENT'S_ADDRESS
+ * The median of the windows that each of `count` fresh server processes (turns.ts) measured, and its values that are
+ * not numbers. Arguments of the server: HOST IN_A_ROW CLIENT_ADDRESS
  */
 export async function sessions<Times extends Readonly<Record<keyof Times, number | string>>> (
   script: string, { host, from }: Family, inARow: number, count: number, kernel: Kernel, cores: Cores | undefined,

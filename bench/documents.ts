@@ -9,7 +9,7 @@ export const RESULTS = join(project, 'bench/results.json')
 const README = 'README.md'
 const BLOCK = /(?<=^<!-- performance: .* -->\n)[^]*?(?=^<!-- \/performance -->$)/m
 
-/** What is generated from results, by path; the README with its block replaced. */
+/** The documents generated from results, by path; in the README one block is replaced. */
 export function generate (results: Results, readme: string): Record<string, string> {
   if (!BLOCK.test(readme)) throw new Error(`there is no block for figures in ${README}`)
   return {

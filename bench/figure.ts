@@ -6,7 +6,7 @@ export interface Cores {
 }
 
 export interface Run {
-  /** of those that ask requests: each variant and plain Fastify, there and back */
+  /** Requests only: each variant and plain Fastify, forth and back */
   readonly pairs: number
   readonly cores: Cores | undefined
   readonly progress: (done: string) => void
@@ -18,7 +18,7 @@ export interface Figure {
   measure (run: Run): Promise<Row[]>
 }
 
-/** What was measured of a figure. */
+/** The measurements of a figure. */
 export interface Measured {
   readonly name: string
   readonly date: string
@@ -26,12 +26,12 @@ export interface Measured {
   readonly rows: readonly Row[]
 }
 
-/** What bench/results.json holds: each figure of one run, all of one machine. */
+/** The contents of bench/results.json: each figure from one run, all from one machine. */
 export interface Results {
   readonly node: string
   readonly kernel: string
   readonly machine: string
-  /** server and client on cores of their own */
+  /** Whether server and client had their own cores */
   readonly pinned: boolean
   readonly figures: readonly Measured[]
 }

@@ -1,7 +1,6 @@
 import type { Socket } from 'node:net'
 
-// As much of RFC 9113 as it takes to ask the same thing many times: node:http2 would keep the client busier than the
-// server.
+// The part of RFC 9113 that repeated requests need: node:http2 would keep the client busier than the server.
 
 const STREAMS = 100
 const FRAME_HEADER = 9
@@ -35,13 +34,13 @@ function uint32 (value: number): Buffer {
 
 const literal = (text: string) => Buffer.concat([Buffer.of(text.length), Buffer.from(text)])
 
-/** HPACK without a dynamic table: GET, http, / of the static one, then literals. */
+/** HPACK without a dynamic table: GET, http and / of the static table, then literals. */
 const requestHeaders = (forwardedFor: string) => Buffer.concat([
   Buffer.of(0x82, 0x86, 0x84), Buffer.of(0x01), literal('localhost'),
   Buffer.of(0x00), literal('x-forwarded-for'), literal(forwardedFor)
 ])
 
-/** One connection, and requests with up to a hundred streams open at a time. */
+/** One connection with up to a hundred concurrent streams. */
 export class Http2Client {
   readonly #socket: Socket
   readonly #request: Buffer

@@ -6,7 +6,7 @@ import { estimate, forthAndBack, median } from './statistics'
 
 const CONNECTIONS = 10_000
 const ROUNDS = 3
-// Everything that is made once, for the first connections, is made by these.
+// The first connections create everything that exists once.
 const WARM_UP = 3000
 
 const targets: Readonly<Record<string, number>> = { 'fastify-real-ip': 100, 'fastify-real-ip, trustedPeers': 220 }
@@ -18,7 +18,10 @@ interface Bytes {
   readonly asked: Memory
 }
 
-/** Heap per idle connection over plain Fastify, and RSS ÷ its RSS, after a collection; fresh processes each round. */
+/**
+ * Heap per idle connection beyond plain Fastify, and RSS ÷ its RSS, after a garbage collection; fresh processes per
+ * round.
+ */
 export const idle: Figure = {
   name: 'idle',
   title: `memory per idle connection over plain Fastify, ${CONNECTIONS.toLocaleString('en')} connections`,
@@ -77,7 +80,7 @@ function memoryPerConnection (name: string, { host, from }: Family, cores: Cores
     const accepted = async (count: number) => {
       while (await server.ask<number>('connections') !== count);
     }
-    // What the first connections leave behind is heap that the next ones use: RSS grows from here.
+    // Later connections reuse heap that the first ones left: RSS is compared from here.
     const { rss: atStart } = await server.ask<Memory>('memory')
     await client.ask('idle', { ...target, count: WARM_UP })
     await client.ask('askEach', target)

@@ -1,12 +1,12 @@
 import type * as Lab from '../test/lab/lab'
 
-/** Where processes have to be for 1348 to answer them; anywhere on a kernel as it is. */
+/** The cgroups in which 1348 answers; empty on an unmodified kernel. */
 export interface Kernel {
   readonly serverCgroup?: string
   readonly clientCgroup?: string
 }
 
-/** Runs `measure` while a stand-in for vtoa answers 1348 and clients stamp TOA; where that cannot be had, says why. */
+/** Runs `measure` while a stand-in for vtoa answers 1348 and clients stamp TOA; returns why if that is impossible. */
 export function withVtoa<T> (derive: 'v4' | 'v6', measure: (kernel: Kernel) => Promise<T>): Promise<T | string> {
   return withLab(async (lab) => {
     lab.module.start()

@@ -15,12 +15,12 @@ import type { Slices } from './loops'
 import { IPv4 } from './network'
 import { forthAndBack } from './statistics'
 
-// Things in hot loops, in slices of some milliseconds: node loop-server.js SET [THING]
+// Hot loops in slices of a few milliseconds: node loop-server.js SET [NAME]
 
 type Loop = (calls: number) => void
 
 interface Loops {
-  /** in a slice */
+  /** Calls per slice */
   readonly calls: number
   readonly loops: Readonly<Record<string, Loop>>
 }
@@ -30,7 +30,7 @@ const SLICES = 60
 const REQUESTS = 240
 const seen: { value?: unknown } = {}
 
-/** The same loop around all of them. */
+/** One loop function for all, so that V8 optimizes it alike. */
 function loop (once: (i: number) => unknown): Loop {
   return (calls) => {
     for (let i = 0; i < calls; i++) seen.value = once(i)
@@ -48,8 +48,7 @@ async function ranges (): Promise<Loops | string> {
   connect((server.address() as AddressInfo).port, IPv4.host)
   const fd = fdOf((await accepted)[0])
 
-  // Apart from each other, so that none is joined with its neighbour. Of two addresses that are asked for, a list has
-  // one.
+  // Ranges that do not touch, so that none are merged. Of two addresses asked for, one is in the list.
   const blocks = Array.from({ length: 1000 }, (_, i) => i * 8)
   const nets = { IPv4: (i: number) => `${16 + (i >> 8)}.${i & 255}.`, IPv6: (i: number) => `2001:db8:${i.toString(16)}:` }
   const list = compileRanges([
@@ -77,7 +76,7 @@ async function ranges (): Promise<Loops | string> {
 }
 
 /**
- * A header's lines behind a proxy, as Node.js hands them over, and the connection's own answer, that of a trusted
+ * The header lines of a request from a proxy, as Node.js provides them, and the connection's own answer, a trusted
  * claim.
  */
 function behind (remoteAddress: string, family: 'IPv4' | 'IPv6', name: string, line: string) {
@@ -142,7 +141,7 @@ async function forwarded (): Promise<Loops> {
 
 async function log (thing: string): Promise<Loops> {
   const { withRealIp } = fastifyRealIp
-  // Fastify's own, but for the last two fields.
+  // Fastify's own serializer, except for the last two fields.
   const replaced = (request: FastifyRequest) => ({
     method: request.method,
     url: request.url,

@@ -5,14 +5,14 @@ import { estimate, median, ratios } from './statistics'
 
 const SESSIONS = 6
 
-/** What loop-server.js times of each, by name: nanoseconds of one call, a value for each slice. */
+/** The times of loop-server.js by name: nanoseconds per call, a value for each slice. */
 export type Slices = Readonly<Record<string, readonly number[]>>
 
 interface Judged {
   readonly name: string
   readonly thing: string
   readonly over: string
-  /** the same as `over` once more */
+  /** The same as `over`, again */
   readonly control: string
   readonly target?: number
 }
@@ -30,13 +30,13 @@ export const forwarded = figure('forwarded', 'the client of a forwarding header 
     return { name: `${family}: ${name}`, thing: `${family} ${header}`, over, control: `${over} again`, target: 1.2 }
   })))
 
-// What several registrations of the plugin in one process cost is not what is asked here.
+// The cost of several registrations of the plugin in one process is not measured.
 export const log = figure('log', "Fastify's request line with another serializer ÷ with Fastify's own", [
   { name: 'realIp and realPort in place of remoteAddress and remotePort', thing: 'replaced', over: 'default', control: 'default again', target: 1 },
   { name: 'withRealIp()', thing: 'withRealIp', over: 'default', control: 'default again' }
 ], { apart: true })
 
-/** Things in hot loops, slice by slice, in fresh processes: all in each, or one of those that are judged. */
+/** Times functions in hot loops, slice by slice, in fresh processes: all in each process, or one. */
 function figure (name: string, title: string, judged: readonly Judged[], { apart = false } = {}): Figure {
   return {
     name,

@@ -1,8 +1,8 @@
 import { networkInterfaces } from 'node:os'
 
 /**
- * Servers listen on loopback. Clients come from another address of this machine, where it has one: no client behind a
- * balancer has a loopback address, and the plugin looks twice at one that has.
+ * Servers listen on loopback. Clients use another address of this machine, if there is one: no client behind a balancer
+ * has a loopback address, for which the plugin makes an additional check.
  */
 export interface Family {
   readonly family: 'IPv4' | 'IPv6'

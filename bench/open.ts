@@ -9,19 +9,19 @@ import { plugins } from './variants'
 
 const FEW = 100
 const MANY = 15_000
-// For what a process has open besides its connections.
+// Descriptors that a process has open besides its connections.
 const FILES = MANY + 500
-// What a process costs is for a part its own luck: few pairs in many.
+// Processes differ from each other at random: few pairs in many processes.
 const SESSIONS = 20
 const PAIRS_IN_SESSION = 2
 const FLAT = 1.1
 const work = { question: 'connections', warmUp: 10_000, slice: 60, rounds: 5 }
 
-// Plain Fastify runs twice: the ratio of one to the other is the control, and the plugin is compared to their mean.
+// Plain Fastify runs twice: the ratio of both is the control, and the plugin is compared to their mean.
 const names = ['plain', 'control', ...plugins]
 const BOTH = 'both'
 
-/** Server CPU of a new connection, with a request on it, while many others are open ÷ while few are. */
+/** Server CPU of a new connection with a request, while many others are open ÷ while few are. */
 export const open: Figure = {
   name: 'open',
   title: `server CPU of one more connection with ${MANY.toLocaleString('en')} open ÷ with ${FEW} open`,
@@ -39,7 +39,7 @@ export const open: Figure = {
     const of = (name: string, costs: Costs) => costs[name] as number[]
     const ratio = (over: string, under: string) =>
       estimate(sessions.map((costs) => ratios(of(over, costs), of(under, costs))))
-    // Node.js itself is not flat.
+    // Node.js itself is not constant.
     const growth = (over: string, under: string) => estimate(sessions.map((costs) =>
       ratios(
         ratios(of(`${over}, ${MANY}`, costs), of(`${under}, ${MANY}`, costs)),
@@ -84,20 +84,20 @@ function runSession (cores: Cores | undefined): Promise<Costs> {
       const place = { core: cores?.server, node: [...EVEN_TERMS, '--expose-gc'] }
       const server = await fresh('server', [name, IPv4.host], place)
       const target = { ...IPv4, port: await server.ask<number>('port') }
-      // A process of its own each, for the limit of open files is one of processes.
+      // Separate processes, because the limit of open files is per process.
       const holder = await fresh('client', [], { core: cores?.client })
       await holder.ask('idle', { ...target, count })
-      // A full collection of so many takes as long as all requests of a pair. One now, and there is none while they are
-      // measured; else it is chance whose pair has it.
+      // A full collection of that many objects takes as long as all requests of a pair. Collect now, so that it does
+      // not happen in a random pair.
       await server.ask('memory')
       held.push({ server, count })
       contestants.push({ name: `${name}, ${count}`, server, client, target })
     }
-    // Whoever is started first or last is so by chance.
+    // In random order, so that nobody is always first or last.
     const all = names.flatMap((name) => [FEW, MANY].map((count) => ({ name, count })))
     for (const { name, count } of shuffled(all)) await add(name, count)
     const costs = await measureCosts(contestants, work, PAIRS_IN_SESSION)
-    // Node.js closes what has sent nothing for a minute or so: then the session took too long.
+    // Node.js closes connections that send nothing for about a minute: the session took too long.
     for (const { server, count } of held) {
       const left = await server.ask<number>('connections')
       if (left < count) throw new Error(`${left} of ${count} connections are still open: this machine is too busy`)

@@ -1,10 +1,10 @@
 import type { Results } from './figure'
 import { format, isMet, type Row, whyNotQuotable } from './report'
 
-// docs/performance.md and the README's sentence, from a complete run's results and nothing else.
+// Generates docs/performance.md and the README's sentence from the results of a complete run.
 
 const PLUGIN = 'fastify-real-ip'
-/** Each with the row that it is about. */
+/** Sentences, each with the row that it is about. */
 const SENTENCE: ReadonlyArray<readonly [figure: string, row: string, where: string]> = [
   ['keep-alive', PLUGIN, 'a request on a kept connection'],
   ['one-shot', PLUGIN, 'one connection per request']
@@ -97,7 +97,7 @@ function targetOf (row: Row): string {
   return `${limit}: ${isMet(row) ? 'met' : '**missed**'}`
 }
 
-/** `{ plainMicroseconds: 12.34 }` as 'plain microseconds 12.3'; none of a row that is not quoted. */
+/** `{ plainMicroseconds: 12.34 }` as 'plain microseconds 12.3'; empty if the row cannot be quoted. */
 function absoluteOf (row: Row): string {
   if (row.value === undefined || whyNotQuotable(row) !== undefined) return ''
   return Object.entries(row.absolute ?? {}).map(([name, value]) =>

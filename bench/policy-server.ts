@@ -11,7 +11,7 @@ import { pluginOf } from './aside'
 import { answer } from './child'
 import { takeTurns } from './turns'
 
-// As read-server.js, for what a policy adds: node policy-server.js HOST IN_A_ROW CLIENT'S_ADDRESS
+// Like read-server.js, for the cost of a policy: node policy-server.js HOST IN_A_ROW CLIENT_ADDRESS
 
 /** In microseconds. */
 export interface Times {
@@ -22,13 +22,13 @@ export interface Times {
   readonly withoutAgain: number
   readonly policy: number
   readonly savedSyn: number
-  /** the system call for it alone */
+  /** The system call for it alone */
   readonly call: number
   /** of 1348 */
   readonly errno: number
-  /** what the plugin said of a connection under the policy */
+  /** The answer for a connection under the policy */
   readonly trust: string
-  /** what the walk of a SYN found: '' where there was TOA */
+  /** The result of parsing the SYN; '' if it has TOA */
   readonly found: string
 }
 
@@ -46,7 +46,7 @@ async function main (host: string, inARow: number, client: string): Promise<void
   await app.listen({ port: 0, host })
   const senders = new Senders(libc)
   senders.arm(listeningFdOf(app.server))
-  // The kernel lab stamps behind the other options.
+  // The kernel lab appends TOA to the other options.
   const formats = toaPresets.alibaba.formats.map((format) => ({ ...format, position: 'last' as const }))
   const source = new SavedSyn(senders.syn, formats)
   const sender = createEndpoint()

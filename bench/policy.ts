@@ -8,10 +8,10 @@ import { estimate, median } from './statistics'
 
 const TARGET = 1.35
 const SESSIONS = 6
-// As in read.ts: a server does the same with one connection after the other.
+// As in read.ts: a server handles one connection after another in the same way.
 const IN_A_ROW = 20
 
-/** What a list of trusted peers adds to a connection ÷ one failing 1348, all in real 'connection' events. */
+/** The cost of a list of trusted peers per connection ÷ one failing 1348, both in real 'connection' events. */
 export const policy: Figure = {
   name: 'policy',
   title: "what trustedPeers adds in a 'connection' event ÷ one failing getsockopt 1348 there",
@@ -43,7 +43,7 @@ function toRow (
   return {
     name,
     value: estimate(measured.map((times) => [over(times) / times.failing])),
-    // A difference of two that are the same, and another failing 1348 in place of what is judged.
+    // The control: the difference of two equal variants plus a failing 1348, in place of the measured call.
     control: estimate(measured.map((times) =>
       [(times.withoutAgain - times.without + times.failingAgain) / times.failing])),
     ...(judged && { target: TARGET }),

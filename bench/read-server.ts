@@ -9,21 +9,21 @@ import { pluginOf } from './aside'
 import { answer } from './child'
 import { takeTurns } from './turns'
 
-// A Fastify server that times one thing in some 'connection' events, another in the next:
-// node read-server.js HOST IN_A_ROW
+// A Fastify server that times one variant in some 'connection' events, another in the next: node read-server.js HOST
+// IN_A_ROW
 
-/** In microseconds. `nothing` is the clock's own part, already taken off the others. */
+/** In microseconds. `nothing` is the cost of the clock, already subtracted from the others. */
 export interface Times {
   readonly nothing: number
   readonly remoteAddress: number
   readonly control: number
   readonly read: number
   readonly readWithText: number
-  /** getsockopt 1348 alone */
+  /** getsockopt 1348 only */
   readonly call: number
-  /** the least that remembers a connection: the system call that answers, an object, WeakMap.set(), text; IPv4 alone */
+  /** The minimum that remembers a connection: the system call, an object, WeakMap.set(), text; IPv4 only */
   readonly least: number
-  /** who answered the plugin */
+  /** The source of the plugin's answers */
   readonly source: string
 }
 
@@ -78,7 +78,7 @@ async function main (host: string, inARow: number): Promise<void> {
   })
 }
 
-/** What `request.realIp` needs of a Fastify request: in a 'connection' event there is none yet. */
+/** The part of a Fastify request that `request.realIp` uses: in a 'connection' event there is no request yet. */
 async function earlyRequest (app: FastifyInstance): Promise<Early> {
   class EarlyRequest {
     constructor (readonly raw: object) {}

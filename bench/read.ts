@@ -6,14 +6,14 @@ import type { Figure } from './figure'
 import type { Times } from './read-server'
 import { estimate, median } from './statistics'
 
-// In slices, for a server does the same with one connection after the other; and as cold as can be, each thing where
-// others have just been done. Short ones, as in slices.ts.
+// Hot: in slices, as a server handles one connection after another. Cold: each variant after the others. Short slices,
+// as in slices.ts.
 const ORDERS = [
   { inARow: 20, order: 'slices of 20', count: 6, judged: true },
   { inARow: 1, order: 'one by one', count: 2, judged: false }
 ]
 
-/** The plugin's work in a real 'connection' event ÷ Node's own first `socket.remoteAddress` in another. */
+/** The plugin's work in a real 'connection' event ÷ Node's own first `socket.remoteAddress` in another one. */
 export const read: Figure = {
   name: 'read',
   title: "reading a connection in its 'connection' event ÷ the first socket.remoteAddress there",
@@ -56,7 +56,7 @@ function toRows (name: string, source: string, target: number | undefined, measu
   return [
     { name: withText, value: of('readWithText'), control, ...(target !== undefined && { target }), absolute },
     { name: withoutText, value: of('read'), control, absolute },
-    // What the target is up against.
+    // The lower bound.
     ...(source === 'vtoa' ? [{ name: `${name}, the system call alone`, value: of('call'), control }] : []),
     ...(name.startsWith('IPv4')
       ? [{ name: `${name}, with text, the least that a WeakMap takes`, value: of('least'), control }]
@@ -64,12 +64,12 @@ function toRows (name: string, source: string, target: number | undefined, measu
   ]
 }
 
-/** It is timed twice: the control is one ÷ the other, and their mean is what all are compared to. */
+/** Timed twice: the control is the ratio of both, and the others are compared to their mean. */
 const remoteAddress = (times: Times) => (times.remoteAddress + times.control) / 2
 
 /**
- * The lab's stand-in for vtoa is an eBPF program, with copies by the kernel for it. What a call of 1348 takes longer
- * with it than without is its part.
+ * The lab's stand-in for vtoa is an eBPF program, for which the kernel also copies the buffer. Its share is the time of
+ * a call of 1348 with it minus the time without.
  */
 function withoutStandIn (
   name: string, thing: 'readWithText' | 'least', skipped: Times[] | string, answering: Times[] | string

@@ -1,24 +1,24 @@
 import type { Estimate } from './statistics'
 
-/** One line of the result: a ratio within this run, or bytes; beside it the same figure of a thing against itself. */
+/** One line of the results: a ratio within this run, or bytes, and its control. */
 export interface Row {
   readonly name: string
   readonly unit?: 'B'
   readonly value?: Estimate
-  /** The noise of this run: 1 (0 B) is what a perfect machine would give. */
+  /** The noise of this run: 1 (0 B) on an ideal machine. */
   readonly control?: Estimate
-  /** At most this, for the median where nothing else is said. */
+  /** The upper limit, of the median unless noted. */
   readonly target?: number
   readonly judgedBy?: 'median' | 'upper end'
-  /** With fewer values the interval says little. */
+  /** With fewer values the interval means little. */
   readonly samplesNeeded?: number
   /** Why there is no value. */
   readonly notShown?: string
-  /** Absolute times of this machine, which say nothing about another. */
+  /** Absolute times of this machine, not comparable with another. */
   readonly absolute?: Record<string, number>
 }
 
-/** Further from the truth than this, a control says that the run was too noisy to quote. */
+/** A control that is further from the truth than this marks a run as too noisy to quote. */
 const CONTROL_OFF = { ratio: 0.015, B: 10 }
 
 export function formatRow (row: Row): string {
@@ -39,7 +39,7 @@ export function format ({ median, low, high }: Estimate, unit: Row['unit']): str
 
 export const formatNumber = (value: number, unit: Row['unit']) => unit === 'B' ? value.toFixed(0) : value.toFixed(3)
 
-/** undefined where a value may be quoted. */
+/** `undefined` if a value may be quoted. */
 export function whyNotQuotable ({ value, control, unit, samplesNeeded = 1 }: Row): string | undefined {
   if (value !== undefined && value.samples < samplesNeeded) return `${value.samples} pairs of ${samplesNeeded}`
   if (control === undefined) return undefined

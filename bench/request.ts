@@ -10,21 +10,21 @@ import { otherResolvers, plugins, proxied, resolvers, sources, withModule } from
 
 interface Workload {
   readonly name: string
-  /** what is asked */
+  /** The protocol of the requests */
   readonly title: string
   readonly protocol: Protocol
   readonly question: string
   readonly warmUp: number
   readonly slice: number
   readonly rounds: number
-  /** What a process costs is for a part its own luck: few pairs where a target is held against the interval's end. */
+  /** Processes differ from each other at random: few pairs where the target applies to the end of the interval. */
   readonly pairsInSession: number
   readonly names: readonly string[]
-  /** asked beside them, in a kernel of their own, and compared to each other */
+  /** Requested in addition, in a kernel of their own, and compared to each other */
   readonly withModule?: readonly string[]
-  /** for the upper end of the interval of ratios to plain, by variant */
+  /** Targets for the upper end of the interval of ratios to plain, by variant */
   readonly targets?: Readonly<Record<string, number>>
-  /** the plugin is to cost less than these */
+  /** The plugin is to cost less than these */
   readonly dearer?: readonly string[]
 }
 
@@ -33,8 +33,8 @@ const [PLUGIN, WITH_LIST] = plugins
 
 const newConnections = { protocol: 'http', question: 'connections', warmUp: 10_000, slice: 60, rounds: 5 } as const
 
-// A slice keeps a server busy for a hundredth of a second or so. Warm is what no longer gets faster: plain Fastify
-// takes longer to get there than most others.
+// A slice keeps a server busy for about 10 ms. Warm-up lasts until times no longer improve; plain Fastify needs longer
+// than most others.
 const workloads: readonly Workload[] = [
   {
     name: 'keep-alive',
@@ -83,13 +83,13 @@ const workloads: readonly Workload[] = [
   }
 ]
 
-/** Of one workload, as fresh processes measured it: side by side on the kernel as it is, and with the module. */
+/** The costs of one workload in each process: side by side on the unmodified kernel, and with the module. */
 interface Session {
   readonly bare: Costs
   readonly withModule: Costs | undefined
 }
 
-/** Server CPU per request ÷ plain Fastify, a figure for each workload. */
+/** Server CPU per request ÷ plain Fastify, one figure per workload. */
 export const requests: readonly Figure[] = workloads.map((workload) => ({
   name: workload.name,
   title: `server CPU per request ÷ plain Fastify: ${workload.title}`,
@@ -100,7 +100,7 @@ export const requests: readonly Figure[] = workloads.map((workload) => ({
   }
 }))
 
-/** `module` is where vtoa answers, or why that cannot be had. */
+/** `module`: the kernel in which vtoa answers, or why there is none. */
 async function measure (workload: Workload, { pairs, cores, progress }: Run, module: Kernel | string): Promise<Row[]> {
   const { names, pairsInSession, dearer = [], withModule } = workload
   const sessions: Session[] = []
@@ -116,7 +116,7 @@ async function measure (workload: Workload, { pairs, cores, progress }: Run, mod
   return [...rows, ...toRows({}, withModule, sessions.map((session) => session.withModule as Costs)).map((row) => ({ ...row, name: answering + row.name }))]
 }
 
-// Plain Fastify runs twice: the ratio of one to the other is the control, and their mean is what all are compared to.
+// Plain Fastify runs twice: the ratio of both is the control, and the others are compared to their mean.
 const BOTH = 'both'
 const withBoth = (costs: Costs): Costs =>
   ({ ...costs, [BOTH]: means(of('plain', costs), of('control', costs)) })

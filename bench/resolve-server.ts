@@ -4,11 +4,11 @@ import { answer } from './child'
 import { IPv4 } from './network'
 import { resolvers, type Variant } from './variants'
 
-// What a server does for a request's address, in a hot loop: node resolve-server.js VARIANT
+// A server's work for a request's address, in a hot loop: node resolve-server.js VARIANT
 
 const CALLS = 4096
 
-// Fastify's own names for what it makes a request of.
+// The symbols with which Fastify creates requests.
 const { kRouteContext } = require('fastify/lib/symbols') as { kRouteContext: symbol }
 type Hook = (request: FastifyRequest, reply: object, next: () => void) => void
 interface Inside {
@@ -24,7 +24,7 @@ async function main (name: string): Promise<void> {
   const hooks = context?.onRequest ?? []
   const reply = {}
   const next = () => {}
-  // What nobody keeps V8 does not even make.
+  // V8 would eliminate an unused result.
   const seen: { request?: FastifyRequest, address?: string | undefined } = {}
 
   function once (): string | undefined {

@@ -8,13 +8,13 @@ const SESSIONS = 40
 const WARM_UP = 30
 const SLICES = 60
 
-// Each of the others twice: the ratio of one to the other is the control.
+// The others run twice each: the ratio of both is the control.
 const contestants = [...plugins, ...otherResolvers, ...otherResolvers].map((name, i) =>
   ({ name, key: i < plugins.length + otherResolvers.length ? name : `${name}, again` }))
 
 type Slices = Record<string, number[]>
 
-/** What a server does for a request's address, and for nothing else, ÷ what another resolver does. */
+/** A server's work for a request's address only ÷ the work of another resolver. */
 export const resolve: Figure = {
   name: 'resolve',
   title: "Fastify's object for a request, 'onRequest' hooks, and the address read ÷ the same with another resolver",
@@ -38,7 +38,7 @@ export const resolve: Figure = {
   }
 }
 
-/** A process each, for V8 makes slower code where several of a kind are in one. */
+/** Separate processes: V8 generates slower code if several variants share one. */
 function runSession (cores: Cores | undefined): Promise<Slices> {
   return withChildren(async (fresh) => {
     const slices: Slices = {}

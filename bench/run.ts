@@ -20,12 +20,12 @@ import { syscall } from './syscall'
 
 // npm run bench [-- --only NAME [--record]] [-- --pairs N]
 
-// In the order in which they are told.
+// In the order of output.
 const figures: readonly Figure[] = [
   ...requests, proxy, resolve, read, policy, syscall, attach, open, idle, startup, ranges, forwarded, log
 ]
 const PAIRS = 100
-// On two cores that nobody else uses.
+// On two otherwise idle cores.
 const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
   'keep-alive': (pairs) => 17 * pairs,
   proxied: (pairs) => 7 * pairs,
@@ -73,11 +73,11 @@ async function main (): Promise<void> {
     for (const row of rows) console.log(formatRow(row))
     console.log()
   }
-  // What only tries things out is not written down.
+  // Trial runs are not recorded.
   if (pairs >= PAIRS && (chosen.length === figures.length || values.record)) record(measured, surroundings(cores))
 }
 
-/** In place of what an earlier run of the same machine measured of the same. */
+/** Replaces the same figure of an earlier run on the same machine. */
 function record (measured: readonly Measured[], here: ReturnType<typeof surroundings>): void {
   let kept: readonly Measured[] = []
   if (measured.length < figures.length) {

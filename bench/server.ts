@@ -30,7 +30,7 @@ async function main ([name, host, protocol = 'http']: string[]): Promise<void> {
   const app = create[protocol as Protocol](options) as FastifyInstance
   await register?.(app)
   app.get('/', (request, reply) => { reply.send(address(request)) })
-  // Room for those who connect faster than they are accepted: a dropped SYN is sent again a second later.
+  // Clients connect faster than the server accepts: a dropped SYN would be resent a second later.
   await app.listen({ port: 0, host: host as string, backlog: 4096 })
 
   answer({
@@ -44,7 +44,7 @@ async function main ([name, host, protocol = 'http']: string[]): Promise<void> {
       app.server.getConnections((error, count) => error ? reject(error) : resolve(count))
     }),
     async memory (): Promise<Memory> {
-      // What is freed late, finalizers and weak references, takes more than one collection.
+      // Finalizers and weak references take more than one collection.
       for (let i = 0; i < 4; i++) {
         globalThis.gc?.()
         await sleep(20)

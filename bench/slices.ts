@@ -1,7 +1,7 @@
 import type { Child } from './child'
 import { forthAndBack } from './statistics'
 
-/** A server that takes part, and the client that keeps it busy. */
+/** A server in a comparison, with the client that keeps it busy. */
 export interface Contestant {
   readonly name: string
   readonly server: Child
@@ -9,27 +9,26 @@ export interface Contestant {
   readonly target: object
 }
 
-// What makes one of two servers that do the same slower than the other, for good. V8 sizes its young generation by what
-// survived at some moment, and one collects ten times as often: all have it at its full size from the start. And where
-// a server idles for 8 seconds before its first request, V8 collects what process.nextTick() had learned of its
-// objects.
+// Options against permanent differences between equal servers. V8 sizes its young generation by what survived at some
+// moment, so that one server may collect ten times as often: all start with the full size. And V8 discards what it
+// learned of process.nextTick() objects if a server idles for 8 seconds before its first request.
 export const EVEN_TERMS = ['--min-semi-space-size=16', '--no-memory-reducer']
 
 /** CPU of each server per request, in microseconds: a value for each pair. */
 export type Costs = Record<string, number[]>
 
 interface Work {
-  /** what the clients are asked */
+  /** The request that clients send */
   readonly question: string
-  /** requests before anything counts; warm is what no longer gets faster */
+  /** Requests before the first slice; times no longer improve then */
   readonly warmUp: number
-  /** requests; short, because a machine that is shared changes its speed within a second */
+  /** Requests per slice; short, because the speed of a shared machine changes within a second */
   readonly slice: number
-  /** slices there and back that make a pair */
+  /** Slices forth and back per pair */
   readonly rounds: number
 }
 
-/** All contestants do the same work, slice by slice, forth and back. */
+/** All servers do the same work, slice by slice, forth and back. */
 export async function measureCosts (
   contestants: readonly Contestant[], { question, warmUp, slice, rounds }: Work, pairs: number
 ): Promise<Costs> {

@@ -4,7 +4,7 @@ import { connect, type AddressInfo } from 'node:net'
 import { answer } from './child'
 import type { Startup } from './startup'
 
-// From the first require to the first answer, in a process that has loaded nothing yet: node startup-server.js VARIANT
+// From the first require to the first answer, in a fresh process: node startup-server.js VARIANT
 
 const HOST = '127.0.0.1'
 
@@ -20,7 +20,7 @@ async function startUp (name: string): Promise<Startup> {
   const cpuAtStart = process.cpuUsage()
   const app = require('fastify')() as FastifyInstance
   await register[name]?.(app)
-  // Both answer with the same text.
+  // Both answers have the same text.
   app.get('/', (request, reply) => { reply.send(request.realIp ?? HOST) })
   await app.listen({ port: 0, host: HOST })
   const socket = connect((app.server.address() as AddressInfo).port, HOST)

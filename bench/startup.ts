@@ -13,7 +13,7 @@ export interface Startup {
   readonly cpuMilliseconds: number
 }
 
-/** The first `require` to the first answer ÷ plain Fastify: each time a fresh process, forth and back, twice. */
+/** The first `require` to the first answer ÷ plain Fastify: a fresh process each time, forth and back, twice. */
 export const startup: Figure = {
   name: 'startup',
   title: 'from the first require to the first request answered ÷ plain Fastify',
@@ -22,7 +22,7 @@ export const startup: Figure = {
     for (let pair = 0; pair < PAIRS; pair++) {
       progress(`${pair} of ${PAIRS} pairs`)
       const pairOf: Record<string, Startup[]> = {}
-      // Four of each, for what disturbs one of them disturbs it much.
+      // Four of each, because a single disturbance is large.
       for (const name of [...forthAndBack(names), ...forthAndBack(names)]) {
         const server = await start('startup-server', [name], { core: cores?.server })
         try {

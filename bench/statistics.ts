@@ -9,8 +9,8 @@ export interface Estimate {
 const RESAMPLED = 2000
 
 /**
- * The median of all values. The interval is a bootstrap over sessions, not over values: what is measured in one
- * process shares that process's luck. A single session has to witness for itself.
+ * The median of all values. The interval is a bootstrap over sessions, not over values: values of one process are
+ * correlated. With a single session it is a bootstrap over its values.
  */
 export function estimate (sessions: ReadonlyArray<readonly number[]>): Estimate {
   const units = sessions.length > 1 ? sessions : sessions.flat().map((value) => [value])
@@ -34,17 +34,17 @@ export function median (values: readonly number[]): number {
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] as number) + upper) / 2
 }
 
-/** Pair by pair. */
+/** Pairwise. */
 export function ratios (over: readonly number[], under: readonly number[]): number[] {
   return over.map((value, i) => value / (under[i] as number))
 }
 
-/** Pair by pair. */
+/** Pairwise. */
 export function means (a: readonly number[], b: readonly number[]): number[] {
   return a.map((value, i) => (value + (b[i] as number)) / 2)
 }
 
-/** In an order that differs from call to call. */
+/** In random order. */
 export function shuffled<T> (items: readonly T[]): T[] {
   const order = [...items]
   for (let i = order.length - 1; i > 0; i--) {
@@ -56,7 +56,7 @@ export function shuffled<T> (items: readonly T[]): T[] {
   return order
 }
 
-/** Forth and back in an order that differs from call to call: A/B/B/A for any number of them. */
+/** Forth and back in random order: A/B/B/A for any number of elements. */
 export function forthAndBack<T> (items: readonly T[]): T[] {
   const order = shuffled(items)
   return [...order, ...order.reverse()]

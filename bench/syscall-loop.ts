@@ -6,21 +6,21 @@ import { loadLibc } from '../lib/kernel/libc'
 import { answer } from './child'
 import { forthAndBack, median, ratios } from './statistics'
 
-// The same system call on the same socket, through lib/libc and in C: node syscall-loop.js LIBRARY
+// The same system call on the same socket, through lib/kernel/libc and in C: node syscall-loop.js LIBRARY
 
-/** A getsockopt(2) is named by its optname. */
+/** A getsockopt(2) is named after its optname. */
 export type Call = 'getpeername' | '1348' | '1349'
 
 export interface Slices {
   readonly ratio: number
   readonly control: number
-  /** of one call in C */
+  /** The time of one call in C */
   readonly nanoseconds: number
-  /** 0 where the call has answered */
+  /** 0 if the call succeeded */
   readonly errno: number
 }
 
-// About a millisecond: shorter than a scheduler's slice, long enough for the clock not to matter.
+// About a millisecond: shorter than a scheduler's time slice, long enough for the clock's resolution.
 const CALLS = 2000
 const SLICES = 40
 

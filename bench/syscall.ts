@@ -18,7 +18,7 @@ const rows: ReadonlyArray<{ name: string, call: Call, answers: boolean, vtoa: bo
   { name: '1349 failing beside the stand-in that answers 1348', call: '1349', answers: false, vtoa: true }
 ]
 
-/** A system call through lib/libc ÷ the same call in a C loop, on the same socket in the same process. */
+/** A system call through lib/kernel/libc ÷ the same call in a C loop, on the same socket in the same process. */
 export const syscall: Figure = {
   name: 'syscall',
   title: 'the system call through koffi ÷ the C loop of the same call',
@@ -46,7 +46,7 @@ export const syscall: Figure = {
   }
 }
 
-/** Compiles loop.c; returns why not. */
+/** Compiles loop.c; returns the error, if any. */
 export function compile (library: string): string | undefined {
   const source = join(__dirname, '../../bench/loop.c')
   for (const compiler of ['cc', 'clang', 'gcc']) {
@@ -57,7 +57,7 @@ export function compile (library: string): string | undefined {
   return 'there is no C compiler: install gcc or clang'
 }
 
-/** By call: what each fresh process measured. */
+/** By call: the measurements of each fresh process. */
 async function sessions (
   library: string, calls: Call[], kernel: Kernel, cores: Cores | undefined, progress: (done: string) => void
 ): Promise<Slices[][]> {

@@ -1,15 +1,15 @@
 import type { Server, Socket } from 'node:net'
 import { forthAndBack, median } from './statistics'
 
-/** `prepared` is what was made of the connection before the clock started. */
+/** `prepared`: the connection's objects, created before the clock starts. */
 export type Thing<Prepared> = (socket: Socket, prepared: Prepared) => void
 
-/** What is timed; `nothing` is the clock's own part. */
+/** The functions to time; `nothing` is the cost of the clock. */
 export type Things<Name extends string, Prepared> = Readonly<Record<Name | 'nothing', Thing<Prepared>>>
 
 /**
- * Times one thing in some of a server's 'connection' events, another in the next, before all other listeners. Gives a
- * function: the median of each since it was last asked, in microseconds, with that of `nothing` taken off all others.
+ * Times one variant in some 'connection' events of a server, another in the next, before all other listeners. Returns a
+ * function that gives the median of each since its last call, in microseconds, minus the median of `nothing`.
  */
 export function takeTurns<Name extends string, Prepared> (
   server: Server, things: Things<Name, Prepared>, inARow: number, prepare: (socket: Socket) => Prepared,

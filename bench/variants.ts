@@ -7,7 +7,7 @@ import { IPv4, IPv6 } from './network'
 const fastifyIp = require('fastify-ip') as FastifyPluginCallback
 const { getClientIp } = require('request-ip') as { getClientIp (request: FastifyRequest['raw']): string | undefined }
 
-/** A server to measure. All send the same body, and get the same request with an X-Forwarded-For of the same length. */
+/** A server to measure. All send the same body and get the same request, with an X-Forwarded-For of the same length. */
 export interface Variant {
   readonly options?: FastifyServerOptions
   readonly register?: (app: FastifyInstance) => unknown
@@ -20,10 +20,10 @@ const plain: Variant = { address: () => client }
 const plugin = (options: FastifyRealIpOptions = {}): Variant =>
   ({ register: (app) => app.register(fastifyRealIp, options), address: (request) => request.realIp })
 
-/** Plain Fastify, and once more: what a ratio of the same thing to itself comes to. */
+/** Plain Fastify, twice: the ratio of both is the control. */
 const baselines: Readonly<Record<string, Variant>> = { plain, control: plain }
 
-/** What a hook changes by itself: a server that has none can take more. Plugins have one. */
+/** The effect of any hook: a server without hooks may be slower. Plugins have one. */
 const emptyHook: Readonly<Record<string, Variant>> = {
   'plain, with an onRequest hook that does nothing': {
     ...plain,
@@ -31,7 +31,7 @@ const emptyHook: Readonly<Record<string, Variant>> = {
   }
 }
 
-/** The plugin as it comes, what else reads an address for each request, and the two with which all are compared. */
+/** The plugin with its defaults, other ways to read an address per request, and the two references. */
 export const resolvers: Readonly<Record<string, Variant>> = {
   ...baselines,
   ...emptyHook,
@@ -44,7 +44,7 @@ export const resolvers: Readonly<Record<string, Variant>> = {
   'fastify-ip': { register: (app) => app.register(fastifyIp), address: (request) => request.ip }
 }
 
-/** This plugin, without and with a policy, and those that it is compared to one by one. */
+/** This plugin with and without a policy, and the plugins that it is compared to one by one. */
 export const plugins = ['fastify-real-ip', 'fastify-real-ip, trustedPeers'] as const
 export const otherResolvers = Object.keys(resolvers)
   .filter((name) => !(name in baselines) && !(name in emptyHook) && !(plugins as readonly string[]).includes(name))
@@ -56,7 +56,7 @@ export const proxied: Readonly<Record<string, Variant>> = {
   'request.ip, trustProxy: list': { options: { trustProxy: trustedPeers }, address: (request) => request.ip }
 }
 
-/** Sources that need no module: they differ in what a connection costs, not a request. */
+/** Sources that need no module: their cost is per connection, not per request. */
 export const sources: Readonly<Record<string, Variant>> = {
   "fastify-real-ip, sources: ['getpeername']": plugin({ sources: ['getpeername'] }),
   "fastify-real-ip, sources: ['getpeername'], trustedPeers": plugin({ sources: ['getpeername'], trustedPeers }),
@@ -64,7 +64,7 @@ export const sources: Readonly<Record<string, Variant>> = {
     plugin({ sources: ['saved-syn'], toa: 'alibaba', trustedPeers })
 }
 
-/** Those that are asked while vtoa answers. */
+/** Variants measured while vtoa answers. */
 export const withModule: Readonly<Record<string, Variant>> = {
   ...baselines,
   "fastify-real-ip, sources: ['vtoa']": plugin({ sources: ['vtoa'] }),

@@ -4,10 +4,10 @@
 import Fastify from 'fastify'
 import realIp from 'fastify-real-ip'
 
-// The balancers' addresses as this server sees them: TRUSTED_PEERS=10.0.0.0/24,10.0.1.0/24. 'any' believes whoever
-// reaches the port: only for servers that nobody but their balancers can reach.
+// The addresses of the balancers as this server sees them: TRUSTED_PEERS=10.0.0.0/24,10.0.1.0/24. 'any' believes
+// everyone who reaches the port: only for servers that nobody but their balancers can reach.
 const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS = '' } = process.env
-// Lost or empty it is no list of addresses: the server then fails to start.
+// If TRUSTED_PEERS is missing or empty, this is not a list of addresses, and the server fails to start.
 const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.split(',')
 
 async function main (): Promise<void> {

@@ -1,8 +1,8 @@
 // A worker for each core. TRUSTED_PEERS=127.0.0.1 node dist/examples/cluster.js, then: curl http://127.0.0.1:3000
 //
-// Each worker listens on a socket of its own (reusePort), and the kernel shares the connections out: a worker that is
-// handed connections by the primary could not check who sent them. That takes Linux and Node.js 22.12 or later;
-// anywhere else there is one worker, which has the port to itself.
+// Each worker listens on its own socket (reusePort), and the kernel distributes the connections: workers that get
+// connections from the primary look up each sender, which takes longer. Requires Linux and Node.js 22.12 or later;
+// elsewhere there is one worker, which has the port to itself.
 
 import cluster from 'node:cluster'
 import { availableParallelism } from 'node:os'
@@ -10,7 +10,7 @@ import Fastify from 'fastify'
 import realIp from 'fastify-real-ip'
 
 const { HOST = '127.0.0.1', PORT = '3000', WORKERS = String(availableParallelism()), TRUSTED_PEERS = '' } = process.env
-// Lost or empty it is no list of addresses: the server then fails to start.
+// If TRUSTED_PEERS is missing or empty, this is not a list of addresses, and the server fails to start.
 const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.split(',')
 
 const [major, minor] = process.versions.node.split('.').map(Number) as [number, number]
@@ -34,7 +34,7 @@ async function serve (): Promise<void> {
 
   app.get('/', (request) => `Hello, ${request.realIp}, from process ${process.pid}\n`)
 
-  // Ctrl-C reaches the workers twice: from the terminal, and from the primary.
+  // Ctrl-C reaches the workers twice: from the terminal and from the primary.
   let closing: Promise<unknown> | undefined
   for (const signal of ['SIGINT', 'SIGTERM']) {
     process.on(signal, () => { closing ??= app.close().then(() => cluster.worker?.disconnect()) })

@@ -1,4 +1,4 @@
-// npm start: shows what the plugin makes of connections that carry TOA, then serves the user's own requests.
+// npm start: shows the answers for connections that carry TOA, then serves the user's own requests.
 
 import { once } from 'node:events'
 import { release } from 'node:os'
@@ -29,7 +29,7 @@ async function run ({ client, once: onlyOnce }: Arguments): Promise<void> {
   }
 }
 
-/** The best that this machine allows. */
+/** Opens the best stage that this machine allows. */
 async function openStage (client: string | undefined): Promise<Stage> {
   const why: string[] = []
   for (const open of [openNamespace, openKernelLab]) {
@@ -74,7 +74,7 @@ async function serve ({ own }: Stage): Promise<void> {
   await app.close()
 }
 
-/** Prose, in lines that fit. */
+/** Text, wrapped to the terminal. */
 function tell (text: string): void {
   for (const line of text.split('\n')) say(wrap(line, COLUMNS).join('\n'))
 }
@@ -83,7 +83,7 @@ function say (text: string): void {
   process.stdout.write(`${text}\n`)
 }
 
-// Whoever reads the output may have seen enough.
+// The reader may close the pipe early.
 process.stdout.on('error', () => process.exit())
 
 const given = readArguments(process.argv.slice(2))

@@ -1,20 +1,21 @@
 // HTTPS and HTTP/2 on one port.
 // TRUSTED_PEERS=127.0.0.1 node dist/examples/https-http2.js, then: curl -k https://127.0.0.1:3000, with --http1.1 too
 //
-// TLS ends here, behind a balancer that forwards TCP: no header could tell the address, the connection itself does.
+// TLS ends here, behind a balancer that forwards TCP: the balancer cannot add a header, so only the connection tells
+// the address.
 
 import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import Fastify from 'fastify'
 import realIp from 'fastify-real-ip'
 
-// A certificate for tests, unless there is one of your own.
+// A self-signed certificate for tests, unless you provide one.
 const fixtures = join(dirname(require.resolve('fastify-real-ip/package.json')), 'test/fixtures')
 const {
   HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS = '',
   TLS_KEY = join(fixtures, 'key.pem'), TLS_CERT = join(fixtures, 'cert.pem')
 } = process.env
-// Lost or empty it is no list of addresses: the server then fails to start.
+// If TRUSTED_PEERS is missing or empty, this is not a list of addresses, and the server fails to start.
 const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.split(',')
 
 async function main (): Promise<void> {

@@ -1,6 +1,6 @@
 // The client's address in traces. TRUSTED_PEERS=127.0.0.1 node dist/examples/otel.js, then: curl http://127.0.0.1:3000
 //
-// Spans are printed; an exporter of your own takes the place of ConsoleSpanExporter.
+// Spans are printed; replace ConsoleSpanExporter with an exporter of your own.
 
 import { FastifyOtelInstrumentation } from '@fastify/otel'
 import { ConsoleSpanExporter, NodeTracerProvider, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-node'
@@ -8,7 +8,7 @@ import Fastify from 'fastify'
 import realIp from 'fastify-real-ip'
 
 const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS = '' } = process.env
-// Lost or empty it is no list of addresses: the server then fails to start.
+// If TRUSTED_PEERS is missing or empty, this is not a list of addresses, and the server fails to start.
 const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.split(',')
 
 const provider = new NodeTracerProvider({ spanProcessors: [new SimpleSpanProcessor(new ConsoleSpanExporter())] })
@@ -27,7 +27,7 @@ instrumentation.setTracerProvider(provider)
 
 async function main (): Promise<void> {
   const app = Fastify({ logger: true })
-  // First: its own hook waits where a connection's sender is still being looked for.
+  // First: its hook waits while a connection's sender is being looked up.
   await app.register(realIp, { trustedPeers })
   await app.register(instrumentation.plugin())
   app.addHook('onClose', async () => { await provider.shutdown() })

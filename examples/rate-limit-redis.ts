@@ -1,4 +1,4 @@
-// A limit for each real client over many servers, which count in one Redis. Start two of them:
+// A limit per real client for many servers, which count in one Redis. Start two of them:
 // export TRUSTED_PEERS=127.0.0.1
 // PORT=3000 node dist/examples/rate-limit-redis.js & PORT=3001 node dist/examples/rate-limit-redis.js
 //
@@ -10,12 +10,12 @@ import { Redis } from 'ioredis'
 import realIp, { realIpKey } from 'fastify-real-ip'
 
 const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS = '', REDIS = 'redis://127.0.0.1:6379' } = process.env
-// Lost or empty it is no list of addresses: the server then fails to start.
+// If TRUSTED_PEERS is missing or empty, this is not a list of addresses, and the server fails to start.
 const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.split(',')
 
 async function main (): Promise<void> {
   const app = Fastify({ logger: true })
-  // Where Redis is away, requests do not wait until it is back.
+  // While Redis is down, requests do not wait for it.
   const redis = new Redis(REDIS, { lazyConnect: true, connectTimeout: 500, enableOfflineQueue: false })
   redis.on('error', (error) => app.log.error({ err: error }, 'redis'))
   app.addHook('onClose', async () => { redis.disconnect() })
@@ -24,7 +24,7 @@ async function main (): Promise<void> {
   await app.register(realIp, { trustedPeers })
   await app.register(rateLimit, {
     redis,
-    // Without Redis there is no limit. Left out, without Redis there is no answer.
+    // While Redis is down there is no limit. Without this option, requests fail.
     skipOnError: true,
     max: 5,
     timeWindow: '1 minute',

@@ -1,12 +1,12 @@
-// A limit for each real client, on one machine. TRUSTED_PEERS=127.0.0.1 node dist/examples/rate-limit.js, then, six
-// times: curl -i http://127.0.0.1:3000
+// A limit per real client, on one machine. TRUSTED_PEERS=127.0.0.1 node dist/examples/rate-limit.js, then, six times:
+// curl -i http://127.0.0.1:3000
 
 import rateLimit from '@fastify/rate-limit'
 import Fastify from 'fastify'
 import realIp, { realIpKey } from 'fastify-real-ip'
 
 const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS = '' } = process.env
-// Lost or empty it is no list of addresses: the server then fails to start.
+// If TRUSTED_PEERS is missing or empty, this is not a list of addresses, and the server fails to start.
 const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.split(',')
 
 async function main (): Promise<void> {
@@ -15,7 +15,8 @@ async function main (): Promise<void> {
   await app.register(rateLimit, {
     max: 5,
     timeWindow: '1 minute',
-    // An IPv4 address or an IPv6 /64 is one client; those behind a balancer that does not tell share a key of its own.
+    // An IPv4 address or an IPv6 /64 is one client; clients behind a balancer that does not name them share a key of
+    // their own.
     keyGenerator: realIpKey({ ipv6Subnet: 64 })
   })
 

@@ -17,5 +17,5 @@ export const FST_REAL_IP_NO_TRANSPORT_PEER = createError<[string]>(
 
 export const FST_REAL_IP_NAME_TAKEN = createError<[string]>(
   'FST_REAL_IP_NAME_TAKEN',
-  "fastify-real-ip: %s is decorated by somebody else: its value would be taken for this plugin's. Remove the other decorator, " +
-  'or register it in a scope of its own', 500)
+  "fastify-real-ip: %s is decorated by somebody else: its value would be taken for this plugin's. Remove the other " +
+  'decorator, or register it in a scope of its own', 500)

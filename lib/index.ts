@@ -23,7 +23,9 @@ function fastifyRealIp (app: FastifyInstance, given: FastifyRealIpOptions, done:
   try {
     const warnings = new Warnings(app.log)
     const options = checkOptions(given, (name) => { warnings.strangeOption(name) })
-    for (const name of ['admit', 'trustedPeers'] as const) refuseFactory(options[name], { realIpIn, realIpKey, withRealIp }, name)
+    for (const name of ['admit', 'trustedPeers'] as const) {
+      refuseFactory(options[name], { realIpIn, realIpKey, withRealIp }, name)
+    }
     decorate(app, findOrRegister(app, options))
     done()
   } catch (error) {
@@ -68,7 +70,8 @@ function decorate (app: FastifyInstance, { options, observer, realIp, requests }
     getter (this: FastifyRequest) { return requests.answer(this) }
   })
   if (options.overrideRequest) {
-    overrideRequest(app, options.forwarded?.header ?? 'x-forwarded-for', observer.readHops, (request) => requests.answer(request))
+    overrideRequest(app, options.forwarded?.header ?? 'x-forwarded-for', observer.readHops,
+      (request) => requests.answer(request))
   }
   if (options.bindLogger !== undefined) bindLogger(app, options.bindLogger, (raw) => requests.addressOfRaw(raw))
 }

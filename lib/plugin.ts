@@ -64,7 +64,8 @@ export function register (app: FastifyInstance, options: Options, station: Stati
   const error = app.server.listening ? prepare(app.server) : undefined
   if (error !== undefined) throw error
   if (owner.judge.hasPolicy && options.trustedPeers !== 'any' && !tellsOfServers(process.versions.node)) {
-    throw new FST_REAL_IP_NO_TRANSPORT_PEER(`Node.js ${process.versions.node} does not tell which servers begin to listen. Use 20.16, 22.3 or later`)
+    throw new FST_REAL_IP_NO_TRANSPORT_PEER(`Node.js ${process.versions.node} does not tell which servers begin to ` +
+      'listen. Use 20.16, 22.3 or later')
   }
   if (typeof libc !== 'string') warnOfOptions(options, warnings)
 
@@ -121,7 +122,8 @@ function whatIsMissing ({ forwardedOnly }: Options): string | undefined {
 }
 
 function createOwner (
-  app: FastifyInstance, options: Options, senders: Senders | undefined, warnings: Warnings, isProxy: (peer: Address) => boolean
+  app: FastifyInstance, options: Options, senders: Senders | undefined, warnings: Warnings,
+  isProxy: (peer: Address) => boolean
 ): Owner {
   const kernel = senders && openKernel(senders, options, (message) => { warnings.info(message) })
   const judge = new Judge(options, warnings.error)
@@ -139,7 +141,9 @@ function createOwner (
  * Enables TCP_SAVE_SYN on a server before it accepts connections. Returns an error if a policy needs it and cannot have
  * it.
  */
-function arm (server: Server, { options, judge, warnings }: Owner, senders: Senders | undefined, libc: Libc | string): Error | undefined {
+function arm (
+  server: Server, { options, judge, warnings }: Owner, senders: Senders | undefined, libc: Libc | string
+): Error | undefined {
   if (!judge.hasPolicy || isUnixListener(server)) return undefined
   const why = senders === undefined ? libc as string : armListener(senders, server, warnings)
   if (why === undefined) {
@@ -160,14 +164,15 @@ function armListener (senders: Senders, server: Server, warnings: Warnings): str
     return undefined
   }
   const errno = senders.arm(fd)
-  return errno && `the listening socket refuses TCP_SAVE_SYN (${errno}). Listen on a plain TCP socket, not MPTCP, on Linux 4.3 or later`
+  return errno && `the listening socket refuses TCP_SAVE_SYN (${errno}). Listen on a plain TCP socket, not MPTCP, on ` +
+    'Linux 4.3 or later'
 }
 
 /** The error for a server that began to listen unnoticed, e.g. one from a foreign `serverFactory`. */
 function whyUnprepared (server: Server, { options, judge }: Owner): Error | undefined {
   if (!judge.hasPolicy || options.trustedPeers === 'any' || isUnixListener(server)) return undefined
-  return new FST_REAL_IP_NO_TRANSPORT_PEER('this server began to listen unseen. Let serverFactory return a server of node:http, ' +
-    'node:https or node:http2, and run it on Node.js')
+  return new FST_REAL_IP_NO_TRANSPORT_PEER('this server began to listen unseen. Let serverFactory return a server of ' +
+    'node:http, node:https or node:http2, and run it on Node.js')
 }
 
 function createRealIp ({ options, judge, tally }: Owner, observer: Observer, requests: Requests): RealIp {
@@ -182,7 +187,8 @@ function createRealIp ({ options, judge, tally }: Owner, observer: Observer, req
     },
     setForwardedTrust (trust) {
       if (observer.readHops === undefined) {
-        throw new FST_REAL_IP_INVALID_OPTION("'forwarded.trust' can be swapped only where 'forwarded' was given: register the plugin with it")
+        throw new FST_REAL_IP_INVALID_OPTION("'forwarded.trust' can be swapped only where 'forwarded' was given: " +
+          'register the plugin with it')
       }
       observer.setForwardedTrust(checkForwardedTrust(trust))
     },

@@ -1,9 +1,9 @@
 import { isIP } from 'node:net'
 
 export interface Arguments {
-  /** The address that TOA shall carry. */
+  /** The address in TOA. */
   readonly client: string | undefined
-  /** Ends after the printout instead of serving. */
+  /** Exits after printing instead of serving. */
   readonly once: boolean
 }
 
@@ -16,7 +16,7 @@ in TOA, then serves your own requests.
   npm start -- --help
 `
 
-/** The arguments; `'help'`; or an error whose message is the one sentence to print. */
+/** Parses the arguments; `'help'` for --help; or an error whose message is meant for the user. */
 export function readArguments (given: readonly string[]): Arguments | 'help' | Error {
   let client: string | undefined
   let once = false

@@ -10,7 +10,7 @@ import { CLIENT_PORT, type Answer, type Seen, type Visit } from './visit'
 const addresses = { balancer: '127.0.0.1', stranger: '127.0.0.66' } as const
 const options = { trustedPeers: [addresses.balancer] }
 
-/** The running kernel, with eBPF programs in the place of the vtoa module and of the balancer. Needs root and clang. */
+/** The running kernel, with eBPF programs in place of the vtoa module and the balancer. Needs root and clang. */
 export const openKernelLab: OpenStage = async (visits) => {
   const unavailable = labUnavailable()
   if (unavailable !== undefined) throw new Error(unavailable)
@@ -60,7 +60,7 @@ async function perform (lab: Lab, visits: readonly Visit[]): Promise<Seen[]> {
   return seen
 }
 
-/** Prints what the server answers; nothing where it resets the connection. */
+/** Prints the server's answer; nothing if it resets the connection. */
 async function ask (port: number, localAddress: string): Promise<void> {
   const request = http.get({ host: '127.0.0.1', port, localAddress })
   try {

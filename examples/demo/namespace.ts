@@ -17,7 +17,7 @@ const options = { ...readsTheSyn, trustedPeers: Object.values(balancerAddresses)
 
 type Report = { readonly seen: readonly Seen[] } | { readonly error: string }
 
-/** A balancer in a private network namespace, and the kernel as it is. No root where user namespaces are allowed. */
+/** A balancer in a private network namespace, on an unmodified kernel. Needs no root if user namespaces are allowed. */
 export const openNamespace: OpenStage = async (visits, stop) => {
   const unavailable = namespaceUnavailable()
   if (unavailable !== undefined) throw new Error(unavailable)
@@ -68,7 +68,7 @@ async function perform (visits: readonly Visit[]): Promise<Seen[]> {
   return seen
 }
 
-/** Undefined where the connection was reset. */
+/** `undefined` if the connection was reset. */
 async function make ({ by, client }: Visit, player: Player, port: number): Promise<Answer | undefined> {
   const claims = client !== undefined && isIPv6(client) ? 'IPv6' : 'IPv4'
   const family = hasIPv6() ? claims : 'IPv4'

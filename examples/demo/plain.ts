@@ -6,7 +6,7 @@ import { createServer } from './server'
 import type { Stage } from './stage'
 import type { Answer, Seen } from './visit'
 
-/** Plain requests to this host itself: `why` says what keeps them from carrying TOA, `client` is what was asked for. */
+/** Plain requests to this host: `why` names the obstacle to TOA, `client` is the requested address. */
 export async function openPlain (why: readonly string[], client: string | undefined): Promise<Stage> {
   return {
     about: 'Only the peer is shown, the other end of each connection as the kernel or Node.js names it: on this ' +
@@ -31,7 +31,7 @@ export async function openPlain (why: readonly string[], client: string | undefi
 async function perform (): Promise<Seen[]> {
   const lines: string[] = []
   const app = await createServer({}, (line) => lines.push(line))
-  // 'localhost' is both families where the machine has both.
+  // 'localhost' has both families if the machine has both.
   await app.listen({ host: 'localhost', port: 0 })
   const { port } = app.server.address() as AddressInfo
   const seen: Seen[] = []

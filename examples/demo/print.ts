@@ -5,13 +5,13 @@ import type { Answer, Seen } from './visit'
 
 export { wrap }
 
-/** Coloured on a terminal that has colours, and nowhere else. */
+/** Colours on terminals that support them. */
 export function paint (style: 'bold' | 'dim' | 'green' | 'yellow', text: string): string {
   const colours = text !== '' && process.stdout.isTTY && process.stdout.hasColors()
   return colours ? styleText(style, text, { validateStream: false }) : text
 }
 
-/** As much as an ordinary terminal shows in a line. */
+/** The width of an ordinary terminal. */
 export const COLUMNS = 80
 
 const width = (cell: string): number => stripVTControlCharacters(cell).length
@@ -25,10 +25,10 @@ function align (rows: ReadonlyArray<readonly string[]>, gap: string): string[] {
   return rows.map((row) => '  ' + row.map(pad).join(gap).trimEnd())
 }
 
-/** The stations of a connection's way from left to right, or where that is too wide from top to bottom. */
+/** The hops of a connection from left to right, or from top to bottom if that is too wide. */
 export function drawWay (stations: ReadonlyArray<readonly string[]>): string {
   const height = Math.max(...stations.map(({ length }) => length))
-  // Arrows stand between their second lines.
+  // Arrows are between their second lines.
   const rows = Array.from({ length: height }, (_, line) => stations.flatMap((station, i) => {
     const text = station[line] ?? ''
     const cell = line === 0 ? paint('bold', text) : text
@@ -44,7 +44,7 @@ export function drawWay (stations: ReadonlyArray<readonly string[]>): string {
 const headings = (checked: boolean) => [checked ? 'sent by' : 'peer', '', 'TOA says', 'realIp', 'source', 'trust']
 const unknown = '-'
 
-/** A row for each visit, with a line for its reason; or where that is too wide a line for each cell. */
+/** A row per visit, with a line for its reason; or a line per cell if that is too wide. */
 export function drawTable (seen: readonly Seen[], checked: boolean): string {
   const rows = seen.map(({ visit, answer }) => {
     const toa = visit.client ?? 'nothing'
@@ -78,7 +78,7 @@ export function drawOptions (options: FastifyRealIpOptions): string {
   return `  app.register(realIp, {\n${written.map((entry) => `    ${entry}`).join(',\n')}\n  })`
 }
 
-/** A line of JSON, broken between its members. */
+/** A line of JSON, wrapped between its members. */
 export function drawJson (line: string): string {
   const lines: string[] = []
   for (const member of line.split(/(?<=,)(?=")/)) {

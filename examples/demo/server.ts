@@ -2,7 +2,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import realIp, { withRealIp, type FastifyRealIpOptions } from 'fastify-real-ip'
 import type { Answer } from './visit'
 
-/** A server that answers every request with what the plugin says of it. `onLog` gets the lines of its access log. */
+/** A server that answers every request with the plugin's answer. `onLog` gets the lines of its access log. */
 export async function createServer (
   options: FastifyRealIpOptions, onLog: (line: string) => void
 ): Promise<FastifyInstance> {

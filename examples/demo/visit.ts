@@ -1,30 +1,30 @@
 import type { RealAddress } from 'fastify-real-ip'
 
-/** One connection to make. */
+/** A connection to make. */
 export interface Visit {
-  /** Who sends the packets: the balancer that is trusted, or somebody else. */
+  /** The sender of the packets: the trusted balancer, or another host. */
   readonly by: 'balancer' | 'stranger'
-  /** The client's address that TOA carries; without it there is no TOA. */
+  /** The client's address in TOA; `undefined`: no TOA. */
   readonly client?: string
 }
 
-/** What the handler answered. */
+/** The handler's answer. */
 export interface Answer {
   readonly realAddress: RealAddress
   /** Fastify's own. */
   readonly ip: string
 }
 
-/** What came of a visit. */
+/** The result of a visit. */
 export interface Seen {
   readonly visit: Visit
-  /** Absent where the connection was reset. */
+  /** Absent if the connection was reset. */
   readonly answer?: Answer
   /** The line of the access log. */
   readonly log?: string
 }
 
-/** The port of every client that TOA carries. */
+/** The client port in TOA. */
 export const CLIENT_PORT = 51234
 
 export function planVisits (client: string | undefined): readonly Visit[] {

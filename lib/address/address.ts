@@ -17,7 +17,8 @@ const dotted = octets.map((octet) => octet + '.')
 /** Dotted decimal text of an IPv4 address. */
 export function formatIPv4 (word: number): string {
   // In pairs: appending to a string copies it.
-  return ((dotted[word >>> 24] as string) + dotted[word >>> 16 & 0xff]) + ((dotted[word >>> 8 & 0xff] as string) + octets[word & 0xff])
+  return ((dotted[word >>> 24] as string) + dotted[word >>> 16 & 0xff]) +
+    ((dotted[word >>> 8 & 0xff] as string) + octets[word & 0xff])
 }
 
 const hex = Array.from({ length: 256 }, (_, n) => n.toString(16))
@@ -55,7 +56,9 @@ export function formatIPv6 (w0: number, w1: number, w2: number, w3: number): str
     }
     const word = i < 4 ? (i < 2 ? w0 : w1) : (i < 6 ? w2 : w3)
     const group = (i & 1) === 1 ? word & 0xffff : word >>> 16
-    text += group < 256 ? following[group] as string : (following[group >>> 8] as string) + (padded[group & 0xff] as string)
+    text += group < 256
+      ? following[group] as string
+      : (following[group >>> 8] as string) + (padded[group & 0xff] as string)
   }
   return end === 8 ? text + ':' : text
 }

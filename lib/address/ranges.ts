@@ -9,6 +9,9 @@ const presets: Readonly<Record<string, ReadonlyArray<string>>> = {
   uniquelocal: ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7']
 }
 
+const EXPECTED = "write an address, a range like '10.0.0.0/8', or one of " +
+  Object.keys(presets).map((name) => `'${name}'`).join(', ')
+
 /** First and last address of a range. */
 interface Range {
   readonly first: Address
@@ -42,16 +45,17 @@ export function compileRanges (entries: ReadonlyArray<unknown>, option: string):
 }
 
 function parseRange (entry: unknown, option: string): Range {
-  const wrong = (why: string) => new FST_REAL_IP_INVALID_OPTION(`'${option}' has ${typeof entry === 'string' ? JSON.stringify(entry) : inspect(entry)}: ${why}`)
+  const shown = typeof entry === 'string' ? JSON.stringify(entry) : inspect(entry)
+  const wrong = (why: string) => new FST_REAL_IP_INVALID_OPTION(`'${option}' has ${shown}: ${why}`)
   if (typeof entry !== 'string') {
-    throw wrong(`write an address, a range like '10.0.0.0/8', or one of ${Object.keys(presets).map((name) => `'${name}'`).join(', ')}`)
+    throw wrong(EXPECTED)
   }
   const slash = entry.indexOf('/')
   const text = slash < 0 ? entry : entry.slice(0, slash)
   if (text.includes('%')) throw wrong('an address in a list has no zone; leave it out')
   const address = parseAddress(text)
   if (address === undefined) {
-    throw wrong(`this is no IP address; write an address, a range like '10.0.0.0/8', or one of ${Object.keys(presets).map((name) => `'${name}'`).join(', ')}`)
+    throw wrong(`this is no IP address; ${EXPECTED}`)
   }
   const mapped = address.family === 'IPv4' && text.includes(':')
   const most = text.includes(':') ? 128 : 32
@@ -59,7 +63,8 @@ function parseRange (entry: unknown, option: string): Range {
   const written = Number(digits)
   if (!/^\d{1,3}$/.test(digits) || written > most) throw wrong(`the prefix length must be a number from 0 to ${most}`)
   if (mapped && written < 96) {
-    throw wrong('an IPv4-mapped range shorter than /96 spans more than IPv4; write the IPv4 range, and the IPv6 range apart')
+    throw wrong('an IPv4-mapped range shorter than /96 spans more than IPv4; write the IPv4 range, and the IPv6 ' +
+      'range apart')
   }
   // Counted over all four words, of which IPv4 uses only the last.
   const prefix = address.family === 'IPv4' ? (mapped ? written : written + 96) : written
@@ -85,7 +90,8 @@ function mask (address: Address, prefix: number, apply: (word: number, bits: num
 }
 
 function compare (a: Address, b: Address): number {
-  return (a.w0 >>> 0) - (b.w0 >>> 0) || (a.w1 >>> 0) - (b.w1 >>> 0) || (a.w2 >>> 0) - (b.w2 >>> 0) || (a.w3 >>> 0) - (b.w3 >>> 0)
+  return (a.w0 >>> 0) - (b.w0 >>> 0) || (a.w1 >>> 0) - (b.w1 >>> 0) || (a.w2 >>> 0) - (b.w2 >>> 0) ||
+    (a.w3 >>> 0) - (b.w3 >>> 0)
 }
 
 /** Sorts the ranges and merges those that overlap, so that a binary search finds the only candidate. */

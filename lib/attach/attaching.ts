@@ -77,7 +77,8 @@ export class Attaching {
         const { uid, mode } = lstatSync(folder)
         // Anyone may create a directory in a BPF file system.
         if (uid !== process.geteuid?.() || (mode & 0o170022) !== 0o040000) {
-          throw new AttachError(`${folder} belongs to somebody else, or others may write to it: ${isRoot() ? 'remove it' : 'run this as root'}.`)
+          throw new AttachError(`${folder} belongs to somebody else, or others may write to it: ` +
+            `${isRoot() ? 'remove it' : 'run this as root'}.`)
         }
       }
     }
@@ -92,7 +93,8 @@ export class Attaching {
       const { type, keySize, valueSize } = this.#commands.mapInfo(fd)
       const wanted = maps[name]
       if (type !== wanted.type || keySize !== wanted.keySize || valueSize !== wanted.valueSize) {
-        throw new AttachError(`${path} was made by another version of this program: detach first, with that version or this one.`)
+        throw new AttachError(`${path} was made by another version of this program: detach first, with that version ` +
+          'or this one.')
       }
       return [name, fd]
     })
@@ -134,7 +136,12 @@ export class Attaching {
   }
 
   #load (name: ProgramName, instructions: Buffer): number {
-    const { fd, log } = this.#commands.load({ ...kinds[name], name: programs[name].name, instructions, verbose: this.#request.verbose })
+    const { fd, log } = this.#commands.load({
+      ...kinds[name],
+      name: programs[name].name,
+      instructions,
+      verbose: this.#request.verbose
+    })
     if (log !== '') this.#log += `${programs[name].name}:\n${log}\n`
     return this.#keep(fd)
   }

@@ -18,7 +18,8 @@ const BPF_LINK_CREATE = 28
 const BPF_LINK_UPDATE = 29
 const BPF_LINK_DETACH = 34
 
-export type Command = 'map' | 'update' | 'lookup' | 'load' | 'pin' | 'get' | 'id' | 'info' | 'query' | 'btf' | 'freeze' |
+export type Command =
+  'map' | 'update' | 'lookup' | 'load' | 'pin' | 'get' | 'id' | 'info' | 'query' | 'btf' | 'freeze' |
   'link' | 'replace' | 'detach'
 
 const ATTR = 128
@@ -165,7 +166,8 @@ export class BpfCommands {
   }
 
   link (program: number, cgroup: number, attachType: number): number {
-    return this.#call('link', BPF_LINK_CREATE, `attach type ${attachType}`, [[0, program], [4, cgroup], [8, attachType]])
+    const attr: Array<[number, number]> = [[0, program], [4, cgroup], [8, attachType]]
+    return this.#call('link', BPF_LINK_CREATE, `attach type ${attachType}`, attr)
   }
 
   /** Atomic: every packet and call sees exactly one program. */

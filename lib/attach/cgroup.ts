@@ -29,7 +29,9 @@ export function openCgroup (given: string): Cgroup {
     throw new Error(`There is no cgroup ${given} (${code}). ${whereCgroup2()}`)
   }
   try {
-    if (statfsSync(path).type !== CGROUP2_SUPER_MAGIC) throw new Error(`${path} is no directory of cgroup v2. ${whereCgroup2()}`)
+    if (statfsSync(path).type !== CGROUP2_SUPER_MAGIC) {
+      throw new Error(`${path} is no directory of cgroup v2. ${whereCgroup2()}`)
+    }
     const stat = statSync(path, { bigint: true })
     if (!stat.isDirectory()) throw new Error(`${path} is a file: give the cgroup's directory, ${dirname(path)}.`)
     const isMount = cgroup2Mounts().includes(path)
@@ -74,21 +76,24 @@ export function checkBpffs (path: string): void {
     ({ type } = statfsSync(path))
   } catch {}
   if (type !== BPF_FS_MAGIC) {
-    throw new Error(`${path} is no BPF file system, which keeps the programs: mount -t bpf bpf ${path}; or name another with --bpffs.`)
+    throw new Error(`${path} is no BPF file system, which keeps the programs: mount -t bpf bpf ${path}; or name ` +
+      'another with --bpffs.')
   }
 }
 
 function whereCgroup2 (): string {
   const [mount] = cgroup2Mounts()
   return mount === undefined
-    ? 'No cgroup v2 is mounted here: mount -t cgroup2 none /sys/fs/cgroup; under `ip netns exec`, which hides it, use nsenter --net.'
+    ? 'No cgroup v2 is mounted here: mount -t cgroup2 none /sys/fs/cgroup; under `ip netns exec`, which hides it, ' +
+      'use nsenter --net.'
     : `cgroup v2 is mounted at ${mount}; /proc/PID/cgroup has a process's path in it, behind 0::.`
 }
 
 // Mount points, without those hidden by another mount.
 function cgroup2Mounts (): string[] {
   return read('/proc/self/mounts').split('\n').map((line) => line.split(' '))
-    .filter(([, path = '', type]) => type === 'cgroup2' && cgroupId(path) !== undefined).map(([, path]) => path as string)
+    .filter(([, path = '', type]) => type === 'cgroup2' && cgroupId(path) !== undefined)
+    .map(([, path]) => path as string)
 }
 
 const read = (path: string): string => readFileSync(path, 'utf8')

@@ -40,7 +40,9 @@ export function detach (bpf: Bpf, from: { readonly cgroup: string } | { readonly
   }
 }
 
-function inCgroup<T> (bpf: Bpf, path: string, bpffs: string, release: string, work: (commands: BpfCommands, cgroup: Cgroup) => T): T {
+function inCgroup<T> (
+  bpf: Bpf, path: string, bpffs: string, release: string, work: (commands: BpfCommands, cgroup: Cgroup) => T
+): T {
   let cgroup: Cgroup | undefined
   const commands = new BpfCommands(bpf)
   try {

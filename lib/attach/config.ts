@@ -45,7 +45,9 @@ const INSTRUCTION = 8
 const readOnly = Buffer.from(rodata, 'base64')
 
 /** The programs' read-only data, followed by the description. */
-export function encodeConfig (errnoOfOwn: boolean, { trustedPeers, formats }: Settings, description: Description): Buffer {
+export function encodeConfig (
+  errnoOfOwn: boolean, { trustedPeers, formats }: Settings, description: Description
+): Buffer {
   const bytes = Buffer.from(readOnly)
   bytes[0] = Number(trustedPeers === 'any')
   bytes[1] = Number(errnoOfOwn)
@@ -106,4 +108,5 @@ export function linkProgram (name: ProgramName, fds: Readonly<Record<MapName | '
 /**
  * Calls bpf_set_retval(), which tells whether programs may choose the errno (Linux 5.18): `r1 = 0; call; r0 = 1; exit`.
  */
-export const setRetval = Buffer.from('b701000000000000' + '85000000bb000000' + 'b700000001000000' + '9500000000000000', 'hex')
+export const setRetval =
+  Buffer.from('b701000000000000' + '85000000bb000000' + 'b700000001000000' + '9500000000000000', 'hex')

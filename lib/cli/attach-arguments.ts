@@ -60,7 +60,9 @@ export function isAttachCommand (command: string | undefined): command is keyof 
 }
 
 /** Throws a UsageError. */
-export function readAttachArguments (command: keyof typeof options, values: Values, rest: readonly string[]): AttachArguments {
+export function readAttachArguments (
+  command: keyof typeof options, values: Values, rest: readonly string[]
+): AttachArguments {
   const known: readonly string[] = options[command]
   const foreign = Object.keys(values).find((name) => values[name] !== undefined && !known.includes(name))
   if (foreign !== undefined) {
@@ -73,11 +75,17 @@ export function readAttachArguments (command: keyof typeof options, values: Valu
   if (command === 'status') return { command, ...common }
   if (command === 'detach') {
     const id = text('id')
-    if ((cgroup === undefined) === (id === undefined)) throw new UsageError('detach needs either --cgroup PATH or --id N.')
-    if (id !== undefined && !/^\d+$/.test(id)) throw new UsageError(`--id takes a number that status prints, not '${id}'.`)
+    if ((cgroup === undefined) === (id === undefined)) {
+      throw new UsageError('detach needs either --cgroup PATH or --id N.')
+    }
+    if (id !== undefined && !/^\d+$/.test(id)) {
+      throw new UsageError(`--id takes a number that status prints, not '${id}'.`)
+    }
     return { command, ...common, from: cgroup === undefined ? { id: id as string } : { cgroup } }
   }
-  if (cgroup === undefined) throw new UsageError('attach needs --cgroup PATH, as in --cgroup /sys/fs/cgroup/system.slice.')
+  if (cgroup === undefined) {
+    throw new UsageError('attach needs --cgroup PATH, as in --cgroup /sys/fs/cgroup/system.slice.')
+  }
   return {
     command,
     ...common,
@@ -91,7 +99,8 @@ export function readAttachArguments (command: keyof typeof options, values: Valu
 
 function readTrustedPeers (given: string | undefined): AttachCommand['trustedPeers'] {
   if (given === undefined) {
-    throw new UsageError('attach needs --trusted-peers: the addresses and ranges of the balancers, or any, which lets every client forge.')
+    throw new UsageError('attach needs --trusted-peers: the addresses and ranges of the balancers, or any, which ' +
+      'lets every client forge.')
   }
   const list = given.split(',').map((text) => text.trim()).filter((text) => text !== '')
   if (list.length === 0) throw new UsageError('--trusted-peers is empty: write addresses, ranges, or any.')
@@ -107,7 +116,8 @@ function readTrustedPeers (given: string | undefined): AttachCommand['trustedPee
 function readFormats (given: string | undefined): ReadonlyArray<Format> {
   if (given === undefined) return documentFormats
   if (Object.hasOwn(toaPresets, given)) {
-    return toaPresets[given as keyof typeof toaPresets].formats.map(({ kind, length, family }) => ({ kind, length, family }))
+    const { formats } = toaPresets[given as keyof typeof toaPresets]
+    return formats.map(({ kind, length, family }) => ({ kind, length, family }))
   }
   const formats = given.split(',').map((text) => readFormat(text.trim()))
   if (formats.length > FORMATS_MAX) throw new UsageError(`--toa takes up to ${FORMATS_MAX} formats.`)
@@ -115,8 +125,10 @@ function readFormats (given: string | undefined): ReadonlyArray<Format> {
 }
 
 function readFormat (text: string): Format {
-  const wrong = (why: string) => new UsageError(`--toa takes ${Object.keys(toaPresets).join(', ')}, or kind/length/family, as in 254/8/IPv4, not '${text}'${why}.`)
-  const [, kind, length, version] = /^(\d{1,3})\/(\d{1,2})\/ipv([46])$/i.exec(text)?.map(Number) as [number, number, number, 4 | 6] | undefined ?? []
+  const wrong = (why: string) => new UsageError(`--toa takes ${Object.keys(toaPresets).join(', ')}, or ` +
+    `kind/length/family, as in 254/8/IPv4, not '${text}'${why}.`)
+  const [, kind, length, version] =
+    /^(\d{1,3})\/(\d{1,2})\/ipv([46])$/i.exec(text)?.map(Number) as [number, number, number, 4 | 6] | undefined ?? []
   if (kind === undefined || length === undefined) throw wrong('')
   const family = version === 4 ? 'IPv4' : 'IPv6'
   const least = family === 'IPv4' ? 8 : 20

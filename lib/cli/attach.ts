@@ -22,14 +22,17 @@ export function runAttach (given: AttachArguments, { bpf, version, say, note }: 
   }
   if (given.command === 'detach') {
     detach(bpf, given.from, given.bpffs)
-    say(given.json ? JSON.stringify({ version, detached: given.from }) : `Detached from ${'id' in given.from ? `the cgroup ${given.from.id}` : given.from.cgroup}.`)
+    const from = 'id' in given.from ? `the cgroup ${given.from.id}` : given.from.cgroup
+    say(given.json ? JSON.stringify({ version, detached: given.from }) : `Detached from ${from}.`)
     return 0
   }
   try {
     const attached = attach(bpf, { ...given, version })
     if (given.verbose && attached.log !== '') note(attached.log.trimEnd())
     say(given.json ? JSON.stringify({ version, ...withoutLog(attached) }) : drawAttached(given, attached))
-    if (attached.isRoot) note('Every process of this host pays for it at the root: prefer a slice, which other tools leave alone too.')
+    if (attached.isRoot) {
+      note('Every process of this host pays for it at the root: prefer a slice, which other tools leave alone too.')
+    }
     return 0
   } catch (error) {
     if (given.verbose && error instanceof AttachError && error.log !== undefined) note(error.log)
@@ -39,7 +42,9 @@ export function runAttach (given: AttachArguments, { bpf, version, say, note }: 
 
 const withoutLog = ({ log, ...rest }: Attached) => rest
 
-function drawAttached ({ trustedPeers, formats, getpeername }: AttachCommand, { cgroup, id, replaced }: Attached): string {
+function drawAttached (
+  { trustedPeers, formats, getpeername }: AttachCommand, { cgroup, id, replaced }: Attached
+): string {
   return [
     `${replaced ? 'Replaced at' : 'Attached to'} ${cgroup} (id ${id}).`,
     `  trusted peers  ${listOf(trustedPeers)}`,

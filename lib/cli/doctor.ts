@@ -51,8 +51,8 @@ function conclude (machine: Machine, sources: ReadonlyArray<KernelSource>): stri
   return "No: no kernel module gives a client's address. " + (attach === undefined
     ? "Load your balancer's toa.ko"
     : `Attach to your service's cgroup (${attach}); or load your balancer's toa.ko`) +
-    "; or, where the balancer stamps the SYN, use 'saved-syn' with 'toa' and a list of 'trustedPeers', which is yours to decide. To see what it " +
-    `sends: ${WATCH}`
+    "; or, where the balancer stamps the SYN, use 'saved-syn' with 'toa' and a list of 'trustedPeers', which is " +
+      `yours to decide. To see what it sends: ${WATCH}`
 }
 
 const styles: Record<Finding['state'], Style> = { good: 'green', bad: 'red', unknown: 'yellow', 'n/a': 'dim' }

@@ -39,9 +39,12 @@ export function judgeAll (machine: Machine, works: boolean): Record<string, Verd
     'SYN cookies': judgeSyncookies(machine),
     'Fast Open': judgeFastOpen(machine),
     namespace: judgeNamespace(machine),
-    'PROXY protocol': notApplicable('needs no module: for balancers that write PROXY headers (AWS NLB, HAProxy, nginx stream), with ' +
-      "sources: ['proxy-protocol'] and 'trustedPeers'; 'auto' never chooses it. watch PORT --proxy-protocol shows what they write"),
-    "sources: 'auto'": ask(({ auto }) => works ? good(auto) : bad(auto, vtoaCommand(machine) ?? attachCommand(machine) ?? WATCH))
+    'PROXY protocol': notApplicable('needs no module: for balancers that write PROXY headers (AWS NLB, HAProxy, nginx ' +
+      "stream), with sources: ['proxy-protocol'] and 'trustedPeers'; 'auto' never chooses it. watch PORT " +
+      '--proxy-protocol shows what they write'),
+    "sources: 'auto'": ask(({ auto }) => works
+      ? good(auto)
+      : bad(auto, vtoaCommand(machine) ?? attachCommand(machine) ?? WATCH))
   }
 }
 
@@ -83,8 +86,8 @@ function judgeRelease ({ platform, release }: Machine): Verdict {
   const build = alinux3(release)
   if (build === undefined) {
     return unknown(`${release}: vtoa is for Alibaba Cloud Linux 3 alone. Here use ` +
-      `${kernelBefore(release, 5, 10) ? '' : 'fastify-real-ip attach, '}your balancer's own toa.ko, ` +
-      "or 'saved-syn' where the balancer stamps the SYN: watch shows whether it does", WATCH)
+      `${kernelBefore(release, 5, 10) ? '' : 'fastify-real-ip attach, '}your balancer's own toa.ko, or 'saved-syn' ` +
+      'where the balancer stamps the SYN: watch shows whether it does', WATCH)
   }
   if (build >= GETSOCKOPT) return good(`${release}: with vtoa it answers getsockopt 1348 and getpeername`)
   const wanted = `getsockopt 1348 takes 5.10.134-${GETSOCKOPT} or later`

@@ -128,11 +128,13 @@ function readAttachments (): Machine['attachments'] {
 /** Loads koffi in a child process: an abort in a native library cannot be caught. */
 export function tryKoffi (): Koffi {
   try {
-    const { error, signal, status, stdout } = spawnSync(process.execPath, [...process.execArgv, join(__dirname, 'try-libc.js')],
+    const args = [...process.execArgv, join(__dirname, 'try-libc.js')]
+    const { error, signal, status, stdout } = spawnSync(process.execPath, args,
       { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], timeout: PATIENCE })
     if (signal !== null) return { state: 'fails', message: `a process that loads koffi is ended by ${signal}` }
     if (error !== undefined) throw error
-    return status === 0 ? { state: 'works', message: '' } : { state: 'fails', message: stdout || `koffi cannot be loaded (exit code ${status})` }
+    if (status === 0) return { state: 'works', message: '' }
+    return { state: 'fails', message: stdout || `koffi cannot be loaded (exit code ${status})` }
   } catch (error) {
     return { state: 'untried', message: `no child process could try it (${nameOf(error)})` }
   }
@@ -149,7 +151,8 @@ async function askKernel (libc: Libc | string): Promise<Kernel | string> {
     const saveSyn = senders.arm(listeningFdOf(server))
     const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
     sockets.push(client)
-    const [[socket]] = await Promise.all([once(server, 'connection', { signal }) as Promise<[Socket]>, once(client, 'connect')])
+    const accepted = once(server, 'connection', { signal }) as Promise<[Socket]>
+    const [[socket]] = await Promise.all([accepted, once(client, 'connect')])
     sockets.push(socket)
     return { saveSyn, ...await askConnection(senders, fdOf(socket), client.localPort as number) }
   } catch (error) {
@@ -161,7 +164,9 @@ async function askKernel (libc: Libc | string): Promise<Kernel | string> {
   }
 }
 
-async function askConnection ({ libc, syn, search }: Senders, fd: number, peerPort: number): Promise<Omit<Kernel, 'saveSyn'>> {
+async function askConnection (
+  { libc, syn, search }: Senders, fd: number, peerPort: number
+): Promise<Omit<Kernel, 'saveSyn'>> {
   const answers: Record<number, string> = {}
   for (const optname of optnames) answers[optname] = errnoName(libc.getsockopt(fd, IPPROTO_IP, optname))
   const savedSyn = syn.read(fd, createEndpoint())
@@ -169,7 +174,8 @@ async function askConnection ({ libc, syn, search }: Senders, fd: number, peerPo
     search.ask(fd, (peer) => { resolve(peer?.port === peerPort) })
   })
   let auto = ''
-  chooseSources(libc, syn, { sources: 'auto', toa: undefined, require: false }, (message) => { auto = withoutName(message) })
+  chooseSources(libc, syn, { sources: 'auto', toa: undefined, require: false },
+    (message) => { auto = withoutName(message) })
   return { optnames: answers, savedSyn, diag, auto }
 }
 

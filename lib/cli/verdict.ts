@@ -6,7 +6,8 @@ export interface Verdict {
   readonly fix?: string
 }
 
-export const good = (message: string, fix?: string): Verdict => ({ state: 'good', message, ...(fix !== undefined && { fix }) })
+export const good = (message: string, fix?: string): Verdict =>
+  ({ state: 'good', message, ...(fix !== undefined && { fix }) })
 export const bad = (message: string, fix: string): Verdict => ({ state: 'bad', message, fix })
 export const unknown = (message: string, fix: string): Verdict => ({ state: 'unknown', message, fix })
 export const notApplicable = (message: string): Verdict => ({ state: 'n/a', message })

@@ -14,7 +14,9 @@ type Asked = FastifyRequest | RealAddress
 export function realIpIn (list: ReadonlyArray<string>): (asked: Asked) => boolean {
   // A function would count as true, e.g. as allowList of @fastify/rate-limit.
   if (isNotCalled(list, 'realIpIn', isArgument)) return false as never
-  if (!Array.isArray(list)) throw new FST_REAL_IP_INVALID_OPTION("realIpIn() takes a list of addresses and ranges, like ['10.0.0.0/8']")
+  if (!Array.isArray(list)) {
+    throw new FST_REAL_IP_INVALID_OPTION("realIpIn() takes a list of addresses and ranges, like ['10.0.0.0/8']")
+  }
   const { includes } = compileRanges(list, 'realIpIn()')
   return (asked) => {
     try {

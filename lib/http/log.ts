@@ -64,7 +64,9 @@ export function withRealIp (
       if (typeof request !== 'object' || request === null) return request
       const { realAddress } = request
       // Called for other objects named `req` too.
-      return realAddress === undefined ? withRemoteAddress(request, maskText) : write(describe(request), show(realAddress))
+      return realAddress === undefined
+        ? withRemoteAddress(request, maskText)
+        : write(describe(request), show(realAddress))
     }
   }
   return (request) => {
@@ -85,7 +87,9 @@ function describe (request: FastifyRequest): Fields {
   return fields
 }
 
-function withRemoteAddress (request: FastifyRequest, maskText: ((text: string) => string | undefined) | undefined): Fields {
+function withRemoteAddress (
+  request: FastifyRequest, maskText: ((text: string) => string | undefined) | undefined
+): Fields {
   const { ip } = request
   if (maskText !== undefined && typeof ip === 'string') return { ...describe(request), remoteAddress: maskText(ip) }
   return { ...describe(request), remoteAddress: ip, remotePort: request.socket?.remotePort }
@@ -102,7 +106,9 @@ const binding = new WeakSet<Factory>()
  * Fastify uses the child logger factory that a route found when it was declared. Loggers of routes and handlers that
  * were declared earlier, or use another factory, are replaced in onRequest, after their line "incoming request".
  */
-export function bindLogger (app: FastifyInstance, { names, mask }: LogOptions, realIpOf: (raw: Raw) => string | undefined): void {
+export function bindLogger (
+  app: FastifyInstance, { names, mask }: LogOptions, realIpOf: (raw: Raw) => string | undefined
+): void {
   const name = namings[names].address
   const { maskText } = compileMask(mask)
 

@@ -20,7 +20,9 @@ export function isNotCalled (given: unknown, factory: string, isArgument: (given
 /** Throws if an option is a factory that should have been called. */
 export function refuseFactory (value: unknown, factories: Readonly<Record<string, unknown>>, option: string): void {
   const found = Object.keys(factories).find((name) => factories[name] === value)
-  if (value !== undefined && found !== undefined) throw new FST_REAL_IP_INVALID_OPTION(`'${option}' is ${found} itself: write ${call(found)}`)
+  if (value !== undefined && found !== undefined) {
+    throw new FST_REAL_IP_INVALID_OPTION(`'${option}' is ${found} itself: write ${call(found)}`)
+  }
 }
 
 const call = (factory: string) => factory === 'realIpIn' ? 'realIpIn(list)' : `${factory}()`
@@ -30,4 +32,5 @@ const isRequestOrAnswer = (given: unknown) => typeof given === 'object' && given
 
 /** For factories that take an options object, or nothing. */
 export const isOptions = (...known: ReadonlyArray<string>) => (given: unknown): boolean =>
-  given === undefined || (typeof given === 'object' && given !== null && Object.keys(given).every((key) => known.includes(key)))
+  given === undefined ||
+    (typeof given === 'object' && given !== null && Object.keys(given).every((key) => known.includes(key)))

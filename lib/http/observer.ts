@@ -77,11 +77,13 @@ export class Observer {
     const base = judge.answer(evidence, ruling)
     const proxies = this.#proxies
     const { readHops } = this
-    if (proxies === undefined || readHops === undefined || raw.rawHeaders === undefined || !isChecked(evidence)) return base
+    if (proxies === undefined || readHops === undefined) return base
+    if (raw.rawHeaders === undefined || !isChecked(evidence)) return base
     if (!(ruling ?? judge.rule(evidence)).forwards) return base
     // The default address of inject() is not a proxy's.
     if (evidence.isInjected && evidence.peer !== undefined && isLoopback(evidence.peer)) return base
-    return walk(base, proxies.ranges, readHops, raw.rawHeaders, proxies.unix && evidence.isUnix && base.address === undefined)
+    const unix = proxies.unix && evidence.isUnix && base.address === undefined
+    return walk(base, proxies.ranges, readHops, raw.rawHeaders, unix)
   }
 
   /** The answer for any object of a connection. Never throws. `kept` returns the answer that a request began with. */
@@ -104,7 +106,9 @@ export class Observer {
     }
   }
 
-  #find (at: unknown, hops: number, seen: Seen, kept?: (request: object) => RealAddress | undefined): RealAddress | undefined {
+  #find (
+    at: unknown, hops: number, seen: Seen, kept?: (request: object) => RealAddress | undefined
+  ): RealAddress | undefined {
     if (!isObject(at)) return undefined
     const answer = kept?.(at)
     if (answer !== undefined) return answer

@@ -22,7 +22,9 @@ const protocols: Readonly<Record<string, 'http' | 'https'>> = { http: 'http', ht
  * The protocol that the client used with the proxy, if the answer came from the forwarding header `header`: proto of
  * the same element of Forwarded; X-Forwarded-Proto with any other header. `undefined`: use the connection's own.
  */
-export function protocolOf (answer: RealAddress, header: string, rawHeaders: ReadonlyArray<string>): 'http' | 'https' | undefined {
+export function protocolOf (
+  answer: RealAddress, header: string, rawHeaders: ReadonlyArray<string>
+): 'http' | 'https' | undefined {
   const text = textOf(answer, header, rawHeaders, 'protocol', 'x-forwarded-proto')?.toLowerCase()
   return text !== undefined && Object.hasOwn(protocols, text) ? protocols[text] : undefined
 }

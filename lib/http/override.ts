@@ -13,12 +13,14 @@ export const overridden = ['ip', 'ips', 'protocol', 'host'] as const
 export function checkOverride (app: FastifyInstance): void {
   // Fastify decorates requests with `ips` only if 'trustProxy' is set.
   if (!app.hasRequestDecorator('ips')) return
-  throw new FST_REAL_IP_INVALID_OPTION("'overrideRequest' and Fastify's 'trustProxy' would both decide what request.ip is: remove 'trustProxy'")
+  throw new FST_REAL_IP_INVALID_OPTION("'overrideRequest' and Fastify's 'trustProxy' would both decide what " +
+    "request.ip is: remove 'trustProxy'")
 }
 
 /** Makes `request.ip` the answer's address for other plugins, and takes protocol and host from the same hop. */
 export function overrideRequest (
-  app: FastifyInstance, header: string, readHops: ReadHops | undefined, answerOf: (request: FastifyRequest) => RealAddress
+  app: FastifyInstance, header: string, readHops: ReadHops | undefined,
+  answerOf: (request: FastifyRequest) => RealAddress
 ): void {
   const getters: Readonly<Record<typeof overridden[number], (request: FastifyRequest) => unknown>> = {
     ip: (request) => answerOf(request).address,
@@ -35,7 +37,9 @@ export function overrideRequest (
 }
 
 /** Nearest hop first, like Fastify's `request.ips`: the hops that walk() believed. */
-function addressesOf (answer: RealAddress, readHops: ReadHops | undefined, rawHeaders: ReadonlyArray<string>): string[] {
+function addressesOf (
+  answer: RealAddress, readHops: ReadHops | undefined, rawHeaders: ReadonlyArray<string>
+): string[] {
   const { via, address, reason } = answer
   const all = [via === undefined ? address : via.address]
   if (via !== undefined && readHops !== undefined) {

@@ -6,7 +6,8 @@ import { checkRealIpKeyOptions } from '../options/options'
 import { isNotCalled, isOptions } from './not-called'
 import { isShared } from './shared'
 
-const unobserved: Pick<RealAddress, 'address' | 'family' | 'reason'> = { address: undefined, family: undefined, reason: 'unobserved' }
+const unobserved: Pick<RealAddress, 'address' | 'family' | 'reason'> =
+  { address: undefined, family: undefined, reason: 'unobserved' }
 const isArgument = isOptions('ipv6Subnet')
 
 export function realIpKey (options: RealIpKeyOptions = {}): (request: FastifyRequest) => string {
@@ -15,7 +16,9 @@ export function realIpKey (options: RealIpKeyOptions = {}): (request: FastifyReq
   return (request) => {
     const { address, family, reason } = request?.realAddress ?? unobserved
     if (address === undefined) return `unknown:${reason}`
-    const key = family === 'IPv6' && subnet < 128 ? formatAddress(firstOfPrefix(parseAddress(address) as Address, subnet)) : address
+    const key = family === 'IPv6' && subnet < 128
+      ? formatAddress(firstOfPrefix(parseAddress(address) as Address, subnet))
+      : address
     return isShared(reason) ? `${reason}:${key}` : key
   }
 }

@@ -39,7 +39,8 @@ export class Requests {
   }
 
   answer (request: Request): RealAddress {
-    return request[kAnswer] ??= this.#observer.answer(request.raw, this.#observer.examineRequest(request.raw), request[kRuling])
+    return request[kAnswer] ??=
+      this.#observer.answer(request.raw, this.#observer.examineRequest(request.raw), request[kRuling])
   }
 
   /** The address of that answer; does not create an answer that no policy needs. */

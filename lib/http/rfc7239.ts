@@ -8,7 +8,9 @@ export interface ForwardedElement {
 const [TAB, SPACE, QUOTE, COMMA, SEMICOLON, EQUALS, BACKSLASH] = [9, 0x20, 0x22, 0x2c, 0x3b, 0x3d, 0x5c]
 
 const isTokenCode = new Uint8Array(256)
-for (const char of "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") isTokenCode[char.charCodeAt(0)] = 1
+for (const char of "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") {
+  isTokenCode[char.charCodeAt(0)] = 1
+}
 
 /**
  * The elements of one line; `undefined` if it is malformed. RFC 7239 §4, RFC 9110 §5.6.2 and §5.6.4, with the optional

@@ -1,7 +1,8 @@
 import { endianness } from 'node:os'
 import type * as Koffi from 'koffi' with { 'resolution-mode': 'import' }
 import {
-  AF_INET, AF_NETLINK, AF_PACKET, ETH_P_ALL, IPPROTO_TCP, MSG_DONTWAIT, MSG_PEEK, NETLINK_SOCK_DIAG, SO_ATTACH_FILTER, SOCK_CLOEXEC,
+  AF_INET, AF_NETLINK, AF_PACKET, ETH_P_ALL, IPPROTO_TCP, MSG_DONTWAIT, MSG_PEEK, NETLINK_SOCK_DIAG, SO_ATTACH_FILTER,
+  SOCK_CLOEXEC,
   SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SOL_SOCKET, TCP_SAVED_SYN
 } from './constants'
 import { SOCKADDR_STORAGE } from './sockaddr'

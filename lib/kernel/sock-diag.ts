@@ -1,6 +1,7 @@
 import { endianness } from 'node:os'
 import {
-  AF_INET6, IPPROTO_TCP, NLM_F_DUMP, NLM_F_MULTI, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, SOCK_DIAG_BY_FAMILY, TCP_CLOSE_WAIT, TCP_ESTABLISHED,
+  AF_INET6, IPPROTO_TCP, NLM_F_DUMP, NLM_F_MULTI, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, SOCK_DIAG_BY_FAMILY,
+  TCP_CLOSE_WAIT, TCP_ESTABLISHED,
   TCP_LISTEN
 } from './constants'
 import { decodeIPv4, decodeIPv6, type Endpoint, unmap } from './sockaddr'
@@ -29,7 +30,9 @@ export function encodeDump (into: Uint8Array, family: number, localPort: number)
  * Encodes a lookup of the one TCP socket between two sockaddrs of one family, as getsockname(2) and getpeername(2) give
  * them. The kernel refuses if the socket's SO_COOKIE differs.
  */
-export function encodeExact (into: Uint8Array, family: number, local: Uint8Array, peer: Uint8Array, cookie: Uint8Array): void {
+export function encodeExact (
+  into: Uint8Array, family: number, local: Uint8Array, peer: Uint8Array, cookie: Uint8Array
+): void {
   const view = header(into, family, NLM_F_REQUEST)
   view.setUint32(NLMSG_HEADER + 4, 0xffffffff, little)
   const [address, length] = family === AF_INET6 ? [8, 16] : [4, 4]
@@ -60,7 +63,9 @@ function header (into: Uint8Array, family: number, flags: number): DataView {
 export type Rest = 'more' | 'done' | 'broken'
 
 /** Decodes the messages of one read, and calls `found` with each connection's cookie, its remote endpoint in `into`. */
-export function decodeAnswers (bytes: Uint8Array, length: number, into: Endpoint, found: (cookie: bigint) => void): Rest {
+export function decodeAnswers (
+  bytes: Uint8Array, length: number, into: Endpoint, found: (cookie: bigint) => void
+): Rest {
   const view = new DataView(bytes.buffer, bytes.byteOffset, length)
   let at = 0
   while (at < length) {

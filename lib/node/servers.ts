@@ -57,7 +57,9 @@ export function followServers (main: Server, events: ServerEvents, canHold: bool
   const take = canHold ? intercept : prependListeners
 
   function attach (server: Server): void {
-    if (!followed.has(server)) followed.set(server, take(server, events, () => prepared.has(server) ? undefined : events.unprepared(server)))
+    if (!followed.has(server)) {
+      followed.set(server, take(server, events, () => prepared.has(server) ? undefined : events.unprepared(server)))
+    }
   }
 
   function follow (server: Server): void {

@@ -4,12 +4,14 @@ const isToken = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 
 // Any client can make the next proxy remove these (RFC 9110 §7.6.1, RFC 9113 §8.2.2).
 const hopByHop = new Set([
-  'connection', 'keep-alive', 'proxy-authenticate', 'proxy-authorization', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade'
+  'connection', 'keep-alive', 'proxy-authenticate', 'proxy-authorization', 'proxy-connection', 'te', 'trailer',
+  'transfer-encoding', 'upgrade'
 ])
 
 // Common headers that never hold a client's address.
 const others = new Set([
-  'accept', 'accept-encoding', 'accept-language', 'authorization', 'content-length', 'content-type', 'cookie', 'date', 'expect', 'host',
+  'accept', 'accept-encoding', 'accept-language', 'authorization', 'content-length', 'content-type', 'cookie', 'date',
+  'expect', 'host',
   'origin', 'referer', 'user-agent', 'via', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-proto', 'x-request-id'
 ])
 
@@ -19,7 +21,8 @@ const others = new Set([
  */
 export function checkHeaderName (value: unknown): string {
   const wrong = (why: string) => new FST_REAL_IP_INVALID_OPTION(
-    `'forwarded.header' takes 'x-forwarded-for', 'forwarded', or the name of a header whose value is one address, like 'cf-connecting-ip': ${why}`)
+    "'forwarded.header' takes 'x-forwarded-for', 'forwarded', or the name of a header whose value is one address, " +
+      `like 'cf-connecting-ip': ${why}`)
   if (typeof value !== 'string') throw wrong(`a name is a string, not ${typeof value}`)
   if (!isToken.test(value)) throw wrong(`${JSON.stringify(value)} is no header's name`)
   const name = value.toLowerCase()

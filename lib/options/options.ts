@@ -2,7 +2,8 @@ import type { FastifyRealIpOptions, KernelSource, RealAddress, ToaFormat, Truste
 import { checkLogOptions, type LogOptions } from './log'
 import { type Toa, toaPresets } from './toa'
 import {
-  checkForwarded, checkProxyProtocol, checkSettings, checkTrustedPeers, type ForwardedOptions, needsList, type ProxyProtocolOptions, settings,
+  checkForwarded, checkProxyProtocol, checkSettings, checkTrustedPeers, type ForwardedOptions, needsList,
+  type ProxyProtocolOptions, settings,
   type Settings
 } from './trust'
 import { checkFlag, checkObject, invalid, isWhole, nearest, ownOf, quoted, show } from './values'
@@ -33,7 +34,8 @@ const allSources = [...kernelSources, 'proxy-protocol'] as const
 const defaultSources: ReadonlyArray<KernelSource> = Object.freeze(['vtoa', 'getpeername'])
 
 const known = [
-  'sources', 'require', 'toa', 'virtualServer', 'trustedPeers', ...settings, 'proxyProtocol', 'forwarded', 'overrideRequest', 'admit',
+  'sources', 'require', 'toa', 'virtualServer', 'trustedPeers', ...settings, 'proxyProtocol', 'forwarded',
+  'overrideRequest', 'admit',
   'bindLogger'
 ] as const
 // Fastify's own options of register(), and what @fastify/autoload and fastify-cli pass to plugins.
@@ -48,29 +50,36 @@ export function checkOptions (given: FastifyRealIpOptions, onStranger: (name: st
   for (const key of Object.keys(own)) {
     if ((known as ReadonlyArray<string>).includes(key) || foreign.includes(key)) continue
     const meant = nearest(key, known)
-    if (meant !== undefined) throw invalid(`there is no option '${key}': did you mean '${meant}'? The options are ${quoted(known)}`)
+    if (meant !== undefined) {
+      throw invalid(`there is no option '${key}': did you mean '${meant}'? The options are ${quoted(known)}`)
+    }
     onStranger(key)
   }
   const forwarded = checkForwarded(own.forwarded)
   const toa = checkToa(own.toa)
   const hasPeers = 'trustedPeers' in own
   const forwardedOnly = !hasPeers && forwarded !== undefined
-  const trustedPeers = hasPeers ? checkTrustedPeers(own.trustedPeers, { toa }) : forwardedOnly ? Object.freeze([]) : undefined
+  const nobody = forwardedOnly ? Object.freeze([]) : undefined
+  const trustedPeers = hasPeers ? checkTrustedPeers(own.trustedPeers, { toa }) : nobody
   if (!hasPeers) {
     for (const key of [...settings, 'toa', 'proxyProtocol'] as const) {
       if (own[key] !== undefined) throw invalid(`'${key}' needs 'trustedPeers', which says whom to believe`)
     }
     if (forwardedOnly && own.sources !== undefined) {
-      throw invalid("'sources' beside 'forwarded' needs 'trustedPeers', which says whose TOA to believe; without TOA leave 'sources' out")
+      throw invalid("'sources' beside 'forwarded' needs 'trustedPeers', which says whose TOA to believe; without TOA " +
+        "leave 'sources' out")
     }
   }
   const { sources, isProxyProtocol } = checkSources(own.sources)
-  if (isProxyProtocol && !hasPeers) throw invalid("the source 'proxy-protocol' needs 'trustedPeers', which says whose header to believe")
+  if (isProxyProtocol && !hasPeers) {
+    throw invalid("the source 'proxy-protocol' needs 'trustedPeers', which says whose header to believe")
+  }
   if (!isProxyProtocol && own.proxyProtocol !== undefined) {
     throw invalid("'proxyProtocol' needs the source 'proxy-protocol': write sources: ['proxy-protocol']")
   }
   if (isProxyProtocol && own.unverified === 'believe') {
-    throw invalid("'unverified' cannot be 'believe' beside 'proxy-protocol': nobody's header is read without knowing who sent it")
+    throw invalid("'unverified' cannot be 'believe' beside 'proxy-protocol': nobody's header is read without knowing " +
+      'who sent it')
   }
   if (sources.includes('saved-syn')) checkSavedSyn(toa)
   if (toa !== undefined && !Array.isArray(trustedPeers)) throw needsList()
@@ -111,8 +120,8 @@ function checkSources (sources: unknown): { sources: Options['sources'], isProxy
 function checkSavedSyn (toa: Toa | undefined): void {
   if (toa === undefined) {
     throw invalid("'saved-syn' needs 'toa', what the balancer writes on the SYN: 'alibaba', 'ucloud', 'tencent', or " +
-      "formats like [{ kind: 254, length: 8, family: 'IPv4', position: 'first' }]. For a balancer " +
-      "that writes nothing on the SYN run fastify-real-ip attach, and use 'vtoa'")
+      "formats like [{ kind: 254, length: 8, family: 'IPv4', position: 'first' }]. For a balancer that writes " +
+      "nothing on the SYN run fastify-real-ip attach, and use 'vtoa'")
   }
   if (toa.silentOnSyn !== undefined) throw invalid(`'saved-syn' cannot be used with this 'toa': ${toa.silentOnSyn}`)
 }
@@ -121,8 +130,8 @@ function checkToa (value: unknown): Toa | undefined {
   if (value === undefined) return undefined
   if (typeof value === 'string' && Object.hasOwn(toaPresets, value)) return toaPresets[value as keyof typeof toaPresets]
   if (!Array.isArray(value) || value.length === 0) {
-    throw invalid(`'toa' takes ${quoted(Object.keys(toaPresets))}, or a list of formats like ` +
-      `{ kind: 254, length: 8, family: 'IPv4', position: 'first' }, not ${show(value)}`)
+    throw invalid(`'toa' takes ${quoted(Object.keys(toaPresets))}, or a list of formats like { kind: 254, length: 8, ` +
+      `family: 'IPv4', position: 'first' }, not ${show(value)}`)
   }
   return Object.freeze({ formats: Object.freeze([...value].map(checkFormat)) })
 }
@@ -131,11 +140,14 @@ function checkFormat (value: unknown): ToaFormat {
   const { kind, length, family, position, ...rest } = ownOf<keyof ToaFormat>((value ?? {}) as object)
   const wrong = (why: string) => invalid(`'toa' has ${show(value)}: ${why}`)
   const [stranger] = Object.keys(rest)
-  if (stranger !== undefined) throw wrong(`a format has no '${stranger}'; it has 'kind', 'length', 'family', 'position'`)
+  if (stranger !== undefined) {
+    throw wrong(`a format has no '${stranger}'; it has 'kind', 'length', 'family', 'position'`)
+  }
   if (!isWhole(kind, 2, 254)) throw wrong("'kind' must be the option's number, 2 to 254")
   if (family !== 'IPv4' && family !== 'IPv6') throw wrong("'family' takes 'IPv4', 'IPv6'")
   if (!isWhole(length, family === 'IPv4' ? 8 : 20, 40)) {
-    throw wrong(`'length' must be the option's size in bytes with both header bytes, ${family === 'IPv4' ? 8 : 20} to 40`)
+    throw wrong(`'length' must be the option's size in bytes with both header bytes, ${family === 'IPv4' ? 8 : 20} ` +
+      'to 40')
   }
   if (position !== 'first' && position !== 'last') throw wrong("'position' takes 'first', 'last'")
   return Object.freeze({ kind, length, family, position } as ToaFormat)
@@ -159,8 +171,8 @@ function checkBindLogger (value: unknown): LogOptions | undefined {
 export function checkRealIpKeyOptions (given: unknown): number {
   const { ipv6Subnet = 64 } = checkObject(given, "realIpKey()'s options", { ipv6Subnet: 64 })
   if (!isWhole(ipv6Subnet, 1, 128)) {
-    throw invalid("'ipv6Subnet' must be a whole number from 1 to 128, the bits of the prefix that all addresses of a client " +
-      `share, not ${show(ipv6Subnet)}; 64 is what most networks hand out`)
+    throw invalid("'ipv6Subnet' must be a whole number from 1 to 128, the bits of the prefix that all addresses of a " +
+      `client share, not ${show(ipv6Subnet)}; 64 is what most networks hand out`)
   }
   return ipv6Subnet
 }

@@ -42,8 +42,8 @@ export function checkTrustedPeers (value: unknown, { toa }: { readonly toa: Toa 
     return list
   }
   if (value === undefined || value === null) {
-    throw invalid(`'trustedPeers' is ${value}: a setting that got lost must not open the door. ` +
-      "Write a list, [] to trust nobody, or 'any'; leave the option out to check nothing")
+    throw invalid(`'trustedPeers' is ${value}: a setting that got lost must not open the door. Write a list, [] to ` +
+      "trust nobody, or 'any'; leave the option out to check nothing")
   }
   if (typeof value === 'string' && value !== 'any') {
     throw invalid(`'trustedPeers' must be a list: write ${show(value.split(/[\s,]+/).filter((text) => text !== ''))}`)
@@ -73,7 +73,8 @@ export function checkSettings (given: { readonly [Key in Setting]?: unknown }): 
 export function checkForwarded (value: unknown): ForwardedOptions | undefined {
   if (value === undefined) return undefined
   if (typeof value !== 'object' || value === null) {
-    throw invalid(`'forwarded' must be an object like { trust: ['198.51.100.0/24'], header: 'x-forwarded-for' }, not ${show(value)}`)
+    throw invalid("'forwarded' must be an object like { trust: ['198.51.100.0/24'], header: 'x-forwarded-for' }, not " +
+      show(value))
   }
   const { trust, header = 'x-forwarded-for', ...rest } = ownOf<'trust' | 'header'>(value)
   const [stranger] = Object.keys(rest)
@@ -97,9 +98,11 @@ const HEADER_TIMEOUT = 5000
 const TIMEOUT_MAX = 60_000
 
 export function checkProxyProtocol (value: unknown): ProxyProtocolOptions {
-  const { from, timeout = HEADER_TIMEOUT } = checkObject(value, "'proxyProtocol'", { from: ['10.0.0.0/24'], timeout: HEADER_TIMEOUT })
+  const { from, timeout = HEADER_TIMEOUT } =
+    checkObject(value, "'proxyProtocol'", { from: ['10.0.0.0/24'], timeout: HEADER_TIMEOUT })
   if (!isWhole(timeout, 1, TIMEOUT_MAX)) {
-    throw invalid(`'proxyProtocol.timeout' must be a whole number of milliseconds from 1 to ${TIMEOUT_MAX}, not ${show(timeout)}`)
+    throw invalid(`'proxyProtocol.timeout' must be a whole number of milliseconds from 1 to ${TIMEOUT_MAX}, not ` +
+      show(timeout))
   }
   return Object.freeze({
     from: from === undefined ? undefined : checkPeerList(from, 'proxyProtocol.from'), timeout

@@ -31,7 +31,9 @@ export function checkFlag (name: string, value: unknown): boolean {
 export function checkObject<Known extends string> (
   given: unknown, name: string, example: Record<Known, unknown>
 ): { readonly [Key in Known]?: unknown } {
-  if (typeof given !== 'object' || given === null) throw invalid(`${name} must be an object like ${show(example)}, not ${show(given)}`)
+  if (typeof given !== 'object' || given === null) {
+    throw invalid(`${name} must be an object like ${show(example)}, not ${show(given)}`)
+  }
   const stranger = Object.keys(given).find((key) => !Object.hasOwn(example, key))
   if (stranger !== undefined) throw invalid(`there is no '${stranger}' in ${name}; write ${show(example)}`)
   return ownOf<Known>(given)

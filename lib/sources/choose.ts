@@ -56,7 +56,9 @@ type Say = (message: string) => void
  * Opens the kernel access that the options need. Throws FST_REAL_IP_NATIVE_UNAVAILABLE if sources are required and none
  * can work now.
  */
-export function openKernel (senders: Senders, options: Choice & Pick<Options, 'virtualServer'>, say: Say): KernelAccess {
+export function openKernel (
+  senders: Senders, options: Choice & Pick<Options, 'virtualServer'>, say: Say
+): KernelAccess {
   const { libc, syn } = senders
   const sources = chooseSources(libc, syn, options, say)
   return {
@@ -83,7 +85,9 @@ export function chooseSources (libc: Libc, syn: Syn, options: Choice, say: Say):
   if (options.sources === 'auto') return chooseByMachine(create, options, say)
   const sources = options.sources.map(create)
   const silent = sources.map((source) => source.missing()).filter((why) => why !== undefined)
-  if (options.require && sources.length > 0 && silent.length === sources.length) throw new FST_REAL_IP_NATIVE_UNAVAILABLE(silent.join('; '))
+  if (options.require && sources.length > 0 && silent.length === sources.length) {
+    throw new FST_REAL_IP_NATIVE_UNAVAILABLE(silent.join('; '))
+  }
   if (silent.length > 0) say(`fastify-real-ip: not all sources answer now: ${silent.join('; ')}`)
   return sources
 }

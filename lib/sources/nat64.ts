@@ -32,6 +32,7 @@ export class Nat64 implements Source {
   }
 
   missing (): string | undefined {
-    return this.#optname.isKnown() ? undefined : 'no module answers 4096: the toa module of DPVS is not loaded, or too old'
+    if (this.#optname.isKnown()) return undefined
+    return 'no module answers 4096: the toa module of DPVS is not loaded, or too old'
   }
 }

@@ -6,7 +6,8 @@ import type { Source } from './source'
 // The vtoa document gives only the number; the name is ours.
 const TOA_GET_CLIENT = 1348
 
-const MISSING = 'no module answers 1348: vtoa is not loaded, or too old, and fastify-real-ip attach was not run for this cgroup'
+const MISSING = 'no module answers 1348: vtoa is not loaded, or too old, and fastify-real-ip attach was not run for ' +
+  'this cgroup'
 
 /** `getsockopt(fd, IPPROTO_IP, 1348)`, answered by the vtoa kernel module or by `fastify-real-ip attach`. */
 export class Vtoa implements Source {

@@ -35,7 +35,9 @@ export class Guard {
   readonly #other = createEndpoint()
 
   /** Without `kernel` there are no system calls: connections have only their remote address. */
-  constructor (kernel: KernelAccess | undefined, { hasPolicy, canRefuse, trustsRemote }: Checks, suspicions: Suspicions) {
+  constructor (
+    kernel: KernelAccess | undefined, { hasPolicy, canRefuse, trustsRemote }: Checks, suspicions: Suspicions
+  ) {
     this.#kernel = kernel
     this.#hasPolicy = hasPolicy
     this.#isJudged = canRefuse || kernel?.readVirtualServer !== undefined
@@ -70,10 +72,14 @@ export class Guard {
   /** What is known of a connection by its PROXY header, or by the fault of that header. */
   examineHeader (sender: Sender, isUnix: boolean, header: ProxyHeader | ProxyFaultReason): Evidence {
     const peer = sender == null ? undefined : keepEndpoint(sender)
-    if (typeof header === 'string') return new Checked(new Fallback(undefined, undefined, header), peer, { isUnix, column: 'fault' })
+    if (typeof header === 'string') {
+      return new Checked(new Fallback(undefined, undefined, header), peer, { isUnix, column: 'fault' })
+    }
     const { source } = header
     const namesNobody = source === undefined || (peer !== undefined && sameEndpoint(source, peer))
-    if (namesNobody) return new Checked(new Fallback(undefined, undefined, 'no-address'), peer, { isUnix, header, column: 'local' })
+    if (namesNobody) {
+      return new Checked(new Fallback(undefined, undefined, 'no-address'), peer, { isUnix, header, column: 'local' })
+    }
     return new Checked(new Claim(source, proxyProtocol), peer, { isUnix, header })
   }
 
@@ -115,7 +121,9 @@ export class Guard {
     const claim = this.#claim
     const course = kernel.resolve(fd, claim, undefined)
     const { source } = course
-    if (source === undefined) return this.#record(readNoAnswer(socket, course.attempts), undefined, this.#readDetails(fd))
+    if (source === undefined) {
+      return this.#record(readNoAnswer(socket, course.attempts), undefined, this.#readDetails(fd))
+    }
     if (source === 'vtoa') this.#suspicions.sample(kernel.senders.search, fd, claim)
     const found = new Claim(claim, course)
     if (isPlausible(claim, undefined) || this.#isOwnLoopback(kernel, fd, found)) return this.#recordBelieved(found, fd)

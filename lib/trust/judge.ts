@@ -79,7 +79,8 @@ export class Judge {
   }
 }
 
-const rulingOn = ({ trust, reason }: RealAddress): Ruling => ({ answer: 'source', trust, reason, forwards: false, rejects: false })
+const rulingOn = ({ trust, reason }: RealAddress): Ruling =>
+  ({ answer: 'source', trust, reason, forwards: false, rejects: false })
 
 const saysTheSame = (a: RealAddress, b: RealAddress): boolean =>
   a.address === b.address && a.trust === b.trust && a.source === b.source && a.reason === b.reason

@@ -17,7 +17,9 @@ export function createPolicy (
 ): Policy {
   if (trustedPeers === undefined) return { rulingsOf: () => table.unset }
   if (trustedPeers === 'any') return { rulingsOf: () => table.any }
-  const includes = typeof trustedPeers === 'function' ? askPredicate(trustedPeers, onError) : compileRanges(trustedPeers, 'trustedPeers').includes
+  const includes = typeof trustedPeers === 'function'
+    ? askPredicate(trustedPeers, onError)
+    : compileRanges(trustedPeers, 'trustedPeers').includes
   return {
     rulingsOf ({ isUnix, peer }) {
       if (isUnix) return table.unix

@@ -29,8 +29,10 @@ export interface Cell {
   readonly forwards?: true
 }
 
-const unverified: Cell = { answer: 'none', trust: 'unverified', reason: 'unverified-peer', setting: 'unverified', believe: 'source' }
-const untrusted: Cell = { answer: 'peer', trust: 'untrusted', reason: 'untrusted-peer', setting: 'untrusted', forwards: true }
+const unverified: Cell =
+  { answer: 'none', trust: 'unverified', reason: 'unverified-peer', setting: 'unverified', believe: 'source' }
+const untrusted: Cell =
+  { answer: 'peer', trust: 'untrusted', reason: 'untrusted-peer', setting: 'untrusted', forwards: true }
 
 /** The table of docs/trust.md: what each combination of peer and claim leads to. */
 export const table: Readonly<Record<PeerRow, Readonly<Record<ClaimColumn, Cell>>>> = {

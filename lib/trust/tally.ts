@@ -33,11 +33,13 @@ export class Tally {
   publish (socket: object, realAddress: RealAddress): void {
     connectionChannel.publish({ socket, realAddress } as ConnectionMessage)
     const { address, source, trust, reason, transportPeer } = realAddress
-    debug('%s by %s, %s%s, sent by %s', address, source, trust, reason === undefined ? '' : ` (${reason})`, transportPeer?.address)
+    const why = reason === undefined ? '' : ` (${reason})`
+    debug('%s by %s, %s%s, sent by %s', address, source, trust, why, transportPeer?.address)
   }
 
   read (): Stats {
-    const source: Counts<'source'> = { vtoa: 0, nat64: 0, getpeername: 0, 'saved-syn': 0, 'proxy-protocol': 0, 'transport-peer': 0, peer: 0, none: 0 }
+    const source: Counts<'source'> =
+      { vtoa: 0, nat64: 0, getpeername: 0, 'saved-syn': 0, 'proxy-protocol': 0, 'transport-peer': 0, peer: 0, none: 0 }
     const trust: Counts<'trust'> = { trusted: 0, untrusted: 0, unverified: 0, unchecked: 0 }
     const reason: Counts<'reason'> = {
       'no-toa': 0,
