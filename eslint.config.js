@@ -49,7 +49,7 @@ module.exports = [
     }
   },
   {
-    files: ['bench/**', 'examples/**', 'lib/cli/**'],
+    files: ['bench/**', 'examples/**', 'lib/**', 'bpf/**'],
     ignores: ['lib/cli/watch.ts'],
     rules: { '@stylistic/max-len': ['error', { code: 120 }] }
   },

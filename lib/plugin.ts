@@ -118,7 +118,9 @@ export function register (app: FastifyInstance, options: Options, station: Stati
 function whatIsMissing ({ forwardedOnly }: Options): string | undefined {
   if (!forwardedOnly) return "request.realIp is the socket's own remote address, the balancer's if there is one"
   // A module can have rewritten the remote address.
-  return process.platform === 'linux' ? 'the senders of connections are unknown: no header counts, and request.realIp is undefined' : undefined
+  return process.platform === 'linux'
+    ? 'the senders of connections are unknown: no header counts, and request.realIp is undefined'
+    : undefined
 }
 
 function createOwner (

@@ -39,8 +39,8 @@ export function judgeAll (machine: Machine, works: boolean): Record<string, Verd
     'SYN cookies': judgeSyncookies(machine),
     'Fast Open': judgeFastOpen(machine),
     namespace: judgeNamespace(machine),
-    'PROXY protocol': notApplicable('needs no module: for balancers that write PROXY headers (AWS NLB, HAProxy, nginx ' +
-      "stream), with sources: ['proxy-protocol'] and 'trustedPeers'; 'auto' never chooses it. watch PORT " +
+    'PROXY protocol': notApplicable('needs no module: for balancers that write PROXY headers (AWS NLB, HAProxy, ' +
+      "nginx stream), with sources: ['proxy-protocol'] and 'trustedPeers'; 'auto' never chooses it. watch PORT " +
       '--proxy-protocol shows what they write'),
     "sources: 'auto'": ask(({ auto }) => works
       ? good(auto)

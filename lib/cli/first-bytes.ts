@@ -21,7 +21,9 @@ const V2_TCP6 = 0x21
  * `senderOf` gives the address that sent the packets, where it is known.
  */
 export function noteFirstBytes (
-  server: Server, note: (socket: object, text: string) => void, senderOf: (socket: object) => string | undefined = () => undefined
+  server: Server,
+  note: (socket: object, text: string) => void,
+  senderOf: (socket: object) => string | undefined = () => undefined
 ): void {
   const noted = new WeakSet<object>()
   function once (socket: object, text: string | undefined): void {
@@ -49,8 +51,9 @@ export function explainPacket (packet: Buffer, sender?: string): string | undefi
   const proxy = readV1(packet) ?? readV2(packet)
   if (proxy !== undefined) {
     return `it begins with a header of the PROXY protocol, ${proxy}. The balancer sends the client's address there, ` +
-      `not in a TCP option. If ${sender ?? 'the transport peer'} is that balancer, read it with sources: ['proxy-protocol'], ` +
-      `trustedPeers: ['${sender ?? 'ADDRESS'}'], and see it in full with --proxy-protocol --trusted-peers ${sender ?? 'ADDRESS'}`
+      `not in a TCP option. If ${sender ?? 'the transport peer'} is that balancer, read it with sources: ` +
+      `['proxy-protocol'], trustedPeers: ['${sender ?? 'ADDRESS'}'], and see it in full with --proxy-protocol ` +
+      `--trusted-peers ${sender ?? 'ADDRESS'}`
   }
   if (packet[0] === 0x16 && packet[1] === 3) {
     return 'it begins with TLS, and watch speaks plain HTTP: headers are not visible.'

@@ -1,6 +1,8 @@
 import type { Attempt, KernelSource, RealAddress } from '../../types'
 import type { SegmentOption } from './segment-options'
 
+type Decision = Pick<RealAddress, 'address' | 'port' | 'family' | 'source' | 'trust' | 'reason' | 'proxyProtocol'>
+
 /** One connection as `watch --json` prints it. */
 export interface Seen {
   readonly connection: number
@@ -16,9 +18,9 @@ export interface Seen {
   /** The options of the segment that completed the handshake; `null` if it was not captured. */
   readonly ack: ReadonlyArray<SegmentOption> | null
   readonly sources: ReadonlyArray<Asked>
-  /** With --proxy-protocol: what the PROXY header of a connection that must have one says, or what is wrong with it, in lines. */
+  /** With --proxy-protocol: the lines of what the PROXY header says, or of what is wrong with it. */
   readonly header?: ReadonlyArray<string>
-  readonly decision: Pick<RealAddress, 'address' | 'port' | 'family' | 'source' | 'trust' | 'reason' | 'proxyProtocol'> & {
+  readonly decision: Decision & {
     /** Whether the plugin resets such a connection. */
     readonly reset: boolean
   }

@@ -22,6 +22,7 @@ import { Tally } from '../trust/tally'
 import { Warnings } from '../warnings'
 import type { WatchArguments } from './arguments'
 import { Handshakes } from './capture'
+import { explainListen } from './explain-listen'
 import { noteFirstBytes } from './first-bytes'
 import { Modules, type SocketFamily } from './modules'
 import type { Terminal } from './paint'
@@ -59,7 +60,9 @@ interface Arrived {
 }
 
 /** Prints what the connections to a port bring. Throws an Error whose message is the sentence to print. */
-export async function watch (given: WatchArguments, { libc, openCapture, say, note, terminal, signal }: Surroundings): Promise<void> {
+export async function watch (
+  given: WatchArguments, { libc, openCapture, say, note, terminal, signal }: Surroundings
+): Promise<void> {
   if (typeof libc === 'string') throw new Error(`watch cannot look into connections here: ${libc}.`)
   const { options, port, host, count, json } = given
   const senders = new Senders(libc)
@@ -75,7 +78,8 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
   // The plugin's own parts, with a look at each connection before its sources are asked.
   const access = openKernel(senders, { ...options, virtualServer: false }, (message) => { chosen = message })
   const tell = (_fields: object, message: string) => { note(message) }
-  const warnings = new Warnings({ warn: tell, error: tell, info: note, isLevelEnabled: () => true } as unknown as FastifyBaseLogger)
+  const log = { warn: tell, error: tell, info: note, isLevelEnabled: () => true }
+  const warnings = new Warnings(log as unknown as FastifyBaseLogger)
   const suspicions = new Suspicions(warnings, false, () => false)
   const judge = new Judge(options, warnings.error)
   const headers = options.proxyProtocol && new HeaderPolicy(options.proxyProtocol, judge)
@@ -119,7 +123,9 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
     })
     return {
       transportPeer,
-      syn: known ? { options: readSegmentOptions(syn.bytes, syn.length), payload: hasPayload(syn.bytes, syn.tcp) } : null,
+      syn: known
+        ? { options: readSegmentOptions(syn.bytes, syn.length), payload: hasPayload(syn.bytes, syn.tcp) }
+        : null,
       sources: fromSyn || headers !== undefined ? answers : [...answers, { source: 'saved-syn', reason: 'not-asked' }]
     }
   }
@@ -147,11 +153,23 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
           time,
           ...facts,
           ...(header && { header }),
-          decision: { address, port, family, source, trust, ...(reason && { reason }), ...(proxyProtocol && { proxyProtocol }), reset },
+          decision: {
+            address,
+            port,
+            family,
+            source,
+            trust,
+            ...(reason && { reason }),
+            ...(proxyProtocol && { proxyProtocol }),
+            reset
+          },
           notes: headers !== undefined
             ? noteOnStranger(trust)
             : noteOn(facts, {
-              captureRefused: handshakes.refused, asks: options.toa === undefined, loaded: modules.look(facts), listener: familyOf(server)
+              captureRefused: handshakes.refused,
+              asks: options.toa === undefined,
+              loaded: modules.look(facts),
+              listener: familyOf(server)
             })
         }
         say(json ? JSON.stringify(seen) : drawSeen(seen, terminal))
@@ -184,18 +202,23 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
   const server = createServer((_request, response) => {
     response.writeHead(200, { connection: 'close', 'content-type': 'text/plain' }).end('fastify-real-ip watch\n')
   })
-  noteFirstBytes(server, (socket, text) => { note(`Connection ${arrived.get(socket)?.connection}: ${text}`) }, (socket) => arrived.get(socket)?.sender)
+  const tellFirst = (socket: object, text: string) => { note(`Connection ${arrived.get(socket)?.connection}: ${text}`) }
+  noteFirstBytes(server, tellFirst, (socket) => arrived.get(socket)?.sender)
   function end (): void {
     server.close()
     setTimeout(() => { server.closeAllConnections() }, GRACE).unref()
   }
   function prepare (): Error | undefined {
     const errno = senders.arm(listeningFdOf(server))
-    if (errno !== undefined) return new Error(`the kernel refuses TCP_SAVE_SYN (${errno}), without which no SYN can be seen`)
+    if (errno !== undefined) {
+      return new Error(`the kernel refuses TCP_SAVE_SYN (${errno}), without which no SYN can be seen`)
+    }
     handshakes.open(openCapture, (server.address() as AddressInfo).port)
     return undefined
   }
-  const unfollow = followServers(server, { accept, prepare, session () {}, stream () {}, unprepared: () => undefined }, true)
+  const nothing = () => undefined
+  const events = { accept, prepare, session: nothing, stream: nothing, unprepared: nothing }
+  const unfollow = followServers(server, events, true)
   signal.addEventListener('abort', () => {
     arrivals.close()
     end()
@@ -221,16 +244,8 @@ export async function watch (given: WatchArguments, { libc, openCapture, say, no
 const noteOnStranger = (trust: RealAddress['trust']): string[] =>
   trust === 'untrusted' ? ['It is not in --trusted-peers: whether its bytes begin with a header is not looked at.'] : []
 
-const familyOf = (server: Server): SocketFamily => (server.address() as AddressInfo).family === 'IPv6' ? 'AF_INET6' : 'AF_INET'
+const familyOf = (server: Server): SocketFamily =>
+  (server.address() as AddressInfo).family === 'IPv6' ? 'AF_INET6' : 'AF_INET'
 
-const plain = (endpoint: Endpoint): { address: string, port: number } => ({ address: formatAddress(endpoint), port: endpoint.port })
-
-/** Why a port cannot be listened on, in a sentence. */
-export function explainListen ({ code, message }: NodeJS.ErrnoException, port: number, host: string | undefined): string {
-  switch (code) {
-    case 'EADDRINUSE': return `port ${port} is taken: choose another, or end the program that has it (ss -ltnp shows which).`
-    case 'EACCES': return `port ${port} takes a right that this user does not have: choose one from 1024 on, or run it as root.`
-    case 'EADDRNOTAVAIL': return `${host} is not an address of this machine.`
-    default: return `cannot listen on port ${port}: ${message}.`
-  }
-}
+const plain = (endpoint: Endpoint): { address: string, port: number } =>
+  ({ address: formatAddress(endpoint), port: endpoint.port })

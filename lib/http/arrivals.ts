@@ -18,8 +18,8 @@ const SENDER_TIMEOUT = 5000 // milliseconds
 type HandOver = (socket: object) => void
 
 /**
- * The way of each connection, before any listener sees it: sender, claim, ruling, remember, count; then it is handed over
- * to the listeners, or reset. What has to wait is held.
+ * The way of each connection, before any listener sees it: sender, claim, ruling, remember, count. Then it is
+ * handed over to the listeners, or reset. A connection that has to wait is held.
  */
 export class Arrivals {
   readonly #owners: Owners
@@ -49,7 +49,9 @@ export class Arrivals {
 
   /** Goes on with a connection whose sender is known, or cannot be, or was not looked for yet. */
   #receive (socket: object, fd: number, sender: Sender, isUnix: boolean, handOver: HandOver): boolean {
-    if (sender !== undefined && this.#expectsHeader(sender, isUnix)) return this.#readHeader(socket, fd, sender, isUnix, handOver)
+    if (sender !== undefined && this.#expectsHeader(sender, isUnix)) {
+      return this.#readHeader(socket, fd, sender, isUnix, handOver)
+    }
     const evidence = this.#owners.current.guard.examine(socket, fd, sender, isUnix)
     if (evidence === undefined) return this.#findSender(socket, fd, handOver)
     return this.#decide(socket, evidence)
@@ -59,9 +61,8 @@ export class Arrivals {
     this.#remembered.set(acceptedSocket(socket) as object, evidence)
     const { judge, tally, suspicions } = this.#owners.current
     if (!isChecked(evidence)) {
-      const { course } = evidence
-      if (course === undefined) tally.count(evidence.realAddress.source, 'unchecked', evidence.realAddress.reason, false)
-      else tally.count(course.source ?? 'none', 'unchecked', undefined, false)
+      const reason = evidence.course === undefined ? evidence.reason : undefined
+      tally.count(evidence.source, 'unchecked', reason, false)
       if (tally.hasSubscribers) tally.publish(socket, evidence.realAddress)
       return true
     }
@@ -102,7 +103,9 @@ export class Arrivals {
     return false
   }
 
-  #resumeWithHeader (socket: Socket, sender: Sender, isUnix: boolean, outcome: HeaderOutcome, read: Buffer, handOver: HandOver): void {
+  #resumeWithHeader (
+    socket: Socket, sender: Sender, isUnix: boolean, outcome: HeaderOutcome, read: Buffer, handOver: HandOver
+  ): void {
     try {
       this.#held.delete(acceptedSocket(socket) as object)
       const { guard, headers } = this.#owners.current
@@ -110,7 +113,9 @@ export class Arrivals {
       const isExpected = this.#expectsHeader(sender, isUnix)
       if (isExpected) headers?.look?.(socket, read)
       const rest = isExpected && typeof outcome === 'object' ? read.subarray(outcome.length) : read
-      const evidence = isExpected ? guard.examineHeader(sender, isUnix, outcome) : guard.examine(socket, fdOf(socket), sender, isUnix)
+      const evidence = isExpected
+        ? guard.examineHeader(sender, isUnix, outcome)
+        : guard.examine(socket, fdOf(socket), sender, isUnix)
       if (evidence === undefined || !this.#decide(socket, evidence) || socket.destroyed) return reset(socket)
       if (rest.length > 0) socket.unshift(rest)
     } catch (error) {

@@ -7,15 +7,15 @@ export const HELD_MAX = 4096
 /** A connection that is held. */
 export interface Held {
   /**
-   * Lets go of the connection and calls `then` soon, in the connection's async context. Nothing happens where it was let
-   * go before: its time-out has passed, say.
+   * Lets go of the connection and calls `then` soon, in the connection's async context. Does nothing if that was done
+   * before, e.g. by the time-out.
    */
   release (then: () => void): void
 }
 
 /**
- * The connections about which it is not decided yet: nothing of them reaches TLS or HTTP. Their number is bounded, and so
- * is the time of each.
+ * The connections that are not decided about yet: nothing of them reaches TLS or HTTP. Their number is bounded, and the
+ * time of each.
  */
 export class Hold {
   // In the order of their arrival.

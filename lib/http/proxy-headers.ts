@@ -41,8 +41,8 @@ export class HeaderPolicy {
 }
 
 /**
- * Reads the header where all of it has come, and drops exactly its bytes from the connection, which Node.js has not read
- * from yet. Undefined: some of it is still to come.
+ * Reads the header if all of it has come, and drops exactly its bytes from the connection, which Node.js has not read
+ * yet. Undefined: some of it is still to come.
  */
 export function takeHeader (libc: Libc, fd: number, look?: (bytes: Uint8Array) => void): HeaderOutcome | undefined {
   const length = libc.peek(fd)
