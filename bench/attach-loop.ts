@@ -42,7 +42,8 @@ function main (library: string): void {
   const loops = koffi.load(library)
   const listen: () => number = loops.func('int listen_on_loopback()')
   const connectionOf: (listener: number) => number = loops.func('int connection_of(int)')
-  const getsockopt: (fd: number, optname: number, calls: number) => number = loops.func('double loop_getsockopt(int, int, int)')
+  const getsockopt: (fd: number, optname: number, calls: number) => number =
+    loops.func('double loop_getsockopt(int, int, int)')
   const connections: (listener: number, count: number) => number = loops.func('double loop_connections(int, int)')
   const bpf = openBpf() as Bpf
   const enter = (cgroup: string) => { writeFileSync(join(cgroup, 'cgroup.procs'), String(process.pid)) }
@@ -57,7 +58,11 @@ function main (library: string): void {
   // The last entry matches.
   const list = (length: number) => [...Array.from({ length: length - 1 }, (_, i) => `10.1.${i >> 8}.${i & 255}`), '127.0.0.1']
   const attachTo = (cgroup: string, length: number) => {
-    attach(bpf, { cgroup, bpffs, version: 'bench', verbose: false, trustedPeers: list(length), formats: documentFormats, getpeername: false })
+    attach(bpf, {
+      ...{ cgroup, bpffs, version: 'bench', verbose: false, getpeername: false },
+      trustedPeers: list(length),
+      formats: documentFormats
+    })
   }
   const detachFrom = (cgroup: string) => { detach(bpf, { cgroup }, bpffs) }
 
@@ -113,9 +118,12 @@ function main (library: string): void {
       }
       enter(client)
       const compared: Partial<Record<What, { ratio: number, control: number }>> = {
-        answered: compareCalls(() => getsockopt(sockets.claiming, 1348, CALLS), () => getsockopt(sockets.bare, 1348, CALLS)),
-        'without-toa': compareCalls(() => getsockopt(sockets.without, 1348, CALLS), () => getsockopt(sockets.bare, 1348, CALLS)),
-        'same-cgroup': compareCalls(() => getsockopt(sockets.claiming, IP_TTL, CALLS), () => getsockopt(sockets.bare, IP_TTL, CALLS)),
+        answered: compareCalls(() => getsockopt(sockets.claiming, 1348, CALLS),
+          () => getsockopt(sockets.bare, 1348, CALLS)),
+        'without-toa': compareCalls(() => getsockopt(sockets.without, 1348, CALLS),
+          () => getsockopt(sockets.bare, 1348, CALLS)),
+        'same-cgroup': compareCalls(() => getsockopt(sockets.claiming, IP_TTL, CALLS),
+          () => getsockopt(sockets.bare, IP_TTL, CALLS)),
         connection: compareConnections(listeners.attached, listeners.bare),
         list: compareConnections(listeners.thousand, listeners.attached)
       }
@@ -124,7 +132,8 @@ function main (library: string): void {
       compared['other-cgroup'] = toggle(attached, () => getsockopt(sockets.bare, IP_TTL, CALLS))
       enter(bare)
       const of = (what: 'ratio' | 'control') =>
-        Object.fromEntries(Object.entries(compared).map(([name, figures]) => [name, [figures[what]]])) as Record<What, number[]>
+        Object.fromEntries(Object.entries(compared).map(([name, figures]) =>
+          [name, [figures[what]]])) as Record<What, number[]>
       return { ratios: of('ratio'), controls: of('control') }
     }
   })

@@ -39,7 +39,8 @@ export const attach: Figure = {
           mkdirSync(path)
           return path
         }
-        return await sessions(library, { attached: lab.serverCgroup, bare: made('bare'), thousand: made('thousand'), client, silent }, cores, progress)
+        const cgroups = { attached: lab.serverCgroup, bare: made('bare'), thousand: made('thousand'), client, silent }
+        return await sessions(library, cgroups, cores, progress)
       })
       if (typeof measured === 'string') return rows.map(({ name }) => ({ name, notShown: measured }))
       return rows.map(({ what, name, target }): Row => ({

@@ -25,7 +25,9 @@ export interface Place {
 const enterCgroup = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
 
 /** Starts a process that runs `script` of this directory. */
-export async function start (script: string, args: readonly string[], { core, cgroup, node = [], before = [] }: Place = {}): Promise<Child> {
+export async function start (
+  script: string, args: readonly string[], { core, cgroup, node = [], before = [] }: Place = {}
+): Promise<Child> {
   let command = [process.execPath, ...node, join(__dirname, `${script}.js`), ...args]
   if (core !== undefined) command = ['taskset', '-c', String(core), ...command]
   if (cgroup !== undefined) command = ['/bin/sh', '-c', enterCgroup, cgroup, ...command]

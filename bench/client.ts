@@ -106,7 +106,9 @@ async function requests (target: Target): Promise<void> {
 }
 
 /** `count` requests, each over a connection of its own. */
-async function oneShots (count: number, open: () => Socket, ready: string, write = (socket: Socket) => { socket.write(close) }): Promise<void> {
+async function oneShots (
+  count: number, open: () => Socket, ready: string, write = (socket: Socket) => { socket.write(close) }
+): Promise<void> {
   let left = count
   const one = () => new Promise<void>((resolve, reject) => {
     const socket = open()

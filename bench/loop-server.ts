@@ -104,11 +104,12 @@ async function forwarded (): Promise<Loops> {
     IPv6: { proxies: '2001:db8:51::', client: '2001:db8:113::', list: ['2001:db8:51::/48'] }
   }
   const loops: Record<string, Loop> = {}
-  for (const [family, { proxies, client, list }] of Object.entries(families) as Array<['IPv4' | 'IPv6', typeof families.IPv4]>) {
+  for (const family of ['IPv4', 'IPv6'] as const) {
+    const { proxies, client, list } = families[family]
     const trust = compileRanges(list, 'forwarded.trust')
     const compiled = proxyAddr.compile(list)
-    const requests = (name: string, write: (client: string, i: number) => string) => Array.from({ length: REQUESTS }, (_, i) =>
-      behind(`${proxies}9`, family, name, write(`${client}${10 + i}`, i)))
+    const requests = (name: string, write: (client: string, i: number) => string) =>
+      Array.from({ length: REQUESTS }, (_, i) => behind(`${proxies}9`, family, name, write(`${client}${10 + i}`, i)))
     const add = (what: string, name: string, write: (client: string, i: number) => string) => {
       const given = requests(name, write)
       const readHops = compileHeader(name.toLowerCase())
@@ -123,7 +124,8 @@ async function forwarded (): Promise<Loops> {
     }
     const addProxyAddr = (what: string, write: (client: string, i: number) => string) => {
       const given = requests('X-Forwarded-For', write)
-      const asked = (i: number) => proxyAddr(given[i % REQUESTS]?.raw as unknown as Parameters<typeof proxyAddr>[0], compiled)
+      const asked = (i: number) =>
+        proxyAddr(given[i % REQUESTS]?.raw as unknown as Parameters<typeof proxyAddr>[0], compiled)
       loops[`${family} ${what}`] = loop(asked)
       loops[`${family} ${what} again`] = loop(asked)
     }

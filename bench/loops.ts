@@ -17,13 +17,17 @@ interface Judged {
   readonly target?: number
 }
 
-export const ranges = figure('ranges', 'an address asked of a list of 1,000 IPv4 and 1,000 IPv6 ranges ÷ one getpeername', [
+const RANGES = 'an address asked of a list of 1,000 IPv4 and 1,000 IPv6 ranges ÷ one getpeername'
+
+export const ranges = figure('ranges', RANGES, [
   { name: 'IPv4', thing: 'IPv4', over: 'getpeername', control: 'getpeername again', target: 1 },
   { name: 'IPv6', thing: 'IPv6', over: 'getpeername', control: 'getpeername again', target: 1 }
 ])
 
 const oneHop = ['X-Forwarded-For', 'X-Real-IP', 'CloudFront-Viewer-Address', 'Forwarded']
-export const forwarded = figure('forwarded', 'the client of a forwarding header ÷ @fastify/proxy-addr on X-Forwarded-For of as many hops',
+const FORWARDED = 'the client of a forwarding header ÷ @fastify/proxy-addr on X-Forwarded-For of as many hops'
+
+export const forwarded = figure('forwarded', FORWARDED,
   ['IPv4', 'IPv6'].flatMap((family) => ['three hops', ...oneHop].map((header) => {
     const over = `${family} proxy-addr${header === 'three hops' ? ', three hops' : ''}`
     const name = header === 'three hops' ? 'X-Forwarded-For of three hops, two of them trusted' : header
@@ -32,7 +36,13 @@ export const forwarded = figure('forwarded', 'the client of a forwarding header 
 
 // The cost of several registrations of the plugin in one process is not measured.
 export const log = figure('log', "Fastify's request line with another serializer ÷ with Fastify's own", [
-  { name: 'realIp and realPort in place of remoteAddress and remotePort', thing: 'replaced', over: 'default', control: 'default again', target: 1 },
+  {
+    name: 'realIp and realPort in place of remoteAddress and remotePort',
+    thing: 'replaced',
+    over: 'default',
+    control: 'default again',
+    target: 1
+  },
   { name: 'withRealIp()', thing: 'withRealIp', over: 'default', control: 'default again' }
 ], { apart: true })
 
@@ -68,7 +78,8 @@ function figure (name: string, title: string, judged: readonly Judged[], { apart
 
 function toRow ({ name, thing, over, control, target }: Judged, sessions: readonly Slices[]): Row {
   const of = (what: string, slices: Slices) => slices[what] as number[]
-  const ratio = (what: string) => estimate(sessions.map((slices) => [median(ratios(of(what, slices), of(over, slices)))]))
+  const ratio = (what: string) =>
+    estimate(sessions.map((slices) => [median(ratios(of(what, slices), of(over, slices)))]))
   const nanoseconds = (what: string) => median(sessions.map((slices) => median(of(what, slices))))
   return {
     name,

@@ -41,7 +41,9 @@ const contenders: readonly Contender[] = [
   { name: CONTROL, variant: 'PROXY headers of others' },
   { name: 'a header of version 2', variant: 'PROXY headers', header: hex(2) },
   { name: 'a header of version 1', variant: 'PROXY headers', header: hex(1) },
-  ...findhit === undefined ? [] : [{ name: 'findhit-proxywrap, a header of version 1', variant: 'findhit-proxywrap', header: hex(1) }]
+  ...findhit === undefined
+    ? []
+    : [{ name: 'findhit-proxywrap, a header of version 1', variant: 'findhit-proxywrap', header: hex(1) }]
 ]
 
 /** Server CPU of a connection with a PROXY header ÷ one of the same plugin that has none to read. */
@@ -69,7 +71,8 @@ function runSession ({ pause }: Way, pairs: number, cores: Cores | undefined): P
     for (const { name, variant, header } of shuffled(contenders)) {
       const server = await fresh('server', [variant, IPv4.host], { core: cores?.server, node: EVEN_TERMS })
       if (pause === undefined) await server.ask('deferAccept')
-      contestants.push({ name, server, client, target: { ...IPv4, port: await server.ask<number>('port'), header, pause } })
+      const port = await server.ask<number>('port')
+      contestants.push({ name, server, client, target: { ...IPv4, port, header, pause } })
     }
     return await measureCosts(contestants, work, pairs)
   })
@@ -77,7 +80,8 @@ function runSession ({ pause }: Way, pairs: number, cores: Cores | undefined): P
 
 function toRows ({ name: way, target }: Way, sessions: readonly Costs[]): Row[] {
   const of = (name: string, costs: Costs) => costs[name] as number[]
-  const over = (name: string, under: (costs: Costs) => number[]) => estimate(sessions.map((costs) => ratios(of(name, costs), under(costs))))
+  const over = (name: string, under: (costs: Costs) => number[]) =>
+    estimate(sessions.map((costs) => ratios(of(name, costs), under(costs))))
   const both = (costs: Costs) => means(of(NONE, costs), of(CONTROL, costs))
   const control = over(CONTROL, (costs) => of(NONE, costs))
   const rows: Row[] = contenders.filter(({ header }) => header !== undefined).map(({ name, variant }) => ({
@@ -86,7 +90,10 @@ function toRows ({ name: way, target }: Way, sessions: readonly Costs[]): Row[] 
     control,
     samplesNeeded: 100,
     ...variant === 'PROXY headers' && { target },
-    absolute: { microseconds: median(sessions.flatMap((costs) => of(name, costs))), withoutMicroseconds: median(sessions.flatMap(both)) }
+    absolute: {
+      microseconds: median(sessions.flatMap((costs) => of(name, costs))),
+      withoutMicroseconds: median(sessions.flatMap(both))
+    }
   }))
   return findhit === undefined ? [...rows, { name: `findhit-proxywrap, ${way}`, notShown: 'it is not installed' }] : rows
 }

@@ -66,8 +66,28 @@ const workloads: readonly Workload[] = [
     names: ['plain', 'control', ...Object.keys(sources)],
     withModule: Object.keys(withModule)
   },
-  { name: 'tls', title: 'a TLS handshake per request', protocol: 'https', question: 'handshakes', warmUp: 800, slice: 15, rounds: 2, pairsInSession: 20, names },
-  { name: 'http2', title: 'HTTP/2 with 100 streams', protocol: 'h2c', question: 'streams', warmUp: 18_000, slice: 200, rounds: 3, pairsInSession: 2, names },
+  {
+    name: 'tls',
+    title: 'a TLS handshake per request',
+    protocol: 'https',
+    question: 'handshakes',
+    warmUp: 800,
+    slice: 15,
+    rounds: 2,
+    pairsInSession: 20,
+    names
+  },
+  {
+    name: 'http2',
+    title: 'HTTP/2 with 100 streams',
+    protocol: 'h2c',
+    question: 'streams',
+    warmUp: 18_000,
+    slice: 200,
+    rounds: 3,
+    pairsInSession: 2,
+    names
+  },
   {
     name: 'proxied',
     title: 'a request on a kept connection of an HTTP proxy',
@@ -112,8 +132,11 @@ async function measure (workload: Workload, { pairs, cores, progress }: Run, mod
   const rows = [...toRows(workload, names, bare), ...dearer.flatMap((other) => toComparison(workload, bare, other))]
   if (withModule === undefined) return rows
   const answering = 'vtoa answering: '
-  if (typeof module === 'string') return [...rows, ...judged(withModule).map((name) => ({ name: answering + name, notShown: module }))]
-  return [...rows, ...toRows({}, withModule, sessions.map((session) => session.withModule as Costs)).map((row) => ({ ...row, name: answering + row.name }))]
+  if (typeof module === 'string') {
+    return [...rows, ...judged(withModule).map((name) => ({ name: answering + name, notShown: module }))]
+  }
+  const answered = toRows({}, withModule, sessions.map((session) => session.withModule as Costs))
+  return [...rows, ...answered.map((row) => ({ ...row, name: answering + row.name }))]
 }
 
 // Plain Fastify runs twice: the ratio of both is the control, and the others are compared to their mean.
@@ -151,7 +174,9 @@ function toComparison ({ targets }: Workload, sessions: readonly Costs[], other:
   }))
 }
 
-function runSession (workload: Workload, pairs: number, module: Kernel | string, cores: Cores | undefined): Promise<Session> {
+function runSession (
+  workload: Workload, pairs: number, module: Kernel | string, cores: Cores | undefined
+): Promise<Session> {
   const { protocol, names } = workload
   const place = { core: cores?.server, node: EVEN_TERMS }
   const measure = async (contestants: Contestant[]) => withBoth(await measureCosts(contestants, workload, pairs))

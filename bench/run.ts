@@ -48,7 +48,13 @@ const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
 }
 
 async function main (): Promise<void> {
-  const { values } = parseArgs({ options: { only: { type: 'string' }, record: { type: 'boolean', default: false }, pairs: { type: 'string', default: String(PAIRS) } } })
+  const { values } = parseArgs({
+    options: {
+      only: { type: 'string' },
+      record: { type: 'boolean', default: false },
+      pairs: { type: 'string', default: String(PAIRS) }
+    }
+  })
   const pairs = Number(values.pairs)
   const chosen = figures.filter(({ name }) => values.only === undefined || values.only === name)
   if ((values.record && pairs < PAIRS) || !(pairs >= 1) || !Number.isInteger(pairs) || chosen.length === 0) {
@@ -56,7 +62,9 @@ async function main (): Promise<void> {
   }
   const cores = chooseCores()
   if (cores === undefined) console.log('server and client share their cores: there is no taskset, or only one core')
-  if (IPv4.from === undefined) console.log('clients have a loopback address, which costs the plugin a second look: there is no other')
+  if (IPv4.from === undefined) {
+    console.log('clients have a loopback address, which costs the plugin a second look: there is no other')
+  }
   const expected = chosen.reduce((sum, { name }) => sum + (SECONDS[name]?.(pairs) ?? 0), 0)
   console.log(`about ${Math.ceil(expected / 60)} min; medians [95 % interval] of ratios within this run; the control is the same thing against itself\n`)
 
@@ -82,7 +90,9 @@ function record (measured: readonly Measured[], here: ReturnType<typeof surround
   let kept: readonly Measured[] = []
   if (measured.length < figures.length) {
     const { figures, ...there } = JSON.parse(readFileSync(RESULTS, 'utf8')) as Results
-    if (!isDeepStrictEqual(there, here)) throw new Error('the other figures are of another machine: run all of them, npm run bench')
+    if (!isDeepStrictEqual(there, here)) {
+      throw new Error('the other figures are of another machine: run all of them, npm run bench')
+    }
     kept = figures
   }
   const all = figures.flatMap(({ name: wanted }) =>

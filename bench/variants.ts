@@ -77,7 +77,9 @@ export const findhit = tryFindhit()
 /** The plugin where the client's connections begin with a PROXY header, and the same where others' do. */
 export const proxies: Readonly<Record<string, Variant>> = {
   'PROXY headers': plugin({ sources: ['proxy-protocol'], trustedPeers }),
-  'PROXY headers of others': plugin({ sources: ['proxy-protocol'], trustedPeers, proxyProtocol: { from: ['192.0.2.1'] } }),
+  'PROXY headers of others': plugin({
+    sources: ['proxy-protocol'], trustedPeers, proxyProtocol: { from: ['192.0.2.1'] }
+  }),
   ...findhit && { 'findhit-proxywrap': findhit }
 }
 
@@ -85,10 +87,15 @@ function tryFindhit (): Variant | undefined {
   try {
     const { proxy } = require('findhit-proxywrap') as { proxy (module: typeof http, options: object): typeof http }
     const wrapped = proxy(http, { strict: true })
-    return { options: { serverFactory: (handler) => wrapped.createServer(handler) }, address: ({ raw }) => raw.socket.remoteAddress }
+    return {
+      options: { serverFactory: (handler) => wrapped.createServer(handler) },
+      address: ({ raw }) => raw.socket.remoteAddress
+    }
   } catch {
     return undefined
   }
 }
 
-export const variants: Readonly<Record<string, Variant>> = { ...resolvers, ...proxied, ...sources, ...withModule, ...proxies }
+export const variants: Readonly<Record<string, Variant>> = {
+  ...resolvers, ...proxied, ...sources, ...withModule, ...proxies
+}

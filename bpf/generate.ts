@@ -59,7 +59,8 @@ export function generate (): string {
   const definitions = symbols.filter(({ section, name }) => section === maps && name !== '').map(({ name, value }) => {
     const bytes = (sections[maps] as Section).bytes
     const [type, keySize, valueSize, maxEntries, flags] = [0, 4, 8, 12, 16].map((at) => bytes.readUInt32LE(value + at))
-    return `  ${name}: { type: ${type}, keySize: ${keySize}, valueSize: ${valueSize}, maxEntries: ${maxEntries}, flags: ${flags} }`
+    return `  ${name}: { type: ${type}, keySize: ${keySize}, valueSize: ${valueSize}, maxEntries: ${maxEntries}, ` +
+      `flags: ${flags} }`
   })
   const programs = symbols.filter(({ type }) => type === STT_FUNC).map((symbol) => {
     const { bytes, name } = sections[symbol.section] as Section
@@ -114,7 +115,8 @@ function compile (): Buffer {
   const folder = mkdtempSync(join(tmpdir(), 'fastify-real-ip-bpf-'))
   try {
     const object = join(folder, 'toa.o')
-    execFileSync(clang(), [...FLAGS, ...HEADERS, '-c', SOURCE, '-o', object], { stdio: ['ignore', 'inherit', 'inherit'] })
+    execFileSync(clang(), [...FLAGS, ...HEADERS, '-c', SOURCE, '-o', object],
+      { stdio: ['ignore', 'inherit', 'inherit'] })
     return readFileSync(object)
   } finally {
     rmSync(folder, { recursive: true })
@@ -160,7 +162,9 @@ function readElf (file: Buffer): { sections: Section[], symbols: Symbol[] } {
   return { sections, symbols }
 }
 
-function relocationsOf (sections: readonly Section[], symbols: readonly Symbol[], of: number, rodata: number): string[] {
+function relocationsOf (
+  sections: readonly Section[], symbols: readonly Symbol[], of: number, rodata: number
+): string[] {
   const table = sections.find(({ type, info }) => type === SHT_REL && info === of)?.bytes ?? Buffer.alloc(0)
   return Array.from({ length: table.length / 16 }, (_, i) => {
     const offset = Number(table.readBigUInt64LE(i * 16))
