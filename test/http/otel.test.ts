@@ -37,7 +37,9 @@ function readRecipe (): RequestHook {
   return new Function('app', `${outputText.replace(/^export .*$/gm, '')}\nreturn requestHook`)(app) as RequestHook
 }
 
-async function spanOf (t: Test, kind: Kind, localAddress: string): Promise<[attributes: Attributes, realIp: string | undefined, port: number]> {
+type Asked = [attributes: Attributes, realIp: string | undefined, port: number]
+
+async function spanOf (t: Test, kind: Kind, localAddress: string): Promise<Asked> {
   app = kind.create({ forceCloseConnections: true })
   await app.register(realIp, { forwarded: { trust: [PROXY] } })
   app.get('/', (request) => request.realAddress)

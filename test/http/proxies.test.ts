@@ -14,7 +14,9 @@ const STRANGER = '127.0.0.66'
 const [plain] = kinds as [Kind]
 const xff = (value: string) => ({ 'x-forwarded-for': value })
 
-async function serve (t: Test, kind: Kind, options: FastifyRealIpOptions, fastify: object = {}): Promise<[app: FastifyInstance, port: number]> {
+async function serve (
+  t: Test, kind: Kind, options: FastifyRealIpOptions, fastify: object = {}
+): Promise<[app: FastifyInstance, port: number]> {
   const app = kind.create({ forceCloseConnections: true, ...fastify })
   await app.register(realIp, options)
   app.get('/', (request) => request.realAddress)
@@ -41,7 +43,9 @@ for (const kind of kinds) {
 
     const stranger = await kind.connect(port, { localAddress: STRANGER })
     const own = { address: STRANGER, port: stranger.localPort }
-    for (const headers of [{}, xff('203.0.113.7'), xff(`203.0.113.7, ${PROXY}`), { forwarded: 'for=203.0.113.7' }, { 'x-real-ip': '203.0.113.7' }]) {
+    for (const headers of [
+      {}, xff('203.0.113.7'), xff(`203.0.113.7, ${PROXY}`), { forwarded: 'for=203.0.113.7' }, { 'x-real-ip': '203.0.113.7' }
+    ]) {
       const answer = await stranger.get('/', headers)
       t.match(answer, { ...own, source: 'transport-peer', trust: 'untrusted', transportPeer: own }, JSON.stringify(headers))
       t.notHas(answer, { reason: String })
@@ -138,7 +142,9 @@ t.test('a request keeps the answer that it has when the list is swapped', { skip
 
 t.test('what can be swapped only where it was given', async (t) => {
   const [proxied] = await serve(t, plain, { forwarded: { trust: [] } })
-  t.throws(() => proxied.realIp.setTrustedPeers([]), { code: 'FST_REAL_IP_INVALID_OPTION', message: /'trustedPeers' can be swapped only where it was given/ })
+  t.throws(() => proxied.realIp.setTrustedPeers([]), {
+    code: 'FST_REAL_IP_INVALID_OPTION', message: /'trustedPeers' can be swapped only where it was given/
+  })
   for (const options of [{}, { trustedPeers: [] }, { trustedPeers: 'any' as const }]) {
     const [app] = await serve(t, plain, options)
     t.throws(() => app.realIp.setForwardedTrust([]), { code: 'FST_REAL_IP_INVALID_OPTION', message: /where 'forwarded' was given/ })
@@ -161,7 +167,8 @@ inLab('beside a module that rewrites getpeername the base is the transport peer'
       const client = await kind.connect(port, { localAddress })
       t.equal(await client.get('/remote'), stamp, 'what Node.js takes for the sender')
       const answer = await client.get('/', xff('203.0.113.7'))
-      t.match({ reason: undefined, ...answer }, { ...expected, transportPeer: { address: localAddress, port: client.localPort } }, `${kind.name}, ${localAddress}`)
+      const transportPeer = { address: localAddress, port: client.localPort }
+      t.match({ reason: undefined, ...answer }, { ...expected, transportPeer }, `${kind.name}, ${localAddress}`)
       await client.close()
     }
   }

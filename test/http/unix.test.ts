@@ -48,7 +48,9 @@ for (const kind of kinds) {
   t.test(`${kind.name}: with 'unix' in forwarded.trust the header counts`, { skip: windows }, async (t) => {
     for (const options of [{}, { trustedPeers: ['10.0.0.0/8'], ...rejects }]) {
       const { get } = await open(t, kind, { ...options, forwarded: { trust: ['unix'] } })
-      t.match(await get('/', xff(`198.51.100.1, ${client}`)), { answer: { address: client, source: 'forwarded', trust: 'trusted', via: { source: 'none' } }, key: client })
+      t.match(await get('/', xff(`198.51.100.1, ${client}`)), {
+        answer: { address: client, source: 'forwarded', trust: 'trusted', via: { source: 'none' } }, key: client
+      })
       t.match(await get('/', xff('127.0.0.5')), { answer: { address: '127.0.0.5' } }, 'a client on this host')
       const missing = await get('/')
       t.match({ address: undefined, ...missing.answer }, { address: undefined, source: 'none', reason: 'forwarded-missing' })
@@ -161,7 +163,8 @@ t.test('listen({ fd }) of a listening Unix-domain socket is as by path', { skip:
       await once(app.server, 'listening')
       const { get, close } = await kind.connect(0, { path })
       const { answer } = await get('/', xff(client))
-      t.match({ address: undefined, ...answer }, trust.length === 0 ? nobody : { address: client, source: 'forwarded', trust: 'trusted' }, `${kind.name}, ${trust}`)
+      const expected = trust.length === 0 ? nobody : { address: client, source: 'forwarded', trust: 'trusted' }
+      t.match({ address: undefined, ...answer }, expected, `${kind.name}, ${trust}`)
       await close()
       await app.close()
     }

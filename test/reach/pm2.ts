@@ -1,4 +1,5 @@
-// examples/pm2.config.js under a real PM2, whose program is the first argument: node dist/test/reach/pm2.js NODE_MODULES/pm2/bin/pm2
+// examples/pm2.config.js under a real PM2, whose program is the first argument:
+// node dist/test/reach/pm2.js NODE_MODULES/pm2/bin/pm2
 // PM2 has a home of its own for this, which is removed with its daemon.
 import { match, notStrictEqual, ok, rejects, strictEqual } from 'node:assert'
 import { spawn } from 'node:child_process'
@@ -26,9 +27,15 @@ async function pm2 (args: readonly string[], env: NodeJS.ProcessEnv = {}): Promi
   return stdout
 }
 
-interface Listed { readonly pid: number, readonly pm2_env: { readonly status: string, readonly restart_time: number, readonly exec_mode: string } }
+interface Listed {
+  readonly pid: number
+  readonly pm2_env: { readonly status: string, readonly exec_mode: string }
+}
 
-const list = async () => JSON.parse((await pm2(['jlist'])).split('\n').filter((line) => line.startsWith('[')).at(-1) as string) as Listed[]
+async function list (): Promise<Listed[]> {
+  const lines = (await pm2(['jlist'])).split('\n')
+  return JSON.parse(lines.filter((line) => line.startsWith('[')).at(-1) as string)
+}
 
 const start = (env: NodeJS.ProcessEnv) =>
   pm2(['start', config], { WORKERS: '2', ...env })
@@ -43,7 +50,9 @@ async function freePort (): Promise<number> {
 }
 
 async function get (port: number, localAddress: string): Promise<string> {
-  const [response] = await once(http.get({ host: '127.0.0.1', port, localAddress, agent: false }), 'response', { signal: AbortSignal.timeout(20_000) }) as [http.IncomingMessage]
+  const request = http.get({ host: '127.0.0.1', port, localAddress, agent: false })
+  // A connection that was lost on its way to a worker is never answered.
+  const [response] = await once(request, 'response', { signal: AbortSignal.timeout(20_000) }) as [http.IncomingMessage]
   return await text(response)
 }
 

@@ -38,7 +38,8 @@ async function ask (port: number, localAddress: string): Promise<number> {
   const { pid, address, port: clientPort, trust, transportPeer } = await json(response) as Record<string, any>
   const sender = { address: localAddress, port: (request.socket as { localPort?: number }).localPort }
   const isListed = Number(localAddress.split('.')[3]) < 32
-  deepStrictEqual({ address, port: clientPort, trust, transportPeer }, { ...sender, trust: isListed ? 'trusted' : 'untrusted', transportPeer: sender })
+  const expected = { ...sender, trust: isListed ? 'trusted' : 'untrusted', transportPeer: sender }
+  deepStrictEqual({ address, port: clientPort, trust, transportPeer }, expected)
   return pid
 }
 
