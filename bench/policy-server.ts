@@ -44,7 +44,7 @@ async function main (host: string, inARow: number, client: string): Promise<void
   const app = fastify()
   app.get('/', (_request, reply) => { reply.send('127.0.0.1') })
   await app.listen({ port: 0, host })
-  const senders = new Senders(libc)
+  const senders = new Senders(libc, console.error)
   senders.arm(listeningFdOf(app.server))
   // The kernel lab appends TOA to the other options.
   const formats = toaPresets.alibaba.formats.map((format) => ({ ...format, position: 'last' as const }))

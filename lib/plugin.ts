@@ -56,7 +56,9 @@ export function register (app: FastifyInstance, options: Options, station: Stati
     const why = whatIsMissing(options)
     if (why !== undefined) app.log.warn(`fastify-real-ip: ${libc}; ${why}`)
   }
-  const senders = typeof libc === 'string' ? undefined : owners.shareSenders(() => new Senders(libc))
+  const senders = typeof libc === 'string'
+    ? undefined
+    : owners.shareSenders(() => new Senders(libc, warnings.searchFailed))
   const owner = createOwner(app, options, senders, warnings, (peer) => observer.isProxy(peer))
   const observer = new Observer(owner, remembered)
 

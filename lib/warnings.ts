@@ -64,6 +64,10 @@ export class Warnings {
     safely(() => { this.#log.error({ err: error }, `fastify-real-ip: ${message}`) })
   }
 
+  readonly searchFailed = (error: unknown): void => {
+    this.error('a search for the sender of a connection failed', error)
+  }
+
   #warn (what: string, message: string): void {
     if (this.#given.has(what + message)) return
     this.#given.add(what + message)

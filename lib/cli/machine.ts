@@ -142,7 +142,7 @@ export function tryKoffi (): Koffi {
 
 async function askKernel (libc: Libc | string): Promise<Kernel | string> {
   if (typeof libc === 'string') return libc
-  const senders = new Senders(libc)
+  const senders = new Senders(libc, console.error)
   const server = createServer()
   const sockets: Socket[] = []
   try {

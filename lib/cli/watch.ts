@@ -59,13 +59,19 @@ interface Arrived {
   sender?: string
 }
 
+// Of a connection that was gone before anybody could look.
+const unseen: Look = { transportPeer: null, syn: null, sources: [] }
+
 /** Prints what the connections to a port bring. Throws an Error whose message is the sentence to print. */
 export async function watch (
   given: WatchArguments, { libc, openCapture, say, note, terminal, signal }: Surroundings
 ): Promise<void> {
   if (typeof libc === 'string') throw new Error(`watch cannot look into connections here: ${libc}.`)
   const { options, port, host, count, json } = given
-  const senders = new Senders(libc)
+  const tell = (_fields: object, message: string) => { note(message) }
+  const log = { warn: tell, error: tell, info: note, isLevelEnabled: () => true }
+  const warnings = new Warnings(log as unknown as FastifyBaseLogger)
+  const senders = new Senders(libc, warnings.searchFailed)
   const { syn, search } = senders
   const handshakes = new Handshakes()
   const modules = new Modules()
@@ -77,9 +83,6 @@ export async function watch (
 
   // The plugin's own parts, with a look at each connection before its sources are asked.
   const access = openKernel(senders, { ...options, virtualServer: false }, (message) => { chosen = message })
-  const tell = (_fields: object, message: string) => { note(message) }
-  const log = { warn: tell, error: tell, info: note, isLevelEnabled: () => true }
-  const warnings = new Warnings(log as unknown as FastifyBaseLogger)
   const suspicions = new Suspicions(warnings, false, () => false)
   const judge = new Judge(options, warnings.error)
   const headers = options.proxyProtocol && new HeaderPolicy(options.proxyProtocol, judge)
@@ -137,17 +140,15 @@ export async function watch (
     override publish (socket: object, realAddress: RealAddress): void {
       const about = arrived.get(socket) as Arrived
       const { fd, connection, time, header } = about
-      const look = about.look ?? looks.get(fd)
+      const look = about.look ?? looks.get(fd) ?? unseen
       if (about.look === undefined) looks.delete(fd)
-      // Gone before anybody could look.
-      if (look === undefined) return
       const { address, port, family, source, trust, reason, proxyProtocol, transportPeer: found } = realAddress
       const reset = (socket as Socket).destroyed
 
       function print (transportPeer: Seen['transportPeer']): void {
         if (transportPeer !== null) about.sender = transportPeer.address
         const ack = transportPeer && handshakes.take(transportPeer)
-        const facts = { ...(look as Look), transportPeer, ack }
+        const facts = { ...look, transportPeer, ack }
         const seen: Seen = {
           connection,
           time,
@@ -216,9 +217,7 @@ export async function watch (
     handshakes.open(openCapture, (server.address() as AddressInfo).port)
     return undefined
   }
-  const nothing = () => undefined
-  const events = { accept, prepare, session: nothing, stream: nothing, unprepared: nothing }
-  const unfollow = followServers(server, events, true)
+  const unfollow = followServers(server, { accept, prepare }, true)
   signal.addEventListener('abort', () => {
     arrivals.close()
     end()

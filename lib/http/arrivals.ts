@@ -1,5 +1,6 @@
 import type { Server, Socket } from 'node:net'
 import { constants } from 'node:os'
+import type { Senders } from '../sources/choose'
 import type { Sender } from '../trust/guard'
 import { type Checked, type Evidence, isChecked } from '../trust/checked'
 import { keepEndpoint } from '../trust/claim'
@@ -9,7 +10,7 @@ import type { Remembered } from '../node/remembered'
 import { acceptedSocket, fdOf, isUnixListener, pipeFdOf, reset, startReading, stopReading } from '../node/sockets'
 import { type Held, Hold } from './hold'
 import type { Owners } from './owners'
-import { awaitHeader, type HeaderOutcome, takeHeader } from './proxy-headers'
+import { awaitHeader, type HeaderOutcome, type HeaderPolicy, takeHeader } from './proxy-headers'
 
 const { EAGAIN } = constants.errno
 // A search takes as long as a dump of sock_diag, and begins within 200 ms.
@@ -49,9 +50,8 @@ export class Arrivals {
 
   /** Goes on with a connection whose sender is known, or cannot be, or was not looked for yet. */
   #receive (socket: object, fd: number, sender: Sender, isUnix: boolean, handOver: HandOver): boolean {
-    if (sender !== undefined && this.#expectsHeader(sender, isUnix)) {
-      return this.#readHeader(socket, fd, sender, isUnix, handOver)
-    }
+    const headers = sender === undefined ? undefined : this.#headersFrom(sender, isUnix)
+    if (headers !== undefined) return this.#readHeader(socket, fd, sender, isUnix, headers, handOver)
     const evidence = this.#owners.current.guard.examine(socket, fd, sender, isUnix)
     if (evidence === undefined) return this.#findSender(socket, fd, handOver)
     return this.#decide(socket, evidence)
@@ -82,86 +82,89 @@ export class Arrivals {
     return headers !== undefined && options.settings.untrusted === 'reject' && trust === 'untrusted' && !isUnix
   }
 
-  #expectsHeader (sender: Sender, isUnix: boolean): boolean {
-    return this.#owners.current.headers?.expects(sender ?? undefined, isUnix) === true
+  /** Undefined where no header is expected from the sender. */
+  #headersFrom (sender: Sender, isUnix: boolean): HeaderPolicy | undefined {
+    const { headers } = this.#owners.current
+    return headers?.expects(sender ?? undefined, isUnix) === true ? headers : undefined
   }
 
   /** Holds the connection where not all of its header has come. */
-  #readHeader (socket: object, fd: number, sender: Sender, isUnix: boolean, handOver: HandOver): boolean {
-    const { guard, headers } = this.#owners.current
+  #readHeader (
+    socket: object, fd: number, sender: Sender, isUnix: boolean, headers: HeaderPolicy, handOver: HandOver
+  ): boolean {
     const libc = this.#owners.senders?.libc
     const at = isUnix ? pipeFdOf(socket) : fd
     const isUnread = at >= 0 && (socket as Socket).readableLength === 0
-    const look = headers?.look && ((bytes: Uint8Array) => { headers.look?.(socket, bytes) })
+    const look = headers.look && ((bytes: Uint8Array) => { headers.look?.(socket, bytes) })
     const outcome = libc !== undefined && isUnread ? takeHeader(libc, at, look) : undefined
-    if (outcome !== undefined) return this.#decide(socket, guard.examineHeader(sender, isUnix, outcome))
+    if (outcome !== undefined) {
+      return this.#decide(socket, this.#owners.current.guard.examineHeader(sender, isUnix, outcome))
+    }
     const peer = sender === null || sender === undefined ? null : keepEndpoint(sender)
     this.#held.add(acceptedSocket(socket) as object)
-    awaitHeader(socket as Socket, this.#hold, headers?.timeout ?? 0, (outcome, read) => {
-      this.#resumeWithHeader(socket as Socket, peer, isUnix, outcome, read, handOver)
+    awaitHeader(socket as Socket, this.#hold, headers.timeout, (outcome, read) => {
+      this.#goOn(socket, handOver, () => this.#takeAwaited(socket as Socket, peer, isUnix, outcome, read))
     })
     return false
   }
 
-  #resumeWithHeader (
-    socket: Socket, sender: Sender, isUnix: boolean, outcome: HeaderOutcome, read: Buffer, handOver: HandOver
-  ): void {
-    try {
-      this.#held.delete(acceptedSocket(socket) as object)
-      const { guard, headers } = this.#owners.current
-      // The list may have been swapped meanwhile: then these bytes are a stranger's, who sends no header.
-      const isExpected = this.#expectsHeader(sender, isUnix)
-      if (isExpected) headers?.look?.(socket, read)
-      const rest = isExpected && typeof outcome === 'object' ? read.subarray(outcome.length) : read
-      const evidence = isExpected
-        ? guard.examineHeader(sender, isUnix, outcome)
-        : guard.examine(socket, fdOf(socket), sender, isUnix)
-      if (evidence === undefined || !this.#decide(socket, evidence) || socket.destroyed) return reset(socket)
-      if (rest.length > 0) socket.unshift(rest)
-    } catch (error) {
-      this.#fail(socket, error)
-      return
-    }
-    handOver(socket)
+  #takeAwaited (socket: Socket, sender: Sender, isUnix: boolean, outcome: HeaderOutcome, read: Buffer): boolean {
+    const { guard } = this.#owners.current
+    // The list may have been swapped meanwhile: then these bytes are a stranger's, who sends no header.
+    const headers = this.#headersFrom(sender, isUnix)
+    headers?.look?.(socket, read)
+    const rest = headers !== undefined && typeof outcome === 'object' ? read.subarray(outcome.length) : read
+    const evidence = headers !== undefined
+      ? guard.examineHeader(sender, isUnix, outcome)
+      : guard.examine(socket, fdOf(socket), sender, isUnix) as Evidence
+    if (!this.#decide(socket, evidence) || socket.destroyed) return false
+    if (rest.length > 0) socket.unshift(rest)
+    return true
   }
 
   /** Holds the connection where the search does not end at once. */
   #findSender (socket: object, fd: number, handOver: HandOver): boolean {
-    const { senders } = this.#owners
+    const { search } = this.#owners.senders as Senders
     let sender: Sender
     const waiting: { held?: Held | undefined } = {}
-    const goOn = (): void => { this.#resume(socket, sender ?? null, handOver) }
-    senders?.search.ask(fd, (peer) => {
+    const goOn = (): void => {
+      this.#goOn(socket, handOver, () => this.#receiveAwaited(socket, sender ?? null, handOver))
+    }
+    search.ask(fd, (peer) => {
       sender = peer === undefined ? null : keepEndpoint(peer)
       waiting.held?.release(goOn)
     })
-    if (sender !== undefined || senders === undefined) return this.#receive(socket, fd, sender ?? null, false, handOver)
+    if (sender !== undefined) return this.#receive(socket, fd, sender, false, handOver)
     stopReading(socket)
     this.#held.add(acceptedSocket(socket) as object)
     waiting.held = this.#hold.take(socket, SENDER_TIMEOUT, goOn)
     return false
   }
 
-  /** Goes on with a connection that was held. */
-  #resume (socket: object, sender: Sender, handOver: HandOver): void {
-    try {
-      this.#held.delete(acceptedSocket(socket) as object)
-      const fd = fdOf(socket)
-      const isGone = this.#isGone(fd)
-      if (isGone) reset(socket)
-      if (!this.#receive(socket, isGone ? -1 : fd, sender, false, handOver) || isGone) return
-      startReading(socket)
-    } catch (error) {
-      this.#fail(socket, error)
-      return
-    }
-    handOver(socket)
+  #receiveAwaited (socket: object, sender: Sender, handOver: HandOver): boolean {
+    const fd = fdOf(socket)
+    const isGone = this.#isGone(fd)
+    if (isGone) reset(socket)
+    if (!this.#receive(socket, isGone ? -1 : fd, sender, false, handOver) || isGone) return false
+    startReading(socket)
+    return true
   }
 
-  /** Whether the client has ended the connection, or reset it, without a word. */
+  /** Goes on with a connection that was held: `step` says whether it is handed over. */
+  #goOn (socket: object, handOver: HandOver, step: () => boolean): void {
+    this.#held.delete(acceptedSocket(socket) as object)
+    let goesOn = false
+    try {
+      goesOn = step()
+    } catch (error) {
+      this.#fail(socket, error)
+    }
+    if (goesOn) handOver(socket)
+  }
+
+  /** Whether the client has ended the connection, or reset it, without a word. A closed descriptor is EBADF. */
   #isGone (fd: number): boolean {
-    const libc = this.#owners.senders?.libc
-    if (fd < 0 || libc === undefined) return true
+    const { libc } = this.#owners.senders as Senders
     const waiting = libc.peek(fd)
     return waiting === 0 || (waiting < 0 && waiting !== -EAGAIN)
   }

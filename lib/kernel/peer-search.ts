@@ -45,7 +45,7 @@ export class PeerSearch {
   #timer: NodeJS.Timeout | undefined
 
   /** `onError` receives what a callback throws. */
-  constructor (libc: Libc, onError: (error: unknown) => void = () => {}, now: () => number = () => performance.now()) {
+  constructor (libc: Libc, onError: (error: unknown) => void, now = () => performance.now()) {
     this.#libc = libc
     this.#onError = onError
     this.#now = now
@@ -58,7 +58,8 @@ export class PeerSearch {
     this.#diag = diag
     const nobody = new Uint8Array(SOCKADDR_IN6)
     encodeExact(diag.buffer, AF_INET, nobody, nobody, nobody)
-    return this.#exchange(diag, () => {}) ? undefined : 'no answer'
+    // No connection has this tuple, so that the callback has nothing to do.
+    return this.#exchange(diag, Boolean) ? undefined : 'no answer'
   }
 
   /**

@@ -1,5 +1,6 @@
 import { tracingChannel } from 'node:diagnostics_channel'
 import type { Server } from 'node:net'
+import { reset } from './sockets'
 
 /** Handlers for the events of one application's servers. */
 export interface ServerEvents {
@@ -8,15 +9,15 @@ export interface ServerEvents {
    * reset, or is held until `handOver` emits the event.
    */
   accept (socket: object, server: Server, handOver: (socket: object) => void): boolean
-  session (session: { readonly socket: object }): void
-  stream (stream: { readonly session?: object | undefined }): void
+  session?: (session: { readonly socket: object }) => void
+  stream?: (stream: { readonly session?: object | undefined }) => void
   /**
    * Called for each server that begins to listen, before it can accept. If it returns an error, the server is closed
    * and `listen()` rejects.
    */
   prepare (server: Server): Error | undefined
   /** The error for a server that listens without having been prepared, if that is an error. */
-  unprepared (server: Server): Error | undefined
+  unprepared?: (server: Server) => Error | undefined
 }
 
 type Emit = (this: unknown, ...args: unknown[]) => boolean
@@ -58,7 +59,7 @@ export function followServers (main: Server, events: ServerEvents, canHold: bool
 
   function attach (server: Server): void {
     if (!followed.has(server)) {
-      followed.set(server, take(server, events, () => prepared.has(server) ? undefined : events.unprepared(server)))
+      followed.set(server, take(server, events, () => prepared.has(server) ? undefined : events.unprepared?.(server)))
     }
   }
 
@@ -104,10 +105,10 @@ function intercept (server: Server, events: ServerEvents, whyUnprepared: () => E
           if (!events.accept(a as object, server, handOver)) return true
           break
         case 'session':
-          events.session(a as { readonly socket: object })
+          events.session?.(a as { readonly socket: object })
           break
         case 'stream':
-          events.stream(a as object)
+          events.stream?.(a as object)
           break
         case 'listening': {
           const error = whyUnprepared()
@@ -142,16 +143,16 @@ function intercept (server: Server, events: ServerEvents, whyUnprepared: () => E
 
 /** The same for servers whose connections never wait. */
 function prependListeners (server: Server, events: ServerEvents): () => void {
-  const handOver = (): void => {}
   const listeners = {
-    connection: (socket: object) => { events.accept(socket, server, handOver) },
-    session: events.session,
-    stream: events.stream
+    // Nothing is held here; a connection that were is reset.
+    connection: (socket: object) => { events.accept(socket, server, reset) },
+    ...(events.session && { session: events.session }),
+    ...(events.stream && { stream: events.stream })
   }
   const names = Object.keys(listeners) as Array<keyof typeof listeners>
   // HTTP/1 servers emit neither 'session' nor 'stream'.
-  for (const name of names) server.prependListener(name, listeners[name])
+  for (const name of names) server.prependListener(name, listeners[name] as () => void)
   return () => {
-    for (const name of names) server.removeListener(name, listeners[name])
+    for (const name of names) server.removeListener(name, listeners[name] as () => void)
   }
 }

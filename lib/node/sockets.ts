@@ -54,23 +54,18 @@ export function remoteOf (socket: unknown): { readonly address: unknown, readonl
   }
 }
 
-/**
- * Stops reading from a new connection: its data stays in the kernel, and EOF or a reset is noticed only later. Returns
- * false if this kind of handle cannot stop.
- */
-export function stopReading (socket: object): boolean {
-  const handle = (socket as Internals)._handle
-  if (typeof handle?.readStop !== 'function' || typeof handle.readStart !== 'function') return false
-  handle.reading = false
-  return handle.readStop() === 0
+/** Stops reading from a new connection: its data stays in the kernel, and EOF or a reset is noticed only later. */
+export function stopReading (socket: object): void {
+  const { _handle: handle } = socket as Internals
+  if (handle) handle.reading = false
+  handle?.readStop?.()
 }
 
 /** Resumes reading after stopReading(). */
 export function startReading (socket: object): void {
-  const handle = (socket as Internals)._handle
-  if (typeof handle?.readStart !== 'function') return
-  handle.reading = true
-  handle.readStart()
+  const { _handle: handle } = socket as Internals
+  if (handle) handle.reading = true
+  handle?.readStart?.()
 }
 
 /** Destroys a connection, with a TCP reset if possible. */

@@ -2,7 +2,7 @@ import type { FastifyRealIpOptions, KernelSource, RealAddress, ToaFormat, Truste
 import { checkLogOptions, type LogOptions } from './log'
 import { type Toa, toaPresets } from './toa'
 import {
-  checkForwarded, checkProxyProtocol, checkSettings, checkTrustedPeers, type ForwardedOptions, needsList,
+  checkForwarded, checkProxyProtocol, checkSettings, checkTrustedPeers, type ForwardedOptions,
   type ProxyProtocolOptions, settings,
   type Settings
 } from './trust'
@@ -82,7 +82,6 @@ export function checkOptions (given: FastifyRealIpOptions, onStranger: (name: st
       'who sent it')
   }
   if (sources.includes('saved-syn')) checkSavedSyn(toa)
-  if (toa !== undefined && !Array.isArray(trustedPeers)) throw needsList()
   return Object.freeze({
     sources: forwardedOnly ? Object.freeze([]) : sources,
     proxyProtocol: isProxyProtocol ? checkProxyProtocol(own.proxyProtocol ?? {}) : undefined,

@@ -55,7 +55,7 @@ export function checkTrustedPeers (value: unknown, { toa }: { readonly toa: Toa 
   return value as TrustedPeers
 }
 
-export const needsList = (): Error =>
+const needsList = (): Error =>
   invalid("'toa' needs a list of 'trustedPeers': a client can write TOA on its SYN as well as a balancer can")
 
 export function checkSettings (given: { readonly [Key in Setting]?: unknown }): Settings {

@@ -20,7 +20,8 @@ export class Senders {
   readonly search: PeerSearch
   #isArmed = false
 
-  constructor (libc: Libc, onError?: (error: unknown) => void) {
+  /** `onError` receives what a callback of the search throws. */
+  constructor (libc: Libc, onError: (error: unknown) => void) {
     this.libc = libc
     this.syn = new SynReader(libc)
     this.search = new PeerSearch(libc, onError)

@@ -128,7 +128,6 @@ export class Guard {
     const found = new Claim(claim, course)
     if (isPlausible(claim, undefined) || this.#isOwnLoopback(kernel, fd, found)) return this.#recordBelieved(found, fd)
     if (sender === undefined) return undefined
-    if (sender !== null && sameEndpoint(found, sender)) return this.#recordBelieved(found, fd)
     return new Checked(found, sender === null ? undefined : keepEndpoint(sender), this.#readDetails(fd))
   }
 

@@ -459,3 +459,47 @@ t.test('a connection that cannot be examined is reset, and that is logged', asyn
   t.match(errors, [[{ err: failure }, /^fastify-real-ip: a connection could not be examined/]])
   t.equal(searches.size, 0)
 })
+
+t.test('a connection that is emitted again while it is held is handed over once', async (t) => {
+  const searches = holdSearches(t)
+  const { app, port } = await serve(t)
+  let handedOver = 0
+  const emitted: net.Socket[] = []
+  const { emit } = app.server
+  app.server.emit = function (this: net.Server, name: string, ...rest: unknown[]) {
+    if (name === 'connection') emitted.push(rest[0] as net.Socket)
+    return (emit as (...all: unknown[]) => boolean).call(this, name, ...rest)
+  } as typeof emit
+  app.server.on('connection', () => { handedOver++ })
+  const client = connect(port, last)
+  await searches.waiting()
+  app.server.emit('connection', emitted[0]!)
+  t.equal(handedOver, 0)
+  searches.release()
+  t.equal(await client.ended, 'closed')
+  t.match(client.heard(), /"trust":"trusted"/)
+  t.equal(handedOver, 1)
+})
+
+t.test('what cannot be examined after a search is reset, and ends nothing else', async (t) => {
+  const searches = holdSearches(t)
+  const { app, port } = await serve(t)
+  const { decide } = Judge.prototype
+  t.teardown(() => { Judge.prototype.decide = decide })
+  let throws = true
+  Judge.prototype.decide = function (evidence) {
+    if (throws) throw new Error('a bug')
+    return decide.call(this, evidence)
+  }
+  const client = connect(port, last)
+  await searches.waiting()
+  searches.release()
+  t.equal(await client.ended, 'ECONNRESET')
+  throws = false
+  const other = connect(port, last)
+  await searches.waiting()
+  searches.release()
+  await other.ended
+  t.match(other.heard(), /"trust":"trusted"/)
+  t.equal(app.realIp.stats().connections, 1)
+})

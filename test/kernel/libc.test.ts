@@ -59,6 +59,8 @@ if (process.argv[2] === 'without descriptors') {
     t.equal(errnoName(libc.setsockopt(-1, 6, 27, 1)), 'EBADF')
     t.equal(libc.readSavedSyn(-1), 0)
     t.equal(errnoName(libc.getpeername(0x7fffffff)), 'EBADF')
+    t.equal(errnoName(-libc.peek(0x7fffffff)), 'EBADF')
+    t.equal(errnoName(-libc.drop(0x7fffffff, 1)), 'EBADF')
     let seen
     libc.withSocket((fd) => { seen = errnoName(libc.getpeername(fd)) })
     t.equal(seen, 'ENOTCONN')

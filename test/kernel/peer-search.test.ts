@@ -95,13 +95,13 @@ for (const [name, host, to] of places) {
     const { client, accepted } = await place.connect()
     const truth = [to, client.localPort]
     const honest = lying(() => {})
-    const search = new PeerSearch(honest)
+    const search = new PeerSearch(honest, ignore)
     t.same(await ask(search, fdOf(accepted)), truth)
     t.same([honest.exacts, honest.dumps], [1, 0])
     search.close()
 
     const liar = lying()
-    const others = new PeerSearch(liar)
+    const others = new PeerSearch(liar, ignore)
     t.same(await ask(others, fdOf(accepted)), truth)
     t.same([liar.exacts, liar.dumps], [1, 1])
     others.close()
@@ -113,7 +113,7 @@ t.test('a lie that is the truth of another connection', async (t) => {
   const [a, b] = [await place.connect('127.0.0.30'), await place.connect('127.0.0.31')]
   libc.getpeername(fdOf(b.accepted))
   const ofB = libc.answer.slice(0, 28)
-  const search = new PeerSearch(lying((answer) => { answer.set(ofB) }))
+  const search = new PeerSearch(lying((answer) => { answer.set(ofB) }), ignore)
   t.same(await ask(search, fdOf(a.accepted)), ['127.0.0.30', a.client.localPort])
   t.same(await ask(search, fdOf(b.accepted)), ['127.0.0.31', b.client.localPort])
   search.close()
@@ -126,7 +126,7 @@ t.test('a lie of another family, and one of the listener\'s', async (t) => {
     (answer: Uint8Array) => { answer.set(new Uint8Array(new Uint16Array([10]).buffer)) },
     (answer: Uint8Array) => { answer.fill(0, 2, 28) }
   ]) {
-    const search = new PeerSearch(lying(lie))
+    const search = new PeerSearch(lying(lie), ignore)
     t.same(await ask(search, fdOf(accepted)), ['127.0.0.1', client.localPort])
     search.close()
   }
@@ -170,7 +170,7 @@ t.test('a connection that has gone, and what is none', async (t) => {
 t.test('what is no connection never has the peer of the one before', async (t) => {
   const place = await listen(t)
   const { client, accepted } = await place.connect()
-  const search = new PeerSearch(libc)
+  const search = new PeerSearch(libc, ignore)
   const truth = ['127.0.0.1', client.localPort]
   for (const fd of [-1, fdOf(place.server)]) {
     t.same(await ask(search, fdOf(accepted)), truth)
@@ -211,7 +211,7 @@ t.test('a connection whose names or cookie the kernel does not give is not looke
   const refused = { getsockname: () => constants.errno.ENOBUFS, getsockopt: () => constants.errno.ENOPROTOOPT }
   for (const [name, call] of Object.entries(refused)) {
     const liar = Object.assign(lying(), { [name]: call })
-    const search = new PeerSearch(liar)
+    const search = new PeerSearch(liar, ignore)
     t.same(await ask(search, fdOf(accepted)), [undefined, 0], name)
     t.same([liar.exacts, liar.dumps], [0, 0])
     search.close()
@@ -257,7 +257,7 @@ t.test('where sock_diag fails nothing is known, and nobody waits', async (t) => 
           }
         }
       }
-    })
+    }, ignore)
     t.same(await ask(search, fd), [undefined, 0], name)
     t.notOk(search.disagrees(fd, createEndpoint()) && name === 'no socket', 'without sock_diag nobody can tell who lies')
     search.close()
@@ -268,7 +268,7 @@ t.test('where sock_diag fails nothing is known, and nobody waits', async (t) => 
   const poor = new PeerSearch({
     ...lying(),
     openDiag: () => sockets++ > 0 ? constants.errno.EMFILE : { ...libc.openDiag() as Diag, send: () => constants.errno.ECONNREFUSED }
-  })
+  }, ignore)
   t.same(await ask(poor, fd), [undefined, 0])
   t.equal(sockets, 2)
   // An errno in the middle of one connection is nothing to the next.
@@ -280,7 +280,7 @@ t.test('where sock_diag fails nothing is known, and nobody waits', async (t) => 
       const diag = liar.openDiag() as Diag
       return broken ? { ...diag, receive: () => -constants.errno.ENOBUFS } : diag
     }
-  })
+  }, ignore)
   t.same(await ask(search, fd), [undefined, 0])
   broken = false
   t.same(await ask(search, fd), ['127.0.0.1', client.localPort])
@@ -346,7 +346,7 @@ t.test('a dump is asked for connections alone that can be waited for, and others
         }
       }
     }
-  })
+  }, ignore)
   const [open, halfClosed, left] = [await place.connect(), await place.connect(), await place.connect()]
   halfClosed.accepted.on('end', () => {}).resume()
   halfClosed.accepted.allowHalfOpen = true
@@ -407,7 +407,7 @@ t.test('who has not finished the handshake, or sent data with the SYN, may be an
         }
         return errno
       }
-    }))
+    }), ignore)
     t.same(await ask(search, fdOf(accepted)), isKnown ? ['127.0.0.1', client.localPort] : [undefined, 0], what)
     if (!isKnown) t.same([liar.exacts, liar.dumps], [0, 0])
     search.close()
@@ -425,12 +425,26 @@ t.test('disagrees() compares what getpeername gives by the family of its own ans
     answer.set([0x20, 0x01, 0x0d, 0xb8], 8)
     answer[23] = 7
   })
-  const search = new PeerSearch(rewritten)
+  const search = new PeerSearch(rewritten, ignore)
   t.notOk(search.disagrees(fdOf(accepted), claim), 'it is the claim')
   t.ok(search.disagrees(fdOf(accepted), { ...claim, w3: 8 }))
   search.close()
-  const honest = new PeerSearch(libc)
+  const honest = new PeerSearch(libc, ignore)
   t.notOk(honest.disagrees(fdOf(accepted), claim), 'it is the transport peer')
   t.equal(client.destroyed, false)
   honest.close()
+})
+
+t.test('sock_diag is tried: refused, silent, or answering', async (t) => {
+  const honest = new PeerSearch(libc, ignore)
+  t.equal(honest.refused(), undefined)
+  t.equal(honest.refused(), undefined, 'the socket is kept')
+  honest.close()
+  const refusing = new PeerSearch({ ...libc, openDiag: () => constants.errno.EACCES } as Libc, ignore)
+  t.equal(refusing.refused(), 'EACCES')
+  const silent = new PeerSearch({
+    ...libc,
+    openDiag: () => ({ buffer: new Uint8Array(4096), send: () => 0, receive: () => -constants.errno.EAGAIN, close () {} })
+  } as unknown as Libc, ignore)
+  t.equal(silent.refused(), 'no answer')
 })

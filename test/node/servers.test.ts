@@ -404,3 +404,17 @@ t.test('request.ip and socket.remoteAddress stay as they are', async (t) => {
   t.same(await client.get('/'), [CLIENT, CLIENT, CLIENT])
   await client.close()
 })
+
+t.test('lookup() of what belongs to an HTTP/2 session, a pushed stream say', async (t) => {
+  const h2c = kinds.find(({ name }) => name === 'h2c')!
+  const server = h2c.create()
+  await server.register(realIp)
+  server.get('/', (request) => request.realAddress)
+  let answer: RealAddress | undefined
+  server.server.on('session', (session: object) => { answer = server.realIp.lookup({ session } as never) })
+  t.teardown(() => server.close())
+  const client = await h2c.connect(await listen(server), { localAddress: CLIENT })
+  await client.get('/')
+  t.match(answer, { address: CLIENT, port: client.localPort, source: kernel })
+  await client.close()
+})

@@ -165,6 +165,9 @@ t.test('the virtual server, as each of the two optnames gives it', async (t) => 
   t.equal(older(), undefined, 'where neither has')
 
   for (const none of [0, 0xffffff]) t.match(readAll(virtualServer(24, none, v4, AF_INET))(), { vpcId: undefined, address: '203.0.113.7' })
+  // A vtoa that keeps 32 bytes of an option answers so for kind 249, which it has not kept.
+  const notKept = [virtualServer(24, 0xffffff, new Uint8Array(16), AF_INET6), virtualServer(24, 0xffffff, new Uint8Array(4), AF_INET)]
+  for (const answer of notKept) t.equal(readAll(answer)(), undefined, 'no virtual server')
   const portless = virtualServer(24, 9, v4, AF_INET)
   portless.fill(0, 22)
   t.match(readAll(portless)(), { address: '203.0.113.7', port: undefined })

@@ -58,7 +58,7 @@ function create (given: FastifyRealIpOptions, kernel?: KernelAccess, { logger, c
 
 /** The same beside this machine's kernel. */
 function native (options: FastifyRealIpOptions): Parts {
-  const senders = new Senders(loadLibc() as Libc)
+  const senders = new Senders(loadLibc() as Libc, console.error)
   return create(options, openKernel(senders, checkOptions(options), () => {}))
 }
 

@@ -159,3 +159,17 @@ t.test('a log that throws ends nothing', async (t) => {
     warnings.error('hello')
   })
 })
+
+t.test('a hundred connections of trusted peers without any claim, and not one fewer', onLinux, async (t) => {
+  const addresses = (count: number) => Array.from({ length: count }, (_, n) => `127.0.3.${n + 1}`)
+  const list = { trustedPeers: ['127.0.3.0/24'] }
+  t.same(await warned(t, list, visits(...addresses(99))), [])
+  t.same(await warned(t, list, visits(...addresses(100))), ['NO_TOA'])
+  t.same(await warned(t, { trustedPeers: [] }, visits(...addresses(100))), ['SIDECAR'], 'strangers have none to send')
+})
+
+t.test('what a callback of the search throws is logged', async (t) => {
+  const { logger, errors } = logOf()
+  new Warnings(logger).searchFailed(new Error('no'))
+  t.match(errors, [/^fastify-real-ip: a search for the sender of a connection failed/])
+})
