@@ -2,10 +2,10 @@ import { Http2ServerRequest, Http2ServerResponse } from 'node:http2'
 import type { RealAddress } from '../../types'
 import type { Address } from '../address/address'
 import { compileRanges, type Ranges } from '../address/ranges'
-import type { Remembered } from '../node/remembered'
+import { Remembered } from '../node/remembered'
 import type { PeerList } from '../options/trust'
 import { acceptedSocket, reset } from '../node/sockets'
-import { type Evidence, isChecked } from '../trust/checked'
+import { Checked, type Evidence, isChecked } from '../trust/checked'
 import { isLoopback } from '../trust/plausible'
 import type { Ruling } from '../trust/table'
 import { compileHeader, type ReadHops, walk } from './forwarded'
@@ -31,6 +31,7 @@ const HOPS = 5
 export class Observer {
   readonly #owner: Owner
   readonly #remembered: Remembered<Evidence>
+  readonly #checked = new Remembered<Checked>()
   /** Reads the forwarding header; `undefined` if none counts. */
   readonly readHops: ReadHops | undefined
   #proxies: { readonly ranges: Ranges, readonly unix: boolean } | undefined
@@ -55,7 +56,21 @@ export class Observer {
 
   /** What is known of a raw request's connection. */
   ofRequest (raw: Related): Evidence | undefined {
-    return this.#remembered.of(streamOf(raw) ?? acceptedSocket(raw.socket))
+    return this.#recall(streamOf(raw) ?? acceptedSocket(raw.socket))
+  }
+
+  /** What another application on this server found without a policy says nothing of the sender. */
+  #recall (key: unknown): Evidence | undefined {
+    const found = this.#remembered.of(key)
+    const { hasPolicy, canRefuse } = this.#owner.judge
+    if (found === undefined || !canRefuse || isChecked(found)) return found
+    let checked = this.#checked.of(found)
+    if (checked === undefined) {
+      const isBelieved = !hasPolicy && found.course !== undefined
+      checked = new Checked(found, undefined, isBelieved ? { column: 'plausible' } : {})
+      this.#checked.set(found, checked)
+    }
+    return checked
   }
 
   /** The same; if no server of the plugin accepted the connection, examines and remembers it. */
@@ -115,7 +130,7 @@ export class Observer {
     if (at.rawHeaders !== undefined) seen.request = at
     if (at._lightMyRequest !== undefined) seen.isInjected = true
     seen.last = at
-    const evidence = this.#remembered.of(acceptedSocket(at.valueOf()))
+    const evidence = this.#recall(acceptedSocket(at.valueOf()))
     if (evidence !== undefined) return this.answer(seen.request, evidence)
     if (hops === 0) return undefined
     return this.#find(nextOf(at), hops - 1, seen, kept)

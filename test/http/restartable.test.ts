@@ -8,6 +8,45 @@ import { kinds } from '../kinds'
 const PEER = '127.0.0.45'
 const [http] = kinds
 
+interface App extends FastifyInstance { restart (): Promise<void> }
+
+const start = async (optionsOf: () => FastifyRealIpOptions): Promise<App> => {
+  const app = await restartable(async (fastify, given) => {
+    const made = fastify(given) as unknown as FastifyInstance
+    await made.register(realIp, optionsOf())
+    made.get('/', (request) => request.realAddress)
+    return made as never
+  }, {}) as unknown as App
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  return app
+}
+
+t.test('what an application without a policy found is no evidence to one that has a policy', {
+  skip: process.platform !== 'linux' && 'not Linux'
+}, async (t) => {
+  const asked: Array<string | undefined> = []
+  for (const [options, expected] of [
+    [{ trustedPeers: [PEER] }, { source: 'none', trust: 'unverified' }],
+    [{ trustedPeers: [PEER], unverified: 'reject' }, 'closed'],
+    [{ admit: ({ address }) => asked.push(address) > 0 }, { address: PEER, trust: 'unchecked' }],
+    [{ admit: () => false }, 'closed']
+  ] as Array<[FastifyRealIpOptions, unknown]>) {
+    let now: FastifyRealIpOptions = {}
+    const app = await start(() => now)
+    const { port } = app.server.address() as AddressInfo
+    const client = await http!.connect(port, { localAddress: PEER })
+    client.socket.on('error', () => {})
+    t.match(await client.get('/'), { address: PEER, trust: 'unchecked' })
+    now = options
+    await app.restart()
+    t.match(await client.get('/').catch(() => 'closed'), expected, JSON.stringify(options))
+    if (expected !== 'closed') t.match(await client.get('/'), expected, 'and so the next request')
+    client.socket.destroy()
+    await app.close()
+  }
+  t.same(asked, [PEER], 'admit is asked once')
+})
+
 t.test('a server that @fastify/restartable restarts in place has a policy at any time', {
   skip: process.platform !== 'linux' && 'not Linux'
 }, async (t) => {
