@@ -42,8 +42,8 @@ const faults: ReadonlyArray<Fault> = [
       ['lib/http/arrivals.ts', 'const fd = fdOf(socket)\n      const isUnix',
         'if (!late.has(key)) { late.set(key, () => { late.set(key, () => {}); this.accept(socket, server, handOver) }); return true }\n' +
         'const fd = fdOf(socket)\n      const isUnix'],
-      ['lib/http/observer.ts', "import { hopsOf, walk } from './forwarded'\n", "import { hopsOf, walk } from './forwarded'\nimport { late } from './arrivals'\n"],
-      ['lib/http/observer.ts', 'return this.#remembered.of(streamOf(raw) ?? acceptedSocket(raw.socket))\n',
+      ['lib/http/observer.ts', "import type { Owner } from './owners'\n", "import type { Owner } from './owners'\nimport { late } from './arrivals'\n"],
+      ['lib/http/observer.ts', 'return this.#recall(streamOf(raw) ?? acceptedSocket(raw.socket))\n',
         'const s: any = (raw.stream as any)?.session?.socket ?? raw.socket; const k = acceptedSocket(s?.valueOf()) as object; late.get(k)?.(); ' +
         'const stream = streamOf(raw); const e = this.#remembered.of(stream ?? k) ?? this.#remembered.of(k); ' +
         'if (e && stream) this.#remembered.set(stream, e); return e\n']
@@ -52,7 +52,7 @@ const faults: ReadonlyArray<Fault> = [
   {
     name: 'the HTTP/2 proxy object is the key',
     edits: [
-      ['lib/http/observer.ts', 'return this.#remembered.of(streamOf(raw) ?? acceptedSocket(raw.socket))\n',
+      ['lib/http/observer.ts', 'return this.#recall(streamOf(raw) ?? acceptedSocket(raw.socket))\n',
         'return this.#remembered.of(streamOf(raw) === undefined ? acceptedSocket(raw.socket) : raw.socket)\n'],
       ['lib/plugin.ts', 'remembered.inherit(session, socketOfSession(session))', 'remembered.inherit(session.socket, socketOfSession(session))'],
       ['lib/plugin.ts', 'remembered.inherit(stream, stream.session)', 'remembered.inherit((stream as any).session?.socket, (stream as any).session?.socket)']
@@ -68,8 +68,8 @@ const faults: ReadonlyArray<Fault> = [
     test: 'http/arrivals',
     edits: [
       ['lib/http/arrivals.ts', 'held = this.#hold.take(socket, SENDER_TIMEOUT, goOn)',
-        'held = this.#hold.take(socket, SENDER_TIMEOUT, () => { const { libc } = senders; const peer = createEndpoint(); libc.getpeername(fd); ' +
-        'decodeSockaddr(libc.sockaddr, libc.family(), peer); this.#resume(socket, peer, handOver) })'],
+        'held = this.#hold.take(socket, SENDER_TIMEOUT, () => { const { libc } = this.#owners.senders as Senders; const peer = createEndpoint(); libc.getpeername(fd); ' +
+        'decodeSockaddr(libc.sockaddr, libc.family(), peer); this.#goOn(socket, handOver, () => this.#receiveAwaited(socket, peer, handOver)) })'],
       ['lib/http/arrivals.ts', "import { type Held, Hold } from './hold'", "import { createEndpoint, decodeSockaddr } from '../kernel/sockaddr'\nimport { type Held, Hold } from './hold'"]
     ]
   },
@@ -108,7 +108,7 @@ interface Outcome {
 function run (edits: Fault['edits'], decisive?: string): Outcome {
   const copy = mkdtempSync(path.join(tmpdir(), 'fastify-real-ip-fault-'))
   try {
-    for (const part of ['lib', 'types', 'test', 'bench', 'package.json', 'tsconfig.json']) {
+    for (const part of ['lib', 'types', 'test', 'bench', 'bpf', 'examples', 'package.json', 'tsconfig.json']) {
       cpSync(path.join(project, part), path.join(copy, part), { recursive: true })
     }
     symlinkSync(path.join(project, 'node_modules'), path.join(copy, 'node_modules'))
