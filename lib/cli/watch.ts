@@ -140,7 +140,7 @@ export async function watch (
     override publish (socket: object, realAddress: RealAddress): void {
       const about = arrived.get(socket) as Arrived
       const { fd, connection, time, header } = about
-      const look = about.look ?? looks.get(fd) ?? unseen
+      const look: Look = { ...unseen, ...about.look ?? looks.get(fd) }
       if (about.look === undefined) looks.delete(fd)
       const { address, port, family, source, trust, reason, proxyProtocol, transportPeer: found } = realAddress
       const reset = (socket as Socket).destroyed

@@ -19,7 +19,7 @@ const faults: ReadonlyArray<Fault> = [
     edits: [
       ['lib/node/remembered.ts', 'readonly #values = new WeakMap<object, Value>()',
         'readonly #values = new class { byFd = new Map<any, any>(); keys = new WeakMap<any, any>(); ' +
-        'key (o: any) { const fd = o?._handle?.fd ?? o?.socket?._handle?.fd; if (fd >= 0) this.keys.set(o, fd); return this.keys.get(o) } ' +
+        'key (o: any) { const fd = o?._handle?.fd ?? o?.socket?._handle?.fd; if (fd >= 0 && !this.keys.has(o)) { this.byFd.delete(fd); this.keys.set(o, fd) } return this.keys.get(o) } ' +
         'get (o: any): any { return this.byFd.get(this.key(o)) } ' +
         'set (o: any, e: any) { if (!this.keys.has(o)) this.key(o) ?? this.keys.set(o, e.fd); this.byFd.set(this.key(o), e) } }()']
     ]
@@ -61,7 +61,7 @@ const faults: ReadonlyArray<Fault> = [
   {
     name: 'no evidence is a pass',
     test: 'http/requests',
-    edits: [['lib/http/requests.ts', 'const evidence = this.#observer.examineRequest(request.raw)', 'const evidence = this.#observer.ofRequest(request.raw)']]
+    edits: [['lib/http/requests.ts', 'const evidence = this.#observer.examineRequest(request.raw)', 'const evidence: any = this.#observer.ofRequest(request.raw)']]
   },
   {
     name: 'handed over on time-out as if known',
