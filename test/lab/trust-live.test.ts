@@ -405,7 +405,7 @@ testInNamespace(__filename, () => {
     await once(server, 'listening')
     const { port } = server.address() as net.AddressInfo
     server.close()
-    cluster.setupPrimary({ exec: require.resolve('../trust/worker'), args: [] })
+    cluster.setupPrimary({ exec: require.resolve('../node/worker'), args: [] })
     for (const [trustedPeers, expect] of [[['loopback'], 'stamped'], [['10.0.0.0/8'], 'peer']] as const) {
       const order = JSON.stringify({ plugin: { trustedPeers }, listen: { host: '127.0.0.1', port, reusePort: true } })
       const workers = [1, 2].map(() => cluster.fork({ FASTIFY_REAL_IP_ORDER: order }))
