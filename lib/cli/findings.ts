@@ -98,7 +98,7 @@ function judgeRelease ({ platform, release }: Machine): Verdict {
 function judgeKoffi ({ platform, koffi: { state, message } }: Machine): Verdict {
   if (platform !== 'linux') return notApplicable('needed on Linux alone')
   if (state === 'works') return good('can be loaded (tried in a process of its own)')
-  if (state === 'untried') return unknown(message, "node -e \"require('koffi')\" && echo it loads")
+  if (state === 'untried') return unknown(message, 'node --require koffi --eval 0 && echo it loads')
   if (/native Koffi module/.test(message)) {
     return bad(`${message}: its binary is missing. Optional dependencies were left out, or the lock file was written ` +
       'on another platform and does not list it, or a bundler has taken koffi in: keep koffi external',

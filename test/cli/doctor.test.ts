@@ -93,7 +93,7 @@ t.test('each line', async (t) => {
 
     ['koffi', {}, 'good', /tried in a process of its own/],
     ['koffi', { platform: 'darwin', koffi: { state: 'fails', message: 'TOA is read from Linux' } }, 'n/a', /^needed on Linux alone$/],
-    ['koffi', { koffi: { state: 'untried', message: 'no child process' } }, 'unknown', /^no child process$/, /^node -e "require\('koffi'\)"/],
+    ['koffi', { koffi: { state: 'untried', message: 'no child process' } }, 'unknown', /^no child process$/, /^node --require koffi --eval 0/],
     ['koffi', { koffi: { state: 'fails', message: "koffi cannot be loaded (Cannot find module 'koffi')" } }, 'bad', /Cannot find/, /^npm install koffi$/],
     ['koffi', { koffi: { state: 'fails', message: 'koffi cannot be loaded (Cannot load native addon)' } }, 'bad', /Cannot load native addon/, /^start Node\.js without --no-addons/],
     ['koffi', { koffi: { state: 'fails', message: 'koffi cannot be loaded (Cannot find the native Koffi module; did you bundle it correctly?)' } }, 'bad', /its binary is missing\. Optional dependencies were left out/, /^npm install --include=optional$/],
