@@ -4,6 +4,7 @@ import { connect, type Socket } from 'node:net'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Test } from 'tap'
+import { readArguments, UsageError } from '../../lib/cli/arguments'
 import type { Seen } from '../../lib/cli/sighting'
 
 const bin = join(dirname(require.resolve('fastify-real-ip/package.json')), 'dist/lib/cli/bin.js')
@@ -36,6 +37,18 @@ export async function run (args: readonly string[], how: Start = {}): Promise<Pr
   child.stderr?.setEncoding('utf8').on('data', (text) => { printed.stderr += text })
   const [code] = await once(child, 'close') as [number | null]
   return { code, ...printed }
+}
+
+/** Asserts that the arguments are refused with one sentence. */
+export function refusesArguments (t: Test, args: string[], says: RegExp): void {
+  try {
+    readArguments(args)
+    t.fail(args.join(' '))
+  } catch (error) {
+    t.ok(error instanceof UsageError)
+    t.match((error as Error).message, says)
+    t.match((error as Error).message, /^[^\n]+\.$/)
+  }
 }
 
 export interface Watch {

@@ -3,11 +3,11 @@ import { readdirSync } from 'node:fs'
 import http from 'node:http'
 import http2 from 'node:http2'
 import https from 'node:https'
-import net, { type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import t, { type Test } from 'tap'
 import WebSocket from 'ws'
+import { freePort } from '../free-port'
 import { type Example, runExample, startExample } from './example'
 import { redisUnavailable, startRedis } from './redis'
 
@@ -136,10 +136,7 @@ test('https-http2', async (t) => {
 
 test('cluster', async (t) => {
   // Both workers need the same one.
-  const free = net.createServer().listen(0, '127.0.0.1')
-  await once(free, 'listening')
-  const { port } = free.address() as AddressInfo
-  await new Promise((resolve) => free.close(resolve))
+  const port = await freePort()
   // Its workers check who sends, which takes a listening socket each.
   const example = await startExample(t, 'cluster', { PORT: String(port), WORKERS: '2', ...linux && { TRUSTED_PEERS: '192.0.2.1' } })
   const { body } = await get(example)

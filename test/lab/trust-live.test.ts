@@ -6,6 +6,7 @@ import os from 'node:os'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Test } from 'tap'
 import realIp, { type FastifyRealIpOptions, type RealAddress } from 'fastify-real-ip'
+import { freePort } from '../free-port'
 import { kinds, listen } from '../kinds'
 import { balancerAddresses, hasIPv6, serverAddresses } from '../player/namespace'
 import type { Player } from '../player/player'
@@ -401,10 +402,7 @@ testInNamespace(__filename, () => {
     const client = await lab.client()
     const oracle = client.oracle()
     t.teardown(() => oracle.close())
-    const server = net.createServer().listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    const { port } = server.address() as net.AddressInfo
-    server.close()
+    const port = await freePort()
     cluster.setupPrimary({ exec: require.resolve('../node/worker'), args: [] })
     for (const [trustedPeers, expect] of [[['loopback'], 'stamped'], [['10.0.0.0/8'], 'peer']] as const) {
       const order = JSON.stringify({ plugin: { trustedPeers }, listen: { host: '127.0.0.1', port, reusePort: true } })

@@ -13,6 +13,7 @@ import t, { type Test } from 'tap'
 import realIp from 'fastify-real-ip'
 import { loadLibc, type Libc } from '../../lib/kernel/libc'
 import { inLab } from '../lab/in-lab'
+import { freePort } from '../free-port'
 import { bothLocalhosts, kinds, listen, noIPv6 } from '../kinds'
 import type { Order, Outcome } from './worker'
 
@@ -22,15 +23,6 @@ const [plain] = kinds
 const worker = path.join(__dirname, 'worker.js')
 const loopback = { host: '127.0.0.1' }
 const policy = { trustedPeers: ['127.0.0.0/8'] }
-
-async function freePort (): Promise<number> {
-  const server = net.createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
-}
 
 /** Whether nobody listens there. */
 async function isFree (port: number): Promise<boolean> {

@@ -1,8 +1,9 @@
 import { isDeepStrictEqual } from 'node:util'
-import { connect, type Socket } from 'node:net'
+import { type AddressInfo, connect, type Socket } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import realIp, { type FastifyRealIpOptions, type RealAddress } from 'fastify-real-ip'
+import { type Libc, loadLibc } from '../../lib/kernel/libc'
 import { setDeferAccept } from './defer-accept'
 import { type Exchange, addRoutes, firstBytes } from './exchanges'
 import { badHeaders, type BadHeader, type GoodHeader, goodHeaders } from './headers'
@@ -50,6 +51,18 @@ export async function serve (t: Test, name: Kind['name'], setting: Setting = {})
   const address = app.server.address()
   const to = typeof address === 'string' ? { path: address } : { host: '127.0.0.1', port: address!.port, localAddress }
   return { app, kind: name, events, connect: () => connect(to) }
+}
+
+/** Connects to the server from this address. */
+export const connectFrom = ({ app }: Served, localAddress: string) => () =>
+  connect({ host: '127.0.0.1', port: (app.server.address() as AddressInfo).port, localAddress })
+
+/** Descriptors whose bytes were looked at, or dropped. */
+export function countLooks (t: Test): () => number {
+  const libc = loadLibc() as Libc
+  const peek = t.capture(libc, 'peek', libc.peek)
+  const drop = t.capture(libc, 'drop', libc.drop)
+  return () => peek().length + drop().length
 }
 
 /** The answer that a header must give; the peer's own port belongs to the connection. */

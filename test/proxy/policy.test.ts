@@ -1,17 +1,16 @@
 import { once } from 'node:events'
 import { channel } from 'node:diagnostics_channel'
-import { connect, type AddressInfo, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import Fastify, { type FastifyInstance } from 'fastify'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import realIp, {
   type ConnectionMessage, encodeProxyHeader, type FastifyRealIpOptions, type RealAddress, realIpKey, type Stats, withRealIp
 } from 'fastify-real-ip'
-import { loadLibc, type Libc } from '../../lib/kernel/libc'
 import { kinds } from '../kinds'
 import { askHttp } from './ask'
 import { firstBytes } from './exchanges'
 import { goodHeaders } from './headers'
-import { PEER, serve, type Served } from './matrix'
+import { connectFrom, countLooks, PEER, serve, type Served } from './matrix'
 import { expectConnection, sendAndWait, untilRead, ways } from './wire'
 
 // Whose headers count, and how what they say goes together with the other options.
@@ -23,17 +22,6 @@ const server = { address: '198.51.100.1', port: 443 }
 const header = encodeProxyHeader({ source: client, destination: server })
 const nobody = encodeProxyHeader({})
 
-const from = (served: Served, localAddress: string) => () =>
-  connect({ host: '127.0.0.1', port: (served.app.server.address() as AddressInfo).port, localAddress })
-
-/** Descriptors whose bytes were looked at, or dropped. */
-function countLooks (t: Test): () => number {
-  const libc = loadLibc() as Libc
-  const peek = t.capture(libc, 'peek', libc.peek)
-  const drop = t.capture(libc, 'drop', libc.drop)
-  return () => peek().length + drop().length
-}
-
 const counted = (stats: Stats) => Object.fromEntries(Object.entries(stats.reason).filter(([, count]) => count > 0))
 
 t.test("a stranger's bytes are not looked at, and no route runs", onLinux, async (t) => {
@@ -42,7 +30,7 @@ t.test("a stranger's bytes are not looked at, and no route runs", onLinux, async
     const { app, events } = served
     const looks = countLooks(t)
     for (const way of ways.slice(1)) {
-      const { received } = await sendAndWait(from(served, STRANGER), way, header, firstBytes(name))
+      const { received } = await sendAndWait(connectFrom(served, STRANGER), way, header, firstBytes(name))
       // Where not all of it was read, a reset may overtake the answer.
       t.match(received, name === 'http' ? way === 'byte by byte' ? /^(HTTP\/1\.1 400 |$)/ : /^HTTP\/1\.1 400 / : /^(?!.*HTTP\/1)/s)
     }
@@ -55,32 +43,32 @@ t.test("a stranger's bytes are not looked at, and no route runs", onLinux, async
 
 t.test("a stranger without a header is served, and with untrusted: 'reject' reset unread", onLinux, async (t) => {
   const served = await serve(t, 'http')
-  t.match(await askHttp(from(served, STRANGER)), { address: STRANGER, trust: 'untrusted', proxyProtocol: undefined })
+  t.match(await askHttp(connectFrom(served, STRANGER)), { address: STRANGER, trust: 'untrusted', proxyProtocol: undefined })
   const strict = await serve(t, 'http', { options: { untrusted: 'reject' } })
   const looks = countLooks(t)
-  for (const bytes of [Buffer.alloc(0), header]) t.equal(await askHttp(from(strict, STRANGER), { header: bytes }), 'reset')
+  for (const bytes of [Buffer.alloc(0), header]) t.equal(await askHttp(connectFrom(strict, STRANGER), { header: bytes }), 'reset')
   t.equal(looks(), 0)
   t.same(strict.events, [])
   t.match(strict.app.realIp.stats(), { connections: 2, rejected: 2, trust: { untrusted: 2 } })
-  t.match(await askHttp(from(strict, PEER), { header }), client)
+  t.match(await askHttp(connectFrom(strict, PEER), { header }), client)
 })
 
 t.test("'from' is narrower than the list", onLinux, async (t) => {
   const options = { trustedPeers: ['127.0.0.8', PEER], proxyProtocol: { from: [PEER] } }
   const served = await serve(t, 'http', { options })
-  t.match(await askHttp(from(served, PEER), { header }), { ...client, trust: 'trusted' })
-  t.equal(await askHttp(from(served, PEER)), 'reset')
+  t.match(await askHttp(connectFrom(served, PEER), { header }), { ...client, trust: 'trusted' })
+  t.equal(await askHttp(connectFrom(served, PEER)), 'reset')
   const looks = countLooks(t)
-  t.match(await askHttp(from(served, '127.0.0.8')), { address: '127.0.0.8', trust: 'trusted', reason: 'no-toa' }, 'a probe')
-  t.equal(await askHttp(from(served, '127.0.0.8'), { header }), 400, 'its bytes are data')
+  t.match(await askHttp(connectFrom(served, '127.0.0.8')), { address: '127.0.0.8', trust: 'trusted', reason: 'no-toa' }, 'a probe')
+  t.equal(await askHttp(connectFrom(served, '127.0.0.8'), { header }), 400, 'its bytes are data')
   t.equal(looks(), 0)
   t.same(counted(served.app.realIp.stats()), { 'no-toa': 2, 'proxy-missing': 1 })
   const strict = await serve(t, 'http', { options: { ...options, missing: 'reject' } })
-  t.equal(await askHttp(from(strict, '127.0.0.8')), 'reset')
-  t.match(await askHttp(from(strict, PEER), { header }), client)
+  t.equal(await askHttp(connectFrom(strict, '127.0.0.8')), 'reset')
+  t.match(await askHttp(connectFrom(strict, PEER), { header }), client)
   // Who is in 'from' alone is a stranger.
   const wide = await serve(t, 'http', { options: { trustedPeers: [PEER], proxyProtocol: { from: ['127.0.0.0/8'] } } })
-  t.equal(await askHttp(from(wide, '127.0.0.8'), { header }), 400)
+  t.equal(await askHttp(connectFrom(wide, '127.0.0.8'), { header }), 400)
 })
 
 t.test('a predicate, and any', onLinux, async (t) => {
@@ -93,26 +81,26 @@ t.test('a predicate, and any', onLinux, async (t) => {
       }
     }
   })
-  t.match(await askHttp(from(served, PEER), { header }), { ...client, trust: 'trusted' })
-  t.equal(await askHttp(from(served, STRANGER), { header }), 400)
+  t.match(await askHttp(connectFrom(served, PEER), { header }), { ...client, trust: 'trusted' })
+  t.equal(await askHttp(connectFrom(served, STRANGER), { header }), 400)
   t.same([...new Set(asked)], [PEER, STRANGER])
   const any = await serve(t, 'http', { options: { trustedPeers: 'any' } })
-  t.match(await askHttp(from(any, STRANGER), { header }), { ...client, trust: 'trusted', transportPeer: { address: STRANGER } })
-  t.equal(await askHttp(from(any, STRANGER)), 'reset')
+  t.match(await askHttp(connectFrom(any, STRANGER), { header }), { ...client, trust: 'trusted', transportPeer: { address: STRANGER } })
+  t.equal(await askHttp(connectFrom(any, STRANGER)), 'reset')
 })
 
 t.test("a header that names no client is no fault, whatever 'missing' says", onLinux, async (t) => {
   const served = await serve(t, 'http', { options: { missing: 'reject' } })
   for (const { bytes, source, name } of goodHeaders) {
     if (source !== undefined) continue
-    t.match(await askHttp(from(served, PEER), { header: bytes }), { address: PEER, trust: 'trusted', source: 'transport-peer', reason: 'proxy-local', proxyProtocol: { local: true } }, name)
+    t.match(await askHttp(connectFrom(served, PEER), { header: bytes }), { address: PEER, trust: 'trusted', source: 'transport-peer', reason: 'proxy-local', proxyProtocol: { local: true } }, name)
   }
 })
 
 t.test('a header that names its sender', onLinux, async (t) => {
   const served = await serve(t, 'http', { options: { missing: 'reject' } })
   for (const version of [1, 2] as const) {
-    const socket = from(served, PEER)()
+    const socket = connectFrom(served, PEER)()
     await once(socket, 'connect')
     const self = { address: PEER, port: socket.localPort as number }
     t.match(await askHttp(() => socket, { header: encodeProxyHeader({ version, source: self, destination: { address: '127.0.0.1', port: 1 } }) }),
@@ -125,11 +113,11 @@ t.test('an address that no client can have', onLinux, async (t) => {
   for (const address of ['0.0.0.0', '224.0.0.1', '255.255.255.255', '::', 'ff02::1']) {
     const impossible = encodeProxyHeader({ source: { address, port: 1 }, destination: { address: address.includes(':') ? '2001:db8::1' : '198.51.100.1', port: 1 } })
     const reset = await serve(t, 'https')
-    t.match(await sendAndWait(from(reset, PEER), 'later', impossible, firstBytes('https')), { received: '', code: 'ECONNRESET' }, address)
+    t.match(await sendAndWait(connectFrom(reset, PEER), 'later', impossible, firstBytes('https')), { received: '', code: 'ECONNRESET' }, address)
     t.same(reset.events, [])
     t.same(counted(reset.app.realIp.stats()), { implausible: 1 })
     const ignored = await serve(t, 'http', { options: { invalid: 'ignore' } })
-    const answer = await askHttp(from(ignored, PEER), { header: impossible })
+    const answer = await askHttp(connectFrom(ignored, PEER), { header: impossible })
     t.match(answer, { address: PEER, source: 'transport-peer', trust: 'trusted', reason: 'implausible', proxyProtocol: undefined })
   }
 })
@@ -138,11 +126,11 @@ t.test('admit is asked before TLS, with what the header says', onLinux, async (t
   for (const { name } of kinds) {
     const asked: RealAddress[] = []
     const served = await serve(t, name, { options: { admit: (address) => asked.push(address) > 1 } })
-    t.match(await sendAndWait(from(served, PEER), 'split in two', header, firstBytes(name)), { received: '', code: 'ECONNRESET' }, name)
+    t.match(await sendAndWait(connectFrom(served, PEER), 'split in two', header, firstBytes(name)), { received: '', code: 'ECONNRESET' }, name)
     t.same(served.events, [])
     t.match(asked, [{ ...client, trust: 'trusted', source: 'proxy-protocol', proxyProtocol: { version: 2, destination: server } }])
     t.match(served.app.realIp.stats(), { connections: 1, rejected: 1 })
-    const { received } = await sendAndWait(from(served, PEER), 'later', header, Buffer.from('nonsense\r\n\r\n'))
+    const { received } = await sendAndWait(connectFrom(served, PEER), 'later', header, Buffer.from('nonsense\r\n\r\n'))
     t.not(served.events.length, 0, 'the second time it is handed over')
     t.equal(asked.length, 2, received)
   }
@@ -151,11 +139,11 @@ t.test('admit is asked before TLS, with what the header says', onLinux, async (t
 t.test("a CDN's header starts at the address of the PROXY header", onLinux, async (t) => {
   const served = await serve(t, 'http', { options: { forwarded: { trust: ['203.0.113.0/24'] } } })
   const lines = ['X-Forwarded-For: 192.0.2.77']
-  t.match(await askHttp(from(served, PEER), { header, lines }),
+  t.match(await askHttp(connectFrom(served, PEER), { header, lines }),
     { address: '192.0.2.77', source: 'forwarded', trust: 'trusted', via: { ...client, source: 'proxy-protocol', proxyProtocol: { destination: server } } })
   const other = encodeProxyHeader({ source: { address: '198.51.100.7', port: 1 }, destination: server })
-  t.match(await askHttp(from(served, PEER), { header: other, lines }), { address: '198.51.100.7', source: 'proxy-protocol', via: undefined }, 'not from the CDN')
-  t.match(await askHttp(from(served, PEER), { header: nobody, lines }), { address: PEER, reason: 'proxy-local', via: undefined }, 'a probe')
+  t.match(await askHttp(connectFrom(served, PEER), { header: other, lines }), { address: '198.51.100.7', source: 'proxy-protocol', via: undefined }, 'not from the CDN')
+  t.match(await askHttp(connectFrom(served, PEER), { header: nobody, lines }), { address: PEER, reason: 'proxy-local', via: undefined }, 'a probe')
 })
 
 /** A connection that is kept, with the answers on it. */
@@ -178,7 +166,7 @@ async function keep (open: () => Socket, first: Buffer) {
 
 t.test('setTrustedPeers() and a connection that came with a header', onLinux, async (t) => {
   const served = await serve(t, 'http')
-  const { ask, socket } = await keep(from(served, PEER), header)
+  const { ask, socket } = await keep(connectFrom(served, PEER), header)
   t.match(await ask(), client)
   served.app.realIp.setTrustedPeers([])
   t.match(await ask(), { address: PEER, trust: 'untrusted', reason: 'untrusted-peer', proxyProtocol: undefined })
@@ -190,7 +178,7 @@ t.test('setTrustedPeers() and a connection that came with a header', onLinux, as
 /** A connection that is held: its header is not all there. */
 async function holdOne (served: Served, part: Buffer): Promise<Socket> {
   expectConnection()
-  const socket = from(served, PEER)()
+  const socket = connectFrom(served, PEER)()
   socket.write(part)
   await untilRead(socket, part.length)
   return socket
@@ -220,9 +208,9 @@ t.test('the channel tells each connection once, when its header was read', onLin
   channel('fastify-real-ip:connection').subscribe(listen)
   t.teardown(() => channel('fastify-real-ip:connection').unsubscribe(listen))
   const served = await serve(t, 'http')
-  await askHttp(from(served, PEER), { header, way: 'byte by byte' })
-  await askHttp(from(served, PEER), { header: nobody, way: 'later' })
-  await askHttp(from(served, PEER))
+  await askHttp(connectFrom(served, PEER), { header, way: 'byte by byte' })
+  await askHttp(connectFrom(served, PEER), { header: nobody, way: 'later' })
+  await askHttp(connectFrom(served, PEER))
   t.match(messages.map(({ realAddress }) => realAddress), [
     { ...client, source: 'proxy-protocol', proxyProtocol: { version: 2 } }, { address: PEER, reason: 'proxy-local' },
     { address: undefined, source: 'none', reason: 'proxy-missing', transportPeer: { address: PEER } }
@@ -247,7 +235,7 @@ t.test('keys, log lines, lookup() and late answers', onLinux, async (t) => {
   })
   const visited = async (bytes: Buffer) => {
     lines.length = 0
-    const answer = await askHttp(from(served, PEER), { header: bytes }) as RealAddress
+    const answer = await askHttp(connectFrom(served, PEER), { header: bytes }) as RealAddress
     t.match(app.early, answer, 'lookup() in a listener of connection')
     t.match(app.late?.(), answer, 'after the connection has ended')
     t.equal(lines.find(({ msg }) => msg === 'request completed').realIp, answer.address)

@@ -1,14 +1,13 @@
 import { once } from 'node:events'
-import { connect, type AddressInfo, type Socket } from 'node:net'
-import t, { type Test } from 'tap'
+import type { Socket } from 'node:net'
+import t from 'tap'
 import { encodeProxyHeader, type FastifyRealIpOptions } from 'fastify-real-ip'
-import { loadLibc, type Libc } from '../../lib/kernel/libc'
 import { inLab } from '../lab/in-lab'
 import { holdDumps, refuseDiag, sysctl } from '../lab/trust-lab'
 import { testInNamespace } from '../player/test-in-namespace'
 import { askHttp } from './ask'
 import { firstBytes } from './exchanges'
-import { PEER, serve, type Served } from './matrix'
+import { connectFrom, countLooks, PEER, serve } from './matrix'
 import { sendAndWait } from './wire'
 
 // Senders that cannot be known, or only later; and kernel sources for those who send no header.
@@ -18,35 +17,25 @@ t.setTimeout(120_000)
 const client = { address: '203.0.113.7', port: 51234 }
 const header = encodeProxyHeader({ source: client, destination: { address: '198.51.100.1', port: 443 } })
 
-const from = (served: Served, localAddress: string) => () =>
-  connect({ host: '127.0.0.1', port: (served.app.server.address() as AddressInfo).port, localAddress })
-
-function countLooks (t: Test): () => number {
-  const libc = loadLibc() as Libc
-  const peek = t.capture(libc, 'peek', libc.peek)
-  const drop = t.capture(libc, 'drop', libc.drop)
-  return () => peek().length + drop().length
-}
-
 testInNamespace(__filename, () => {
   t.test("a sender that cannot be known: 'unverified' decides, and nothing is read", async (t) => {
     sysctl(t, 'tcp_syncookies', 2)
     refuseDiag(t)
     const looks = countLooks(t)
     const ignored = await serve(t, 'http')
-    t.equal(await askHttp(from(ignored, PEER), { header }), 400)
-    t.match(await askHttp(from(ignored, PEER)), { address: undefined, source: 'none', trust: 'unverified', reason: 'unverified-peer', proxyProtocol: undefined })
+    t.equal(await askHttp(connectFrom(ignored, PEER), { header }), 400)
+    t.match(await askHttp(connectFrom(ignored, PEER)), { address: undefined, source: 'none', trust: 'unverified', reason: 'unverified-peer', proxyProtocol: undefined })
     const rejected = await serve(t, 'https', { options: { unverified: 'reject' } })
-    t.match(await sendAndWait(from(rejected, PEER), 'later', header, firstBytes('https')), { received: '', code: 'ECONNRESET' })
+    t.match(await sendAndWait(connectFrom(rejected, PEER), 'later', header, firstBytes('https')), { received: '', code: 'ECONNRESET' })
     t.same(rejected.events, [])
     t.match(rejected.app.realIp.stats(), { connections: 1, rejected: 1, reason: { 'unverified-peer': 1 } })
     t.equal(looks(), 0)
     // Whoever reaches the port is believed, known or not.
     const any = await serve(t, 'http', { options: { trustedPeers: 'any' } })
-    t.match(await askHttp(from(any, PEER), { header }), { ...client, trust: 'trusted', source: 'proxy-protocol' })
+    t.match(await askHttp(connectFrom(any, PEER), { header }), { ...client, trust: 'trusted', source: 'proxy-protocol' })
     // But a list of those who send headers takes knowing them.
     const some = await serve(t, 'http', { options: { trustedPeers: 'any', proxyProtocol: { from: [PEER] } } })
-    t.equal(await askHttp(from(some, PEER), { header }), 400)
+    t.equal(await askHttp(connectFrom(some, PEER), { header }), 400)
   })
 
   inLab('kernel sources for trusted peers that send no header', async (t, lab) => {
@@ -58,10 +47,10 @@ testInNamespace(__filename, () => {
     lab.enterServer()
     const served = await serve(t, 'http', { options })
     stamping.enter()
-    t.match(await askHttp(from(served, PEER), { header }), { ...client, source: 'proxy-protocol', transportPeer: { address: PEER }, attempts: [] })
-    t.match(await askHttp(from(served, '127.0.0.8')), { address: /^198\.0\.0\./, source: 'vtoa', trust: 'trusted', transportPeer: { address: '127.0.0.8' }, proxyProtocol: undefined })
-    t.match(await askHttp(from(served, '127.0.0.66')), { address: '127.0.0.66', trust: 'untrusted', reason: 'untrusted-peer' })
-    t.equal(await askHttp(from(served, PEER)), 'reset', 'TOA is no header')
+    t.match(await askHttp(connectFrom(served, PEER), { header }), { ...client, source: 'proxy-protocol', transportPeer: { address: PEER }, attempts: [] })
+    t.match(await askHttp(connectFrom(served, '127.0.0.8')), { address: /^198\.0\.0\./, source: 'vtoa', trust: 'trusted', transportPeer: { address: '127.0.0.8' }, proxyProtocol: undefined })
+    t.match(await askHttp(connectFrom(served, '127.0.0.66')), { address: '127.0.0.66', trust: 'untrusted', reason: 'untrusted-peer' })
+    t.equal(await askHttp(connectFrom(served, PEER)), 'reset', 'TOA is no header')
     lab.enterServer()
     const { source, reason } = served.app.realIp.stats()
     t.strictSame([source['proxy-protocol'], source.vtoa, source['transport-peer'], reason['proxy-missing']], [1, 1, 1, 1])
@@ -77,16 +66,16 @@ testInNamespace(__filename, () => {
       stamping.enter()
       const later = holdDumps(t)
       // The first has its dump at once.
-      const first = await askHttp(from(served, PEER), { header })
+      const first = await askHttp(connectFrom(served, PEER), { header })
       t.match(first, before.length === 0 ? 400 : client)
-      const socket: Socket = from(served, PEER)()
+      const socket: Socket = connectFrom(served, PEER)()
       const answer = askHttp(() => socket, { header })
       await once(socket, 'connect')
       t.equal(served.app.realIp.stats().connections, 1, 'it is held')
       served.app.realIp.setTrustedPeers(after)
       later.release()
 
-      const another = await askHttp(from(served, PEER), { header })
+      const another = await askHttp(connectFrom(served, PEER), { header })
       t.match(another, expected)
       t.match(await answer, expected)
     }

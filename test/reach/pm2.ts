@@ -6,10 +6,10 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync } from 'node:fs'
 import http from 'node:http'
-import net, { type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { freePort } from '../free-port'
 
 const project = resolve(__dirname, '../../..')
 const config = join(project, 'examples/pm2.config.js')
@@ -39,15 +39,6 @@ async function list (): Promise<Listed[]> {
 
 const start = (env: NodeJS.ProcessEnv) =>
   pm2(['start', config], { WORKERS: '2', ...env })
-
-async function freePort (): Promise<number> {
-  const server = net.createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
-}
 
 async function get (port: number, localAddress: string): Promise<string> {
   const request = http.get({ host: '127.0.0.1', port, localAddress, agent: false })
