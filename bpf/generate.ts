@@ -77,22 +77,7 @@ export function generate (): string {
 // Source: SHA-256 ${sourceHash()}
 // Compiled with clang ${clangVersion()}, flags ${FLAGS.join(' ')}.
 
-/** A map, as BPF_MAP_CREATE takes it. */
-export interface MapDefinition {
-  readonly type: number
-  readonly keySize: number
-  readonly valueSize: number
-  readonly maxEntries: number
-  readonly flags: number
-}
-
-/** Each relocation: the index of an instruction that loads the address of a map; of \`config\`, of its value. */
-export interface ProgramDefinition {
-  readonly name: string
-  readonly relocations: ReadonlyArray<readonly [instruction: number, map: MapName | 'config']>
-  /** Base64 of struct bpf_insn, little-endian. */
-  readonly instructions: string
-}
+import type { MapDefinition, ProgramDefinition } from './definitions'
 
 export type MapName = ${definitions.map((text) => `'${/\w+/.exec(text)?.[0]}'`).sort().join(' | ')}
 export type ProgramName = 'sockops' | 'getsockopt' | 'getpeername4' | 'getpeername6'
@@ -105,7 +90,7 @@ ${definitions.sort().join(',\n')}
 export const rodata =
 ${quote((sections[rodata] as Section).bytes, 2)}
 
-export const programs: Readonly<Record<ProgramName, ProgramDefinition>> = {
+export const programs: Readonly<Record<ProgramName, ProgramDefinition<MapName>>> = {
 ${programs.join(',\n')}
 }
 `

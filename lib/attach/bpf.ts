@@ -1,5 +1,5 @@
 import type { Bpf, Pointer } from '../kernel/libc'
-import type { MapDefinition } from './programs'
+import type { MapDefinition } from './definitions'
 
 // <linux/bpf.h>
 const BPF_MAP_CREATE = 0

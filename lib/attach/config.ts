@@ -1,6 +1,7 @@
 import type { Address } from '../address/address'
 import { compileRanges } from '../address/ranges'
-import { maps, type MapDefinition, type MapName, programs, type ProgramName, rodata } from './programs'
+import type { MapDefinition } from './definitions'
+import { maps, type MapName, programs, type ProgramName, rodata } from './programs'
 
 /** A TOA format for the programs, which ignore its position among the options. */
 export interface Format {

@@ -2,22 +2,7 @@
 // Source: SHA-256 6d8fb0c8818956f793b5b763305a48e5ff901b3519054e8a33153eeb68abe179
 // Compiled with clang 14.0.6, flags -target bpf -mcpu=v2 -O2 -Wall -Wextra -Werror.
 
-/** A map, as BPF_MAP_CREATE takes it. */
-export interface MapDefinition {
-  readonly type: number
-  readonly keySize: number
-  readonly valueSize: number
-  readonly maxEntries: number
-  readonly flags: number
-}
-
-/** Each relocation: the index of an instruction that loads the address of a map; of `config`, of its value. */
-export interface ProgramDefinition {
-  readonly name: string
-  readonly relocations: ReadonlyArray<readonly [instruction: number, map: MapName | 'config']>
-  /** Base64 of struct bpf_insn, little-endian. */
-  readonly instructions: string
-}
+import type { MapDefinition, ProgramDefinition } from './definitions'
 
 export type MapName = 'claims' | 'counters' | 'peers'
 export type ProgramName = 'sockops' | 'getsockopt' | 'getpeername4' | 'getpeername6'
@@ -32,7 +17,7 @@ export const maps: Readonly<Record<MapName, MapDefinition>> = {
 export const rodata =
   'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAQAAAAAIAAAAAAAAAAAAAAAAAAAAAAAAA'
 
-export const programs: Readonly<Record<ProgramName, ProgramDefinition>> = {
+export const programs: Readonly<Record<ProgramName, ProgramDefinition<MapName>>> = {
   sockops: {
     name: 'toa_sockops',
     relocations: [
