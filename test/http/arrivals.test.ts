@@ -1,16 +1,18 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { execFileSync } from 'node:child_process'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { EventEmitter, once } from 'node:events'
 import net, { type AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import realIp, { type FastifyRealIpOptions } from 'fastify-real-ip'
-import { Hold } from '../../lib/http/hold'
+import { Hold, HELD_MAX } from '../../lib/http/hold'
 import { type Diag, type Libc, loadLibc } from '../../lib/kernel/libc'
 import { PeerSearch } from '../../lib/kernel/peer-search'
 import { Judge } from '../../lib/trust/judge'
 import { holdSearches } from '../kernel/held-searches'
 import { CLIENT, type Kind, kinds, listen } from '../kinds'
+import { gather } from '../proxy/gather'
 
 if (process.platform !== 'linux') {
   t.plan(0, 'connections are held on Linux alone')
@@ -271,6 +273,53 @@ t.test('listeners run in the async context of the connection, held or not', asyn
       t.same(contexts, ['the server', 'the server'])
     })
   }
+})
+
+t.test('admit and the diagnostics channel are called in the async context of the connection, held or not', async (t) => {
+  const storage = new AsyncLocalStorage<string>()
+  const contexts: Array<[what: string, context: string | undefined]> = []
+  const note = (what: string) => { contexts.push([what, storage.getStore()]) }
+  const published = () => { note('published') }
+  subscribe('fastify-real-ip:connection', published)
+  t.teardown(() => unsubscribe('fastify-real-ip:connection', published))
+  const app = plain.create({ forceCloseConnections: true })
+  await app.register(realIp, {
+    ...list,
+    admit () {
+      note('asked')
+      return true
+    }
+  })
+  app.get('/', (request) => request.realAddress)
+  t.teardown(() => app.close())
+  const port = await storage.run('the server', () => listen(app))
+  await connect(port, last).ended
+  const searches = holdSearches(t)
+  const held = connect(port, last)
+  await searches.waiting()
+  storage.run('the search', () => { searches.release() })
+  await held.ended
+  t.match(held.heard(), /"trust":"trusted"/)
+  const once = [['asked', 'the server'], ['published', 'the server']]
+  t.same(contexts, [...once, ...once])
+})
+
+t.test('with too many connections that are held the oldest is unverified, and the others wait', async (t) => {
+  const { app, port } = await serve(t)
+  const searches = holdSearches(t)
+  const oldest = connect(port, last)
+  await searches.waiting()
+  await gather(t, { count: HELD_MAX - 1, port, localAddress: CLIENT, bytes: '' })
+  await searches.waiting(HELD_MAX)
+  t.equal(oldest.heard(), '')
+  const next = connect(port, last)
+  t.equal(await oldest.ended, 'closed')
+  t.match(oldest.heard(), /"trust":"unverified"/)
+  t.match(app.realIp.stats(), { connections: 1, trust: { unverified: 1 } })
+  searches.release()
+  await next.ended
+  t.match(next.heard(), /"trust":"trusted"/)
+  t.match(app.realIp.stats(), { connections: HELD_MAX + 1, trust: { trusted: HELD_MAX, unverified: 1 } })
 })
 
 t.test('close() ends what is held at once, and nothing is held after it', async (t) => {

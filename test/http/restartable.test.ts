@@ -21,6 +21,19 @@ const start = async (optionsOf: () => FastifyRealIpOptions): Promise<App> => {
   return app
 }
 
+/** What the server makes of a request on a connection of its own. */
+async function askOnce (port: number): Promise<unknown> {
+  try {
+    const client = await http!.connect(port, { localAddress: PEER })
+    client.socket.on('error', () => {})
+    const answer = await client.get('/')
+    await client.close()
+    return answer
+  } catch {
+    return 'reset'
+  }
+}
+
 t.test('what an application without a policy found is no evidence to one that has a policy', {
   skip: process.platform !== 'linux' && 'not Linux'
 }, async (t) => {
@@ -62,17 +75,7 @@ t.test('a server that @fastify/restartable restarts in place has a policy at any
   t.teardown(() => app.close())
   await app.listen({ host: '127.0.0.1', port: 0 })
   const { port } = app.server.address() as AddressInfo
-  const ask = async () => {
-    try {
-      const client = await http!.connect(port, { localAddress: PEER })
-      client.socket.on('error', () => {})
-      const answer = await client.get('/')
-      await client.close()
-      return answer
-    } catch {
-      return 'reset'
-    }
-  }
+  const ask = () => askOnce(port)
 
   t.match(await ask(), { address: PEER, trust: 'trusted', reason: 'no-toa' })
   options = { trustedPeers: [] }
@@ -90,4 +93,22 @@ t.test('a server that @fastify/restartable restarts in place has a policy at any
   fails = false
   await app.restart()
   t.match(await ask(), { trust: 'trusted' })
+})
+
+t.test('the same options again: the policy holds after each restart', {
+  skip: process.platform !== 'linux' && 'not Linux'
+}, async (t) => {
+  for (const [options, expected] of [
+    [{ trustedPeers: [PEER] }, { address: PEER, trust: 'trusted', transportPeer: { address: PEER } }],
+    [{ trustedPeers: [PEER], missing: 'reject' }, 'reset']
+  ] as Array<[FastifyRealIpOptions, unknown]>) {
+    const app = await start(() => options)
+    t.teardown(() => app.close())
+    const { port } = app.server.address() as AddressInfo
+    for (let restarts = 0; restarts < 3; restarts++) {
+      t.match(await askOnce(port), expected, `${restarts} restarts`)
+      t.match(app.realIp.stats(), { connections: 1, rejected: expected === 'reset' ? 1 : 0 })
+      await app.restart()
+    }
+  }
 })

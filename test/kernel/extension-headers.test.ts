@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import net, { type AddressInfo } from 'node:net'
 import t from 'tap'
@@ -7,7 +8,7 @@ import { armListener, SynReader } from '../../lib/kernel/saved-syn'
 import { createEndpoint } from '../../lib/kernel/sockaddr'
 import { findToa } from '../../lib/sources/toa-option'
 import { hasPayload, tcpOptionsEnd } from '../../lib/kernel/tcp-header'
-import { balancerAddresses, hasIPv6, serverAddresses } from '../player/namespace'
+import { balancerAddresses, balancerInterface, hasIPv6, serverAddresses, serverInterface } from '../player/namespace'
 import { IPPROTO_DSTOPTS, IPPROTO_HOPOPTS, optionsHeader } from '../player/packet'
 import { openPlayer } from '../player/player'
 import { testInNamespace } from '../player/test-in-namespace'
@@ -20,6 +21,8 @@ const formats = [{ kind: 254, length: 8, family: 'IPv4', position: 'first' }] as
 
 testInNamespace(__filename, () => {
   t.test('saved SYNs with extension headers of any length', { skip: !hasIPv6() && 'no IPv6' }, async (t) => {
+    // What a veth pair carries by default is not the longest.
+    for (const { name } of [serverInterface, balancerInterface]) execFileSync('ip', ['link', 'set', name, 'mtu', '65535'])
     const libc = loadLibc() as Libc
     const syn = new SynReader(libc)
     const player = openPlayer()
@@ -32,7 +35,7 @@ testInNamespace(__filename, () => {
     const fdOf = (handle: object) => (handle as { _handle: { fd: number } })._handle.fd
     t.equal(armListener(libc, fdOf(server)), undefined)
     const { port } = server.address() as AddressInfo
-    for (const [count, length] of [[0, 0], [1, 8], [1, 64], [1, 256], [3, 256], [5, 256]] as const) {
+    for (const [count, length] of [[0, 0], [1, 8], [1, 64], [1, 256], [3, 256], [5, 256], [10, 256], [255, 256]] as const) {
       const accepting = once(server, 'connection') as Promise<[net.Socket]>
       const extensionHeaders = Array.from({ length: count }, (_, n) => optionsHeader(n === 0 ? IPPROTO_HOPOPTS : IPPROTO_DSTOPTS, length))
       const connection = await player.connect({

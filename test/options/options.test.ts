@@ -206,17 +206,37 @@ t.test('what stands on a prototype is nobody\'s setting', async (t) => {
   t.equal(checkOptions(Object.create({ trustedPeers: 'any' })).trustedPeers, undefined)
 })
 
-t.test('lists are copied once, and their entries trimmed', async (t) => {
-  let reads = 0
-  const trustedPeers = new Proxy([' 10.0.0.1 ', '\tloopback\n'], {
-    get (list, key) {
-      if (key === '0') return reads++ === 0 ? list[0] : '0.0.0.0/0'
-      return Reflect.get(list, key)
-    }
-  })
-  const options = checkOptions({ trustedPeers, forwarded: { trust: [' 192.0.2.1 ', ' unix'] } })
+/** A list whose first entry is another one from the second look on. */
+const changing = (entry: string, then: string): { list: string[], looks: () => number } => {
+  let looks = 0
+  return {
+    list: new Proxy([entry], { get: (list, key) => key !== '0' ? Reflect.get(list, key) : looks++ === 0 ? entry : then }),
+    looks: () => looks
+  }
+}
+
+t.test('a list is copied once, and what was checked is what is used', async (t) => {
+  const [trustedPeers, trust, sources] = [changing('10.0.0.1', '0.0.0.0/0'), changing('192.0.2.1', '0.0.0.0/0'), changing('vtoa', 'nonsense')]
+  const options = checkOptions({ trustedPeers: trustedPeers.list, forwarded: { trust: trust.list }, sources: sources.list as never })
+  t.same(options.trustedPeers, ['10.0.0.1'])
+  t.same(options.forwarded?.trust.addresses, ['192.0.2.1'])
+  t.same(options.sources, ['vtoa'])
+  t.same([trustedPeers.looks(), trust.looks(), sources.looks()], [1, 1, 1])
+  t.ok(Object.isFrozen(options.trustedPeers) && Object.isFrozen(options.sources))
+
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(realIp, { trustedPeers: [], forwarded: { trust: [] } })
+  app.get('/', ({ realAddress: { trust } }) => trust)
+  const swapped = changing('10.0.0.1', '0.0.0.0/0')
+  app.realIp.setTrustedPeers(swapped.list)
+  t.equal(swapped.looks(), 1)
+  t.equal((await app.inject({ url: '/', remoteAddress: '10.0.0.1' })).body, 'trusted')
+  t.equal((await app.inject({ url: '/', remoteAddress: '10.0.0.2' })).body, 'untrusted')
+})
+
+t.test('the entries of lists are trimmed', async (t) => {
+  const options = checkOptions({ trustedPeers: [' 10.0.0.1 ', '\tloopback\n'], forwarded: { trust: [' 192.0.2.1 ', ' unix'] } })
   t.same(options.trustedPeers, ['10.0.0.1', 'loopback'])
   t.same(options.forwarded?.trust, { addresses: ['192.0.2.1'], unix: true })
-  t.equal(reads, 1)
-  t.ok(Object.isFrozen(options.trustedPeers))
 })

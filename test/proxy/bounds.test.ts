@@ -1,16 +1,14 @@
-import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
-import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { setImmediate } from 'node:timers/promises'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { encodeProxyHeader } from 'fastify-real-ip'
 import { HELD_MAX } from '../../lib/http/hold'
 import { kinds } from '../kinds'
 import { askHttp } from './ask'
-import type { Crowd } from './crowd'
+import { gather } from './gather'
 import { PEER, serve, type Served } from './matrix'
 import { expectConnection, untilRead } from './wire'
 
@@ -38,18 +36,6 @@ async function hold (served: Served, part: Buffer): Promise<Socket> {
 
 /** Also of one that was reset. */
 const closeOf = (socket: Socket): Promise<void> => new Promise((resolve) => { socket.once('close', () => { resolve() }) })
-
-async function gather (t: Test, crowd: Crowd): Promise<ChildProcess> {
-  const child = fork(join(__dirname, 'crowd.js'))
-  t.teardown(async () => {
-    if (!child.connected) return
-    child.send('leave')
-    await once(child, 'exit')
-  })
-  child.send(crowd)
-  await once(child, 'message')
-  return child
-}
 
 const portOf = ({ app }: Served) => (app.server.address() as { port: number }).port
 
