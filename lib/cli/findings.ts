@@ -13,6 +13,7 @@ const INSTALL_VTOA = 'sudo yum install vtoa -y && sudo systemctl start vtoa'
 const LOAD_TOA = "load the toa.ko that your balancer's vendor gives for this kernel: sudo insmod toa.ko"
 const ON_LINUX = 'run the server on Linux; for development there is nothing to do'
 const NO_SYS = 'there is no /sys/module to look into'
+const MODULES_ELSEWHERE = 'mount /sys; or on the host: lsmod | grep toa'
 const SYNCOOKIES_IN_NEED = 'sudo sysctl -w net.ipv4.tcp_syncookies=1'
 const REINSTALL_KOFFI = 'rm -rf node_modules/koffi node_modules/@koromix && npm install'
 
@@ -114,7 +115,7 @@ function judgeKoffi ({ platform, koffi: { state, message } }: Machine): Verdict 
 function judgeVtoa (machine: Machine, works: boolean): Verdict {
   const { modules } = machine
   const command = vtoaCommand(machine)
-  if (modules === undefined) return unknown(NO_SYS, 'mount /sys; or on the host: lsmod | grep toa')
+  if (modules === undefined) return unknown(NO_SYS, MODULES_ELSEWHERE)
   if (modules.vtoa) return good('loaded')
   if (command === undefined) return notApplicable('not loaded: it is for Alibaba Cloud Linux 3 alone')
   return works ? notApplicable('not loaded: another module is') : bad('not loaded', command)
@@ -122,7 +123,7 @@ function judgeVtoa (machine: Machine, works: boolean): Verdict {
 
 function judgeToa (machine: Machine, works: boolean): Verdict {
   const { modules, kernel } = machine
-  if (modules === undefined) return unknown(NO_SYS, 'mount /sys; or on the host: lsmod | grep toa')
+  if (modules === undefined) return unknown(NO_SYS, MODULES_ELSEWHERE)
   if (modules.toa) {
     const isDpvs = typeof kernel !== 'string' && answers(kernel, 4096)
     return good('loaded: getpeername gives the client' + (isDpvs
@@ -157,7 +158,8 @@ function judgeCounters ({ modules, vtoaStats, toaStats }: Machine): Verdict {
   const found = Object.entries({ vtoa_stats: vtoaStats, toa_stats: toaStats })
     .flatMap(([name, text]) => text === undefined ? [] : [`${name}: ${sumCounters(text) || 'empty'}`])
   if (found.length > 0) return good(found.join('; '))
-  const loaded = modules?.vtoa === true ? 'vtoa' : modules?.toa === true ? 'toa' : undefined
+  if (modules === undefined) return unknown('none is seen, nor whether a module is loaded', MODULES_ELSEWHERE)
+  const loaded = modules.vtoa ? 'vtoa' : modules.toa ? 'toa' : undefined
   if (loaded === undefined) return notApplicable('none: no module is seen')
   const path = `/proc/net/${loaded}_stats`
   return unknown(`${path} is not seen in this network namespace`, `on the host: cat ${path}`)

@@ -115,6 +115,7 @@ t.test('each line', async (t) => {
     ['module toa', { modules: undefined }, 'unknown', /\/sys\/module/, /lsmod/],
 
     ['counters', {}, 'n/a', /^none: no module is seen$/],
+    ['counters', { modules: undefined }, 'unknown', /^none is seen, nor whether a module is loaded$/, /lsmod/],
     ['counters', { vtoaStats: '                    CPU0  CPU1\nsyn_recv_sock_toa :  3   4\nsyn_recv_sock_no_toa  1' }, 'good', /^vtoa_stats: syn_recv_sock_toa 7, syn_recv_sock_no_toa 1$/],
     ['counters', { vtoaStats: '', toaStats: 'getname_toa_ok : 2' }, 'good', /^vtoa_stats: empty; toa_stats: getname_toa_ok 2$/],
     ['counters', { toaStats: 'ok: 2\nfailed   : 3\nversion : 1.2 beta\nof-what : 9' }, 'good', /^toa_stats: ok 2, failed 3$/],
@@ -375,7 +376,7 @@ t.test('without /proc, /sys and a loopback interface', {
   t.same([printed.code, printed.stderr], [1, ''])
   const report = parse(printed)
   t.match(report.message, /^No: no loopback connection can be made \(E\w+\)\.$/)
-  for (const name of ['module vtoa', 'SYN cookies', 'Fast Open', 'namespace', 'sock_diag', "sources: 'auto'"]) {
+  for (const name of ['module vtoa', 'counters', 'SYN cookies', 'Fast Open', 'namespace', 'sock_diag', "sources: 'auto'"]) {
     t.equal(find(report, name).state, 'unknown', name)
   }
 })

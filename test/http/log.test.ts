@@ -465,6 +465,8 @@ t.test('no line is written before it is known who sent the connection', { skip: 
   const port = await listen(app)
   const [client] = await Promise.all([kinds[0]!.connect(port, { localAddress: '127.0.0.9' }), searches.waiting()])
   const answered = client.get('/')
+  for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve))
+  t.strictSame(output.bound(t), {})
   searches.release()
   await answered
   await client.close()
