@@ -1,10 +1,10 @@
-import { closeSync, lstatSync, mkdirSync, rmdirSync, unlinkSync } from 'node:fs'
+import { closeSync, mkdirSync, rmdirSync, unlinkSync } from 'node:fs'
 import { constants } from 'node:os'
 import { join } from 'node:path'
 import { BpfCommands, BpfError } from './bpf'
 import type { Cgroup } from './cgroup'
 import { configMap, type Description, encodeConfig, encodePeers, linkProgram, setRetval, type Settings } from './config'
-import { ALWAYS, AttachError, attempt, isRoot, kinds, NAMING, openPin, pinsOf, removeLink } from './pins'
+import { ALWAYS, AttachError, attempt, checkFolder, kinds, NAMING, openPin, pinsOf, removeLink } from './pins'
 import { type MapName, maps, programs, type ProgramName } from './programs'
 
 export interface AttachRequest extends Settings {
@@ -74,12 +74,7 @@ export class Attaching {
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException
         if (code !== 'EEXIST') throw new AttachError(`${folder} cannot be made (${code}): run this as root.`)
-        const { uid, mode } = lstatSync(folder)
-        // Anyone may create a directory in a BPF file system.
-        if (uid !== process.geteuid?.() || (mode & 0o170022) !== 0o040000) {
-          throw new AttachError(`${folder} belongs to somebody else, or others may write to it: ` +
-            `${isRoot() ? 'remove it' : 'run this as root'}.`)
-        }
+        checkFolder(folder)
       }
     }
   }

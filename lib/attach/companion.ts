@@ -5,7 +5,7 @@ import { type Attached, Attaching, type AttachRequest } from './attaching'
 import { BpfCommands, BpfError } from './bpf'
 import { type Cgroup, checkBpffs, openCgroup } from './cgroup'
 import { explain, kernelBefore } from './explain'
-import { AttachError, isRoot, kinds, pinsOf, removePins } from './pins'
+import { AttachError, isRoot, kinds, removePins } from './pins'
 
 // <sys/file.h>, <linux/bpf.h>
 const LOCK_EX = 2
@@ -28,13 +28,13 @@ export function detach (bpf: Bpf, from: { readonly cgroup: string } | { readonly
   const release = kernelRelease()
   if ('cgroup' in from) {
     inCgroup(bpf, from.cgroup, bpffs, release, (commands, { id, path }) => {
-      removePins(commands, pinsOf(bpffs, id), path)
+      removePins(commands, bpffs, id, path)
     })
     return
   }
   try {
     checkBpffs(bpffs)
-    removePins(new BpfCommands(bpf), pinsOf(bpffs, from.id), `the cgroup ${from.id}`)
+    removePins(new BpfCommands(bpf), bpffs, from.id, `the cgroup ${from.id}`)
   } catch (error) {
     throw toAttachError(error, release, undefined)
   }

@@ -1,4 +1,4 @@
-import { closeSync, readdirSync, rmdirSync, unlinkSync } from 'node:fs'
+import { closeSync, lstatSync, readdirSync, rmdirSync, unlinkSync } from 'node:fs'
 import { constants } from 'node:os'
 import { join } from 'node:path'
 import { BpfCommands, BpfError } from './bpf'
@@ -37,15 +37,33 @@ export function openPin (commands: BpfCommands, path: string): number | undefine
   }
 }
 
-export function removePins (commands: BpfCommands, folder: string, cgroup: string): void {
-  let names: string[]
+/** Throws AttachError if others may write to a directory of pins: in a BPF file system anyone may create one. */
+export function checkFolder (folder: string): void {
+  const { uid, mode } = lstatSync(folder)
+  if (uid !== process.geteuid?.() || (mode & 0o170022) !== 0o040000) {
+    throw new AttachError(`${folder} belongs to somebody else, or others may write to it: ` +
+      `${isRoot() ? 'remove it' : 'run this as root'}.`)
+  }
+}
+
+/** The names in a directory of pins; `undefined` if there is none. Throws AttachError. */
+export function readFolder (folder: string): string[] | undefined {
   try {
-    names = readdirSync(folder)
+    return readdirSync(folder)
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
-    if (code === 'ENOENT') throw new AttachError(`Nothing is attached to ${cgroup}; status shows what is.`)
+    if (code === 'ENOENT') return undefined
     throw new AttachError(`${folder} may not be read (${code}): run this as root.`)
   }
+}
+
+export function removePins (commands: BpfCommands, bpffs: string, id: bigint | string, cgroup: string): void {
+  const folder = pinsOf(bpffs, id)
+  const names = readFolder(folder)
+  if (names === undefined) throw new AttachError(`Nothing is attached to ${cgroup}; status shows what is.`)
+  // A link would lead to files elsewhere.
+  checkFolder(pinsOf(bpffs))
+  checkFolder(folder)
   // Remove getsockopt first: 1348 then fails with ENOPROTOOPT, and never with a wrong "no TOA".
   const links = [...ALWAYS, ...NAMING].reverse().filter((name) => names.includes(name))
   for (const name of links) removeLink(commands, join(folder, name))

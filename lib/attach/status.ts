@@ -1,4 +1,4 @@
-import { closeSync, readdirSync, readFileSync } from 'node:fs'
+import { closeSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { join } from 'node:path'
 import type { Bpf } from '../kernel/libc'
@@ -6,7 +6,7 @@ import { BpfCommands, BpfError } from './bpf'
 import { cgroupId, checkBpffs } from './cgroup'
 import { decodeDescription, type Description } from './config'
 import { explain } from './explain'
-import { ALWAYS, AttachError, isRoot, NAMING, openPin, pinsOf } from './pins'
+import { ALWAYS, AttachError, checkFolder, isRoot, NAMING, openPin, pinsOf, readFolder } from './pins'
 import { maps, type ProgramName } from './programs'
 
 /** In the order of toa.bpf.c. */
@@ -35,20 +35,13 @@ export function status (bpf: Bpf, bpffs: string): Attachment[] {
   try {
     checkBpffs(bpffs)
     const commands = new BpfCommands(bpf)
-    return readFolder(pinsOf(bpffs)).filter((id) => /^\d+$/.test(id)).map((id) => read(commands, bpffs, id))
+    const ids = readFolder(pinsOf(bpffs))
+    if (ids === undefined) return []
+    checkFolder(pinsOf(bpffs))
+    return ids.filter((id) => /^\d+$/.test(id)).map((id) => read(commands, bpffs, id))
   } catch (error) {
     if (!(error instanceof BpfError)) throw new AttachError((error as Error).message, undefined, { cause: error })
     throw new AttachError(explain(error, { release: release(), root: isRoot() }), undefined, { cause: error })
-  }
-}
-
-function readFolder (folder: string): string[] {
-  try {
-    return readdirSync(folder)
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === 'ENOENT') return []
-    throw new AttachError(`${folder} may not be read (${code}): run this as root.`)
   }
 }
 

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { chmodSync, closeSync, mkdirSync, openSync, rmdirSync, unlinkSync } from 'node:fs'
+import { chmodSync, closeSync, mkdirSync, openSync, readdirSync, rmdirSync, rmSync, symlinkSync, unlinkSync } from 'node:fs'
 import { constants } from 'node:os'
 import { join } from 'node:path'
 import type { Test } from 'tap'
@@ -356,6 +356,31 @@ inAttachLab(__filename, {
     spawnSync('chmod', ['777', folder])
     t.match(thrownBy(() => attach()).message, /belongs to somebody else, or others may write to it: remove it\./)
     rmdirSync(folder)
+  },
+
+  async 'detach deletes nothing through what somebody else made' (t, { cgroup, detach, status }) {
+    const victim = t.testdir({ precious: 'file' })
+    const folder = pinsOf(bpffs, idOf(cgroup))
+    rmSync(pinsOf(bpffs), { recursive: true, force: true })
+    chmodSync(bpffs, 0o1777)
+    process.seteuid!(65534)
+    try {
+      mkdirSync(pinsOf(bpffs), { mode: 0o755 })
+      symlinkSync(victim, folder)
+    } finally {
+      process.seteuid!(0)
+    }
+    for (const work of [() => detach(), () => status()]) {
+      t.match(thrownBy(work).message, /fastify-real-ip belongs to somebody else, or others may write to it: remove it\./)
+    }
+    t.same(readdirSync(victim), ['precious'])
+    rmSync(pinsOf(bpffs), { recursive: true })
+    // Nor through a link in the plugin's own folder.
+    mkdirSync(pinsOf(bpffs), { mode: 0o700 })
+    symlinkSync(victim, folder)
+    t.match(thrownBy(() => detach()).message, `${folder} belongs to somebody else`)
+    t.same(readdirSync(victim), ['precious'])
+    unlinkSync(folder)
   },
 
   async 'without privilege, and with just enough' (t, { attach, cgroup, detach, newCgroup, status }) {
