@@ -22,9 +22,8 @@ export class Checked {
   policy: object | undefined = undefined
   ruling: Ruling | undefined = undefined
   realAddress: RealAddress | undefined = undefined
-  /** The answer that `admit` was last asked about, and its result. */
-  asked: RealAddress | undefined = undefined
-  isAdmitted = false
+  /** What `admit` was last asked. Another application on the server has another `admit`. */
+  asked: Asked | undefined = undefined
 
   constructor (claim: Claim | Fallback, peer: Endpoint | undefined, details: Details = none) {
     this.claim = claim
@@ -39,6 +38,12 @@ export class Checked {
 
   /** Only an answer without a policy never changes. */
   readonly address?: undefined
+}
+
+export interface Asked {
+  readonly by: object
+  readonly about: RealAddress
+  readonly isAdmitted: boolean
 }
 
 export interface Details {

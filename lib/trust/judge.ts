@@ -70,12 +70,12 @@ export class Judge {
   #admits (evidence: Checked, ruling: Ruling): boolean {
     const { admit } = this.#options
     if (admit === undefined) return true
-    const realAddress = this.answer(evidence, ruling)
-    if (evidence.asked === undefined || !saysTheSame(evidence.asked, realAddress)) {
-      evidence.asked = realAddress
-      evidence.isAdmitted = isTrue(admit, realAddress, 'admit', this.#onError)
-    }
-    return evidence.isAdmitted
+    const about = this.answer(evidence, ruling)
+    const { asked } = evidence
+    if (asked?.by === this && saysTheSame(asked.about, about)) return asked.isAdmitted
+    const isAdmitted = isTrue(admit, about, 'admit', this.#onError)
+    evidence.asked = { by: this, about, isAdmitted }
+    return isAdmitted
   }
 }
 

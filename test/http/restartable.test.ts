@@ -60,6 +60,20 @@ t.test('what an application without a policy found is no evidence to one that ha
   t.same(asked, [PEER], 'admit is asked once')
 })
 
+t.test('each application asks its own admit about a connection that lives on', async (t) => {
+  const asked: string[] = []
+  let now: FastifyRealIpOptions = { admit: () => asked.push('the first') > 0 }
+  const app = await start(() => now)
+  t.teardown(() => app.close())
+  const client = await http!.connect((app.server.address() as AddressInfo).port, { localAddress: '127.0.0.1' })
+  client.socket.on('error', () => {})
+  t.match(await client.get('/'), { address: '127.0.0.1' })
+  now = { admit: () => asked.push('the second') < 0 }
+  await app.restart()
+  t.equal(await client.get('/').catch(() => 'closed'), 'closed')
+  t.same(asked, ['the first', 'the second'])
+})
+
 t.test('a server that @fastify/restartable restarts in place has a policy at any time', {
   skip: process.platform !== 'linux' && 'not Linux'
 }, async (t) => {
