@@ -107,11 +107,11 @@ export class Observer {
     try {
       const answer = this.#find(connection, HOPS, seen, kept)
       if (answer !== undefined) return answer
+      if (seen.isInjected) return this.answer(seen.request, this.examineRequest(seen.request))
     } catch {
       // The proxy of a destroyed HTTP/2 session throws on any access.
       seen.last = undefined
     }
-    if (seen.isInjected) return this.answer(seen.request, this.examineRequest(seen.request))
     const evidence = this.#owner.guard.examineUnobserved(seen.last, false)
     try {
       return this.answer(seen.request, evidence)

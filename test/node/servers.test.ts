@@ -390,7 +390,8 @@ t.test('lookup of anything else is none, never a throw', async (t) => {
   const cycle: any = {}
   cycle.raw = cycle
   const hostile = new Proxy({}, { get () { throw new Error('no') } })
-  for (const anything of [undefined, null, 0, 'x', {}, Object.create(null), () => {}, cycle, hostile, new http.IncomingMessage(null as any)]) {
+  const injected = { rawHeaders: null, get _lightMyRequest () { return true }, get socket () { throw new Error('no') } }
+  for (const anything of [undefined, null, 0, 'x', {}, Object.create(null), () => {}, cycle, hostile, injected, new http.IncomingMessage(null as any)]) {
     t.match(server.realIp.lookup(anything as any), { address: undefined, source: 'none', reason: 'no-address' })
   }
 })
