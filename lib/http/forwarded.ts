@@ -60,6 +60,9 @@ function hopOf ({ for: node, proto, host }: ForwardedElement, origins: boolean):
   return hop === undefined || !origins ? hop : { ...hop, protocol: proto, host }
 }
 
+/** The reader of a header that is incomplete. */
+export const readNothing: ReadHops = () => malformed
+
 const none: ReadonlyArray<undefined> = []
 const malformed: ReadonlyArray<undefined> = [undefined]
 

@@ -8,7 +8,8 @@ import { acceptedSocket, reset } from '../node/sockets'
 import { Checked, type Evidence, isChecked } from '../trust/checked'
 import { isLoopback } from '../trust/plausible'
 import type { Ruling } from '../trust/table'
-import { compileHeader, type ReadHops, walk } from './forwarded'
+import { compileHeader, readNothing, type ReadHops, walk } from './forwarded'
+import { isCutShort } from './header-lines'
 import type { Owner } from './owners'
 import { kClient, type Staged } from './staged'
 
@@ -98,7 +99,9 @@ export class Observer {
     // The default address of inject() is not a proxy's.
     if (evidence.isInjected && evidence.peer !== undefined && isLoopback(evidence.peer)) return base
     const unix = proxies.unix && evidence.isUnix && base.address === undefined
-    return walk(base, proxies.ranges, readHops, raw.rawHeaders, unix)
+    // Node.js limits HTTP/2 header lists by resetting the stream.
+    const isCut = streamOf(raw) === undefined && isCutShort(raw.rawHeaders, raw.socket)
+    return walk(base, proxies.ranges, isCut ? readNothing : readHops, raw.rawHeaders, unix)
   }
 
   /** The answer for any object of a connection. Never throws. `kept` returns the answer that a request began with. */

@@ -1,3 +1,5 @@
+import { connect } from 'node:net'
+import { text } from 'node:stream/consumers'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import realIp, { type FastifyRealIpOptions } from 'fastify-real-ip'
@@ -99,6 +101,24 @@ t.test('one header, whatever its name', { skip: oneLoopback }, async (t) => {
       }
       await client.close()
     }
+  }
+})
+
+t.test('of more lines than Node.js keeps, the last of which would be the proxy\'s own, none counts', { skip: oneLoopback }, async (t) => {
+  for (const [header, most] of [['x-forwarded-for', null], ['cf-connecting-ip', null], ['forwarded', 40], ['x-forwarded-for', 0]] as const) {
+    const [app, port] = await serve(t, plain, { forwarded: { trust: [PROXY], header } })
+    app.server.maxHeadersCount = most
+    const ask = async (fillers: number) => {
+      const socket = connect({ port, host: '127.0.0.1', localAddress: PROXY })
+      const line = (address: string) => `${header}: ${header === 'forwarded' ? `for=${address}` : address}\r\n`
+      const appended = header === 'cf-connecting-ip' ? '' : line('203.0.113.7')
+      socket.end(`GET / HTTP/1.1\r\nhost: here\r\nconnection: close\r\n${line('198.51.100.66')}${'a:b\r\n'.repeat(fillers)}${appended}\r\n`)
+      return JSON.parse((await text(socket)).split('\r\n\r\n')[1]!)
+    }
+    const whole = { address: header === 'cf-connecting-ip' ? '198.51.100.66' : '203.0.113.7', source: 'forwarded' }
+    t.match(await ask(30), whole, `${header} among few`)
+    const cut = { address: PROXY, source: 'transport-peer', reason: 'forwarded-malformed' }
+    t.match(await ask(1200), most === 0 ? whole : cut, `${header} among many`)
   }
 })
 
