@@ -46,7 +46,7 @@ const foreign = ['prefix', 'logLevel', 'logSerializers', 'encapsulate', 'autoCon
  * known one; reports other unknown options to `onStranger`.
  */
 export function checkOptions (given: FastifyRealIpOptions, onStranger: (name: string) => void = () => {}): Options {
-  const own = ownOf<typeof known[number]>(given)
+  const own = ownOf(given, known)
   for (const key of Object.keys(own)) {
     if ((known as ReadonlyArray<string>).includes(key) || foreign.includes(key)) continue
     const meant = nearest(key, known)
@@ -135,8 +135,11 @@ function checkToa (value: unknown): Toa | undefined {
   return Object.freeze({ formats: Object.freeze([...value].map(checkFormat)) })
 }
 
+const formatKeys = ['kind', 'length', 'family', 'position'] as const
+
 function checkFormat (value: unknown): ToaFormat {
-  const { kind, length, family, position, ...rest } = ownOf<keyof ToaFormat>((value ?? {}) as object)
+  const { kind, length, family, position, ...rest } =
+    ownOf(typeof value === 'object' && value !== null ? value : {}, formatKeys)
   const wrong = (why: string) => invalid(`'toa' has ${show(value)}: ${why}`)
   const [stranger] = Object.keys(rest)
   if (stranger !== undefined) {

@@ -2,7 +2,7 @@ import type { TrustedPeers } from '../../types'
 import { compileRanges } from '../address/ranges'
 import { checkHeaderName } from './header-name'
 import type { Toa } from './toa'
-import { checkObject, invalid, isWhole, ownOf, quoted, show } from './values'
+import { checkObject, invalid, isWhole, quoted, show } from './values'
 
 export type Setting = 'untrusted' | 'missing' | 'invalid' | 'unverified'
 export type Settings = Readonly<Record<Setting, 'ignore' | 'reject' | 'believe'>>
@@ -72,13 +72,8 @@ export function checkSettings (given: { readonly [Key in Setting]?: unknown }): 
 
 export function checkForwarded (value: unknown): ForwardedOptions | undefined {
   if (value === undefined) return undefined
-  if (typeof value !== 'object' || value === null) {
-    throw invalid("'forwarded' must be an object like { trust: ['198.51.100.0/24'], header: 'x-forwarded-for' }, not " +
-      show(value))
-  }
-  const { trust, header = 'x-forwarded-for', ...rest } = ownOf<'trust' | 'header'>(value)
-  const [stranger] = Object.keys(rest)
-  if (stranger !== undefined) throw invalid(`'forwarded' has no '${stranger}'; it has 'trust' and 'header'`)
+  const { trust, header = 'x-forwarded-for' } =
+    checkObject(value, "'forwarded'", { trust: ['198.51.100.0/24'], header: 'x-forwarded-for' })
   return Object.freeze({ trust: checkForwardedTrust(trust), header: checkHeaderName(header) })
 }
 

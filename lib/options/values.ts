@@ -16,9 +16,18 @@ export const invalid = (message: string): Error => new FST_REAL_IP_INVALID_OPTIO
 export const isWhole = (value: unknown, least: number, most: number): value is number =>
   Number.isInteger(value) && value as number >= least && value as number <= most
 
-/** The own properties of an object: properties of a (polluted) prototype are no settings. */
-export function ownOf<Known extends string> (given: object): { readonly [Key in Known]?: unknown } {
-  return Object.assign(Object.create(null), given)
+/**
+ * The own properties of an object: properties of a (polluted) Object.prototype are no settings. Throws if one of
+ * `known` is inherited from another object, or not enumerable: it would be lost.
+ */
+export function ownOf<Known extends string> (
+  given: object, known: ReadonlyArray<Known>
+): { readonly [Key in Known]?: unknown } {
+  const own = Object.assign(Object.create(null), given)
+  const lost = known.find((name) => name in given && !(name in own) &&
+    (Object.hasOwn(given, name) || !(name in Object.prototype)))
+  if (lost !== undefined) throw invalid(`'${lost}' is not an own property, or not enumerable: write a plain object`)
+  return own
 }
 
 export function checkFlag (name: string, value: unknown): boolean {
@@ -36,7 +45,7 @@ export function checkObject<Known extends string> (
   }
   const stranger = Object.keys(given).find((key) => !Object.hasOwn(example, key))
   if (stranger !== undefined) throw invalid(`there is no '${stranger}' in ${name}; write ${show(example)}`)
-  return ownOf<Known>(given)
+  return ownOf(given, Object.keys(example) as Known[])
 }
 
 /** The most similar of `names`, if any is similar enough. */

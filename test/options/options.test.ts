@@ -55,7 +55,7 @@ const wrong: Array<[options: any, says: RegExp]> = [
   [{ trustedPeers: [], forwarded: { trust: [], header: 'transfer-encoding' } }, /'transfer-encoding' is between two neighbours alone/],
   [{ trustedPeers: [], forwarded: { trust: [], header: 'Host' } }, /'host' never holds an address/],
   [{ trustedPeers: [], forwarded: { trust: [], header: 'X-Forwarded-Proto' } }, /'x-forwarded-proto' never holds an address/],
-  [{ trustedPeers: [], forwarded: { trust: [], hops: 1 } }, /'forwarded' has no 'hops'/],
+  [{ trustedPeers: [], forwarded: { trust: [], hops: 1 } }, /there is no 'hops' in 'forwarded'/],
   [{ sources: ['saved-syn'] }, /'saved-syn' needs 'toa', what the balancer writes on the SYN: 'alibaba', 'ucloud', 'tencent', or formats like \[\{ kind: 254/],
   [{ sources: ['saved-syn'], trustedPeers: [], toa: 'dpvs' }, /'saved-syn' cannot be used with this 'toa': DPVS writes no TOA on the SYN since 1.9.6/],
   [{ sources: ['saved-syn'], toa: 'alibaba' }, /'toa' needs 'trustedPeers'/],
@@ -202,8 +202,20 @@ t.test('what stands on a prototype is nobody\'s setting', async (t) => {
   t.equal(forwarded?.header, 'x-forwarded-for')
   t.same(bindLogger, { names: 'plain', mask: undefined })
   t.equal(checkRealIpKeyOptions({}), 64)
-  // Nor is what an object of a class inherits.
-  t.equal(checkOptions(Object.create({ trustedPeers: 'any' })).trustedPeers, undefined)
+})
+
+t.test('an option that is inherited, or not enumerable, would be lost without a word: it is an error', async (t) => {
+  class Defaults { get trustedPeers () { return ['10.0.0.1'] } }
+  class Derived extends Defaults { readonly virtualServer = true }
+  const hidden = Object.defineProperty({}, 'admit', { value: () => false })
+  for (const [given, name] of [
+    [Object.create({ trustedPeers: 'any' }), 'trustedPeers'], [new Defaults(), 'trustedPeers'], [new Derived(), 'trustedPeers'], [hidden, 'admit']
+  ]) {
+    t.throws(() => checkOptions(given), { code: 'FST_REAL_IP_INVALID_OPTION', message: new RegExp(`'${name}' is not an own property`) })
+  }
+  class Config { readonly trustedPeers = ['10.0.0.1'] }
+  t.same(checkOptions(new Config()).trustedPeers, ['10.0.0.1'])
+  t.same(checkOptions(Object.assign(Object.create(null), { trustedPeers: [] })).trustedPeers, [])
 })
 
 /** A list whose first entry is another one from the second look on. */
