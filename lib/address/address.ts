@@ -1,3 +1,5 @@
+import { readIPv4, readIPv6 } from './ascii'
+
 /** An IP address as four 32-bit words in host byte order, signed or unsigned. IPv4 uses only `w3`; the others are 0. */
 export interface Address {
   readonly family: 'IPv4' | 'IPv6'
@@ -74,89 +76,32 @@ export function formatAddress (address: Address): string {
     : formatIPv6(address.w0, address.w1, address.w2, address.w3)
 }
 
-/** Parses an address without zone; IPv4-mapped IPv6 becomes IPv4. `undefined` for anything else. */
-export function parseAddress (text: string): Address | undefined {
-  if (text.includes(':')) return parseIPv6(text)
-  const w3 = parseIPv4(text, 0)
-  return w3 === undefined ? undefined : { family: 'IPv4', w0: 0, w1: 0, w2: 0, w3 }
-}
+// The longest address: ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255.
+const characters = new Uint8Array(45)
+const words = { w0: 0, w1: 0, w2: 0, w3: 0 }
 
-const DOT = 0x2e
 const COLON = 0x3a
 
-/** Parses the dotted decimal address from `start` to the end of `text`; `undefined` for anything else. */
-function parseIPv4 (text: string, start: number): number | undefined {
-  let word = 0
-  let dots = 0
-  let octet = -1
-  for (let i = start; i < text.length; i++) {
+/** Parses an address without zone; IPv4-mapped IPv6 becomes IPv4. `undefined` for anything else. */
+export function parseAddress (text: string): Address | undefined {
+  const { length } = text
+  if (length > characters.length) return undefined
+  let isIPv4 = true
+  for (let i = 0; i < length; i++) {
     const code = text.charCodeAt(i)
-    const digit = code - 0x30
-    if (digit >= 0 && digit <= 9) {
-      // No leading zeros: some programs read them as octal.
-      if (octet === 0) return undefined
-      octet = octet < 0 ? digit : octet * 10 + digit
-      if (octet > 255) return undefined
-    } else if (code === DOT && octet >= 0) {
-      word = word << 8 | octet
-      octet = -1
-      dots++
-    } else {
-      return undefined
-    }
+    // An element would keep only its lower 8 bits.
+    if (code > 0x7f) return undefined
+    if (code === COLON) isIPv4 = false
+    characters[i] = code
   }
-  return dots === 3 && octet >= 0 ? word << 8 | octet : undefined
-}
-
-const groups = new Uint16Array(8)
-
-/** The grammar of RFC 4291 §2.2. */
-function parseIPv6 (text: string): Address | undefined {
-  let count = 0
-  // The number of groups before '::'.
-  let gap = -1
-  let i = 0
-  if (text.startsWith('::')) {
-    gap = 0
-    i = 2
+  if (isIPv4) {
+    return readIPv4(characters, 0, length, words) ? { family: 'IPv4', w0: 0, w1: 0, w2: 0, w3: words.w3 } : undefined
   }
-  while (i < text.length) {
-    const start = i
-    let group = 0
-    for (let digit; i < text.length && (digit = hexDigitOf(text.charCodeAt(i))) >= 0; i++) group = group << 4 | digit
-    if (text.charCodeAt(i) === DOT) {
-      const word = parseIPv4(text, start)
-      if (word === undefined || count > 6) return undefined
-      groups[count++] = word >>> 16
-      groups[count++] = word & 0xffff
-      break
-    }
-    if (i === start || i - start > 4 || count === 8) return undefined
-    groups[count++] = group
-    if (i === text.length) break
-    if (text.charCodeAt(i++) !== COLON || i === text.length) return undefined
-    if (text.charCodeAt(i) === COLON) {
-      if (gap >= 0) return undefined
-      gap = count
-      i++
-    }
-  }
-  if (gap < 0 ? count < 8 : count === 8) return undefined
-  const zeros = 8 - count
-  const groupAt = (index: number) =>
-    (gap < 0 || index < gap ? groups[index] : index < gap + zeros ? 0 : groups[index - zeros]) as number
-  const wordAt = (index: number) => groupAt(index) << 16 | groupAt(index + 1)
-  const [w0, w1, w2, w3] = [wordAt(0), wordAt(2), wordAt(4), wordAt(6)]
+  if (!readIPv6(characters, 0, length, words)) return undefined
+  const { w0, w1, w2, w3 } = words
   return w0 === 0 && w1 === 0 && w2 === 0xffff
     ? { family: 'IPv4', w0: 0, w1: 0, w2: 0, w3 }
     : { family: 'IPv6', w0, w1, w2, w3 }
-}
-
-/** The value of a hexadecimal digit; -1 for any other character. */
-function hexDigitOf (code: number): number {
-  if (code >= 0x30 && code <= 0x39) return code - 0x30
-  const letter = code | 0x20
-  return letter >= 0x61 && letter <= 0x66 ? letter - 0x57 : -1
 }
 
 /**

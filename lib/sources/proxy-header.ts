@@ -204,29 +204,15 @@ function readV1 (bytes: Uint8Array, start: number, end: number, ipv6: boolean): 
     const into = index % 2 === 1 ? source : destination
     const read = index > 2
       ? (into.port = readDecimal(bytes, from, to, 0xffff)) >= 0
-      : ipv6 ? readAddress6(bytes, from, to, into) : readAddress4(bytes, from, to, into)
+      : ipv6 ? readAddress6(bytes, from, to, into) : readIPv4(bytes, from, to, into)
     if (!read) return malformed(from, index > 2 ? 'no port stands here' : `no IPv${ipv6 ? 6 : 4} address stands here`)
   }
   return { length: end + 2, version: 1, local: false, source, destination, tlvs: none }
 }
 
-function readAddress4 (bytes: Uint8Array, from: number, to: number, into: Endpoint): boolean {
-  const value = readIPv4(bytes, from, to)
-  // Signed, like word(): sameAddress() compares the words.
-  into.w3 = value | 0
-  return value >= 0
-}
-
-const groups = new Uint16Array(8)
-
 function readAddress6 (bytes: Uint8Array, from: number, to: number, into: Endpoint): boolean {
-  if (!readIPv6(bytes, from, to, groups)) return false
-  const [a, b, c, d, e, f, g, h] = groups as unknown as [number, number, number, number, number, number, number, number]
+  if (!readIPv6(bytes, from, to, into)) return false
   into.family = 'IPv6'
-  into.w0 = a << 16 | b
-  into.w1 = c << 16 | d
-  into.w2 = e << 16 | f
-  into.w3 = g << 16 | h
   unmap(into)
   return true
 }

@@ -5,16 +5,15 @@ import { readDecimal, readIPv4, readIPv6 } from '../../lib/address/ascii'
 import { guarded } from '../kernel/plain-syn'
 import { anyAddress, numRuns, parsePlain, textOf } from '../trust/plain'
 
-const groups = new Uint16Array(8)
-const word = (at: number) => (groups[at] as number) << 16 | (groups[at + 1] as number)
+const words = { w0: 0, w1: 0, w2: 0, w3: 0 }
 
 /** What the text is, read from the middle of other bytes. */
 function read (text: string): string | undefined {
   const bytes = Buffer.from(`12:${text}`, 'latin1')
-  const ipv4 = readIPv4(guarded(bytes), 3, bytes.length)
-  if (ipv4 >= 0) return textOf({ family: 'IPv4', value: BigInt(ipv4) })
-  if (!readIPv6(guarded(bytes), 3, bytes.length, groups)) return undefined
-  const plain = parsePlain(formatIPv6(word(0), word(2), word(4), word(6)))
+  const { length } = bytes
+  if (readIPv4(guarded(bytes), 3, length, words)) return textOf({ family: 'IPv4', value: BigInt(words.w3 >>> 0) })
+  if (!readIPv6(guarded(bytes), 3, length, words)) return undefined
+  const plain = parsePlain(formatIPv6(words.w0, words.w1, words.w2, words.w3))
   return plain && textOf(plain)
 }
 
