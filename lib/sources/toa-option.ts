@@ -5,8 +5,6 @@ import { createEndpoint, decodeIPv4, decodeIPv6, type Endpoint, sameEndpoint, un
 const TCPOPT_EOL = 0
 const TCPOPT_NOP = 1
 const OPTIONS_MAX = 40
-// Kind, length, port and an IPv4 address: the shortest TOA. Most options of a SYN are shorter.
-const TOA_MIN = 8
 // Other options under the experimental kinds 253 and 254 (RFC 6994): TCP Fast Open and SMC.
 const EXPERIMENTAL = 253
 const TCPOPT_FASTOPEN_MAGIC = 0xf989
@@ -37,7 +35,7 @@ export function findToa (
     // Like the kernel, stop at the first option that is cut off.
     const length = i + 1 < end ? bytes[i + 1] as number : 0
     if (length < 2 || i + length > end) break
-    const format = length < TOA_MIN ? undefined : formatOf(formats, kind, length)
+    const format = formats.find((format) => format.kind === kind && format.length === length)
     if (format !== undefined && !isExperiment(bytes, i)) {
       if (found === undefined) {
         decodeToa(bytes, i, format, into)
@@ -64,16 +62,6 @@ export function findToa (
 }
 
 const other = createEndpoint()
-
-// Runs for every option of every connection: an iterator, or a callback for Array.find(), would cost more than the
-// rest.
-function formatOf (formats: ReadonlyArray<ToaFormat>, kind: number, length: number): ToaFormat | undefined {
-  for (let i = 0; i < formats.length; i++) {
-    const format = formats[i] as ToaFormat
-    if (format.kind === kind && format.length === length) return format
-  }
-  return undefined
-}
 
 function decodeToa (bytes: Uint8Array, at: number, format: ToaFormat, into: Endpoint): void {
   into.port = (bytes[at + 2] as number) << 8 | (bytes[at + 3] as number)
