@@ -2,7 +2,7 @@ import { parseArgs } from 'node:util'
 import type { FastifyRealIpOptions, ToaFormat } from '../../types'
 import { checkOptions, type Options } from '../options/options'
 import { type AttachArguments, attachHelp, isAttachCommand, readAttachArguments } from './attach-arguments'
-import { UsageError } from './usage-error'
+import { splitPeers, UsageError, withoutName } from './usage-error'
 
 export { UsageError }
 
@@ -126,11 +126,7 @@ function readOptions (trustedPeers: string | undefined, toa: string | undefined,
   if (proxyProtocol && toa !== undefined) {
     throw new UsageError('--toa and --proxy-protocol do not go together: a balancer writes one of them.')
   }
-  if (trustedPeers !== undefined) {
-    const list = trustedPeers.split(',').map((text) => text.trim()).filter((text) => text !== '')
-    if (list.length === 0) throw new UsageError('--trusted-peers is empty: write addresses, ranges, or any.')
-    given.trustedPeers = list.length === 1 && list[0] === 'any' ? 'any' : list
-  }
+  if (trustedPeers !== undefined) given.trustedPeers = splitPeers(trustedPeers)
   if (toa !== undefined) {
     if (!Array.isArray(given.trustedPeers)) {
       throw new UsageError('--toa needs --trusted-peers with a list, as in --trusted-peers 10.0.0.0/24: ' +
@@ -156,6 +152,3 @@ function readToa (text: string): unknown {
     return { kind: Number(kind), length: Number(length), family: family?.replace(/^ip/i, 'IP'), position }
   })
 }
-
-/** Messages of the plugin begin with its name, and this program's do anyway. */
-export const withoutName = (message: string): string => message.replace(/^fastify-real-ip: /, '')

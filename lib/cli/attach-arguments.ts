@@ -1,7 +1,7 @@
 import { compileRanges } from '../address/ranges'
 import { documentFormats, type Format, FORMATS_MAX } from '../attach/config'
 import { toaPresets } from '../options/toa'
-import { UsageError } from './usage-error'
+import { splitPeers, UsageError, withoutName } from './usage-error'
 
 export type AttachArguments = AttachCommand | DetachCommand | StatusCommand
 
@@ -102,13 +102,12 @@ function readTrustedPeers (given: string | undefined): AttachCommand['trustedPee
     throw new UsageError('attach needs --trusted-peers: the addresses and ranges of the balancers, or any, which ' +
       'lets every client forge.')
   }
-  const list = given.split(',').map((text) => text.trim()).filter((text) => text !== '')
-  if (list.length === 0) throw new UsageError('--trusted-peers is empty: write addresses, ranges, or any.')
-  if (list.length === 1 && list[0] === 'any') return 'any'
+  const list = splitPeers(given)
+  if (list === 'any') return list
   try {
     compileRanges(list, '--trusted-peers')
   } catch (error) {
-    throw new UsageError(`${(error as Error).message.replace(/^fastify-real-ip: /, '')}.`)
+    throw new UsageError(`${withoutName((error as Error).message)}.`)
   }
   return list
 }

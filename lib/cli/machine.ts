@@ -11,7 +11,7 @@ import { errnoName } from '../kernel/errno'
 import { type Libc, loadLibc, openBpf } from '../kernel/libc'
 import { createEndpoint } from '../kernel/sockaddr'
 import { chooseSources, Senders } from '../sources/choose'
-import { withoutName } from './arguments'
+import { withoutName } from './usage-error'
 
 /** The state of a machine, as doctor reads it. `undefined` instead of text: it cannot be read. */
 export interface Machine {
