@@ -564,7 +564,10 @@ declare namespace fastifyRealIp {
 
   /** HTTP proxies in front of the balancer. */
   export interface ForwardedOptions {
-    /** The proxies whose header entries are believed, as a list like `trustedPeers`. */
+    /**
+     * The proxies whose header entries are believed, as a list like `trustedPeers`; `'unix'` stands for clients of a
+     * Unix-domain socket.
+     */
     trust: ReadonlyArray<string>
     /**
      * `'x-forwarded-for'` and `'forwarded'` (RFC 7239) are lists, read from the right while the current address is in
