@@ -45,20 +45,27 @@ function table (head: readonly string[], rows: ReadonlyArray<readonly string[]>)
 
 function tellSoak (soak: Soak | undefined): string {
   if (soak === undefined) return NOT_SHOWN
-  const { counts, disturbances, slopes, checkpoints } = soak
+  const { counts, disturbances, slopes, checkpoints, stretches = [] } = soak
   const { answers } = counts
   return `**${number(counts.connections)} connections, ${number(answers.exact + answers.window)} answers checked, ${number(counts.wrong)} wrong**, in
-${minutes(soak.seconds)} (Node.js ${soak.node}, Linux ${soak.kernel}, seed ${soak.seed}).
+${minutes(soak.seconds)}${stretches.length > 1 ? `, in ${stretches.length} stretches with server processes of their own` : ''} (Node.js ${soak.node}, Linux ${soak.kernel}, seed ${soak.seed}).
 
 ${table(['what', 'how often'], [
   ['connections', list(counts.protocols)],
+  ...'servers' in counts
+    ? [
+        ['servers', list(counts.servers)],
+        ['PROXY headers that were sent', list(counts.headers)],
+        ['requests with X-Forwarded-For, where it counts', list(counts.forwarded)]
+      ]
+    : [],
   ['claims that were stamped', list(counts.claims)],
   ['how connections ended', list(counts.fates)],
   ['switches meanwhile', list(disturbances)],
   ['answers that could be one thing alone', number(answers.exact)],
   ['answers that could be one of two, because of a switch meanwhile', number(answers.window)],
   ['late answers, when the descriptor had another connection', number(answers.reused)],
-  ['heap that a further connection leaves behind', `${slopes.heap.toFixed(2)} B`],
+  [`heap that a further connection leaves behind${stretches.length > 1 ? ', at most' : ''}`, `${slopes.heap.toFixed(2)} B`],
   ['resident memory', `${slopes.rss.toFixed(2)} B`],
   ['descriptors with no connection open, first and last', `${checkpoints[0]?.fds}, ${checkpoints.at(-1)?.fds}`],
   ['listeners then', `${checkpoints[0]?.listeners}, ${checkpoints.at(-1)?.listeners}`]

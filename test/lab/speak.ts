@@ -8,14 +8,17 @@ import * as tls from 'node:tls'
 
 export type Protocol = 'http' | 'https' | 'h2c' | 'h2'
 
+/** By name, each line of a header. */
+type Headers = Readonly<Record<string, string[]>>
+
 /** A client on a connection of its own, of a server that answers with JSON. */
 export interface Speaker<Answer> {
   readonly raw: net.Socket
   readonly localPort: number
   readonly localAddress: string
-  ask (path: string): Promise<Answer>
+  ask (path: string, headers?: Headers): Promise<Answer>
   /** resolves with the request on its way and its answer not awaited */
-  send (path: string): Promise<void>
+  send (path: string, headers?: Headers): Promise<void>
   end (): void
 }
 
@@ -54,15 +57,15 @@ export async function speak<Answer> (raw: net.Socket, protocol: Protocol): Promi
 
 function speakHttp1<Answer> (socket: net.Socket): Ways<Answer> {
   const agent = Object.assign(new http.Agent({ keepAlive: true, maxSockets: 1 }), { createConnection: () => socket })
-  const request = (path: string) => http.request({ agent, path, host: 'oracle' })
+  const request = (path: string, headers: Headers = {}) => http.request({ agent, path, headers, host: 'oracle' })
   return {
-    async ask (path) {
-      const sent = request(path).end()
+    async ask (path, headers) {
+      const sent = request(path, headers).end()
       const [response] = await once(sent, 'response') as [http.IncomingMessage]
       return JSON.parse(await text(response))
     },
-    async send (path) {
-      const sent = request(path).on('error', () => {}).end()
+    async send (path, headers) {
+      const sent = request(path, headers).on('error', () => {}).end()
       await once(sent, 'finish')
     },
     end () { socket.end() }
@@ -74,11 +77,11 @@ async function speakHttp2<Answer> (socket: net.Socket): Promise<Ways<Answer>> {
   session.on('error', () => {})
   await once(session, 'connect')
   return {
-    async ask (path) {
-      return JSON.parse(await text(session.request({ ':path': path })))
+    async ask (path, headers) {
+      return JSON.parse(await text(session.request({ ...headers, ':path': path })))
     },
-    async send (path) {
-      session.request({ ':path': path }).on('error', () => {})
+    async send (path, headers) {
+      session.request({ ...headers, ':path': path }).on('error', () => {})
       // frames keep their order: once the ping is answered, the request has been read
       await new Promise<void>((resolve, reject) => {
         session.ping(error => error === null ? resolve() : reject(error))

@@ -1,11 +1,7 @@
-import { type App, headerPeers, toaPeers } from './apps'
+import { type App, attachedPeers, headerPeers, isHop, type Module, toaPeers } from './apps'
 
 // What an answer may be, from what the client wrote on the connection and from what the module and the list were while
 // it was made and asked about. Nothing here looks at what the plugin does.
-
-export const modules = ['both', 'short', 'getpeername', '1348', 'off'] as const
-/** How the stand-in answers: both ways, one alone; 1348 with nothing behind the family; or not at all. */
-export type Module = typeof modules[number]
 
 export interface Endpoint {
   readonly address: string
@@ -19,6 +15,20 @@ export interface Endpoint {
 type Found = '1348' | 'getpeername' | 'peer' | 'zeros' | 'header' | 'gone'
 
 const trustedOfProxy: ReadonlySet<string> = new Set([...headerPeers, ...toaPeers])
+
+/** What a request's X-Forwarded-For says to who believes it. */
+export interface Forwarded {
+  readonly lines: readonly string[]
+  /** the farthest client that can be believed; undefined: it names none */
+  readonly client: Endpoint | undefined
+  readonly reason: 'forwarded-missing' | 'forwarded-malformed' | undefined
+}
+
+/** A question: the state in which it was asked, and what came along. */
+export interface Asked {
+  readonly since: number
+  readonly forwarded?: Forwarded | undefined
+}
 
 /** As the client knows it. */
 export interface Connection {
@@ -43,8 +53,9 @@ export interface Connection {
 }
 
 interface State {
-  readonly module: Module
-  /** how often the module was switched before */
+  /** two while they are switched */
+  readonly modules: readonly Module[]
+  /** how often the module was switched before, other than by `attach` in place of `attach`, which loses nothing */
   readonly switches: number
   /** the transport peers that are trusted; two lists while they are swapped */
   readonly lists: ReadonlyArray<ReadonlySet<string>>
@@ -53,6 +64,7 @@ interface State {
 /** `wrong`; or right: the only address that was possible, or one of two because of a switch meanwhile. */
 export type Verdict = 'exact' | 'window' | 'wrong'
 
+/** Of the servers of one process. */
 export class Expectations {
   readonly #states: State[]
   readonly #awake = new Set<App>()
@@ -61,24 +73,30 @@ export class Expectations {
   #hasBeenAway = false
 
   constructor (list: ReadonlySet<string>) {
-    this.#states = [{ module: 'off', switches: 0, lists: [list] }]
+    this.#states = [{ modules: ['off'], switches: 0, lists: [list] }]
   }
 
   /** The state of the moment. */
   get now (): number { return this.#states.length - 1 }
 
-  get module (): Module { return this.#at(this.now).module }
+  get module (): Module { return this.#at(this.now).modules.at(-1) as Module }
 
   #at (state: number): State {
     return this.#states[state] as State
   }
 
-  /** The module was switched just now. */
-  switchModule (module: Module): void {
-    const { switches, lists } = this.#at(this.now)
-    this.#states.push({ module, switches: switches + 1, lists })
-    this.#awake.clear()
-    if (module === 'off' || module === 'getpeername') this.#hasBeenAway = true
+  /** The module is about to be switched; call what it returns when that is done. */
+  switchModule (module: Module, loses = true): () => void {
+    const begin = (modules: readonly Module[]) => {
+      const state = this.#at(this.now)
+      this.#states.push({ ...state, modules, switches: state.switches + Number(loses) })
+      if (loses) this.#awake.clear()
+    }
+    begin([this.module, module])
+    return () => {
+      begin([module])
+      if (module === 'off' || module === 'getpeername') this.#hasBeenAway = true
+    }
   }
 
   /** The list is about to be swapped; call what it returns when that is done. */
@@ -96,16 +114,16 @@ export class Expectations {
     return this.#awake.has(app)
   }
 
-  /** What may be answered; `since` is the state in which it was asked. */
-  allowed (connection: Connection, since: number): Array<{ found: Found, answer: string }> {
+  /** What may be answered. */
+  allowed (connection: Connection, { since, forwarded }: Asked): Array<{ found: Found, answer: string }> {
     const lists = connection.app.proxy ? [trustedOfProxy] : new Set(this.#states.slice(since).flatMap(({ lists }) => lists))
     return (connection.found ?? this.#canFind(connection)).flatMap((found) =>
-      [...connection.app.policy ? lists : [undefined]].map((list) => ({ found, answer: answerOf(found, connection, list) })))
+      [...connection.app.policy ? lists : [undefined]].map((list) => ({ found, answer: answerOf(found, connection, list, forwarded) })))
   }
 
   /** Whether an answer can be; where `told` it is the connection's for certain, and what it tells of it is remembered. */
-  judge (connection: Connection, answer: string, since: number, told = true): Verdict {
-    const allowed = this.allowed(connection, since)
+  judge (connection: Connection, answer: string, asked: Asked, told = true): Verdict {
+    const allowed = this.allowed(connection, asked)
     const fitting = allowed.filter((one) => one.answer === answer || (one.found === 'gone' && isNone(answer)))
     if (fitting.length === 0) return 'wrong'
     // What was read of a connection stands.
@@ -126,7 +144,7 @@ export class Expectations {
     const states = this.#states.slice(connection.begun)
     const isSwitched = states[0]?.switches !== states.at(-1)?.switches
     const awake = connection.awake && !isSwitched
-    const found = new Set(states.flatMap(({ module }) => canFind(module, connection, awake)))
+    const found = new Set(states.flatMap(({ modules }) => modules.flatMap((module) => canFind(module, connection, awake))))
     // What one start of the module has seen the next one does not know.
     if (isSwitched) found.add('peer')
     // Of a socket that is no longer connected there is no name.
@@ -135,33 +153,54 @@ export class Expectations {
   }
 }
 
-function canFind (module: Module, { app, claim }: Connection, awake: boolean): Found[] {
+function canFind (module: Module, { app, claim, peer }: Connection, awake: boolean): Found[] {
   if (claim === undefined || module === 'off') return ['peer']
+  if (module.endsWith(' of some') && !attachedPeers.includes(peer.address)) return ['peer']
   // The name of an IPv4 socket is no IPv6 address.
   const byName = app.host === '127.0.0.1' && claim.address.includes(':') ? 'peer' : 'getpeername'
   switch (module) {
     case 'getpeername': return [byName]
-    case 'both': return awake ? ['1348'] : ['1348', byName]
-    case '1348': return awake ? ['1348'] : ['1348', 'peer']
+    case 'both':
+    case 'both of some': return awake ? ['1348'] : ['1348', byName]
+    case '1348':
+    case '1348 of some': return awake ? ['1348'] : ['1348', 'peer']
     case 'short': return awake ? ['zeros'] : ['zeros', 'peer']
   }
 }
 
+interface Base {
+  readonly end: Endpoint
+  readonly source: string
+  readonly trust: string
+  readonly reason?: string | undefined
+  /** whether a forwarding header counts, if it is a hop's */
+  readonly forwards?: boolean
+}
+
+function answerOf (found: Found, connection: Connection, list: ReadonlySet<string> | undefined, forwarded: Forwarded | undefined): string {
+  if (found === 'gone') return 'undefined'
+  const { end, source, trust, reason, forwards = false } = baseOf(found, connection, list)
+  if (forwarded === undefined || !forwards || !isHop(end.address)) return text(end, source, trust, reason)
+  return forwarded.client === undefined ? text(end, source, trust, forwarded.reason) : text(forwarded.client, 'forwarded', 'trusted', forwarded.reason)
+}
+
 /** As the decision table of docs/trust.md has it. */
-function answerOf (found: Found, { app, peer, claim, header }: Connection, list: ReadonlySet<string> | undefined): string {
+function baseOf (found: Exclude<Found, 'gone'>, { app, peer, claim, header }: Connection, list: ReadonlySet<string> | undefined): Base {
   const claimed = found === '1348' || found === 'getpeername'
   const source = found === '1348' ? 'vtoa' : 'getpeername'
-  if (found === 'gone') return 'undefined'
-  if (found === 'header') return header == null ? text(peer, 'transport-peer', 'trusted', 'proxy-local') : text(header, 'proxy-protocol', 'trusted')
+  const own = { end: peer, source: 'transport-peer' }
+  if (found === 'header') {
+    return header == null ? { ...own, trust: 'trusted', reason: 'proxy-local' } : { end: header, source: 'proxy-protocol', trust: 'trusted' }
+  }
   if (!app.policy) {
-    if (claimed) return text(claim as Endpoint, source, 'unchecked')
-    return found === 'zeros' ? text(peer, 'transport-peer', 'unchecked', 'implausible') : text(peer, source, 'unchecked')
+    if (claimed) return { end: claim as Endpoint, source, trust: 'unchecked' }
+    return found === 'zeros' ? { ...own, trust: 'unchecked', reason: 'implausible' } : { end: peer, source, trust: 'unchecked' }
   }
   if (list?.has(peer.address) !== true) {
-    return text(peer, 'transport-peer', 'untrusted', found === 'peer' ? undefined : 'untrusted-peer')
+    return { ...own, trust: 'untrusted', reason: found === 'peer' ? undefined : 'untrusted-peer', forwards: true }
   }
-  if (claimed) return text(claim as Endpoint, source, 'trusted')
-  return text(peer, 'transport-peer', 'trusted', found === 'zeros' ? 'implausible' : 'no-toa')
+  if (claimed) return { end: claim as Endpoint, source, trust: 'trusted', forwards: true }
+  return { ...own, trust: 'trusted', reason: found === 'zeros' ? 'implausible' : 'no-toa' }
 }
 
 /** How the server writes an answer. */

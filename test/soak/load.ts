@@ -4,8 +4,8 @@ import { encodeProxyHeader } from 'fastify-real-ip'
 import { canonicalAddress } from '../../lib/address/address'
 import type { StampingClient } from '../lab/lab'
 import { end, halfOfTls, reset, speak, type Speaker } from '../lab/speak'
-import { apps, type App, headerPeers, type Round } from './apps'
-import { type Connection, type Expectations, isNone } from './expect'
+import { apps, type App, headerPeers, type Place, type Round, serverOf, servers } from './apps'
+import { type Asked, type Connection, type Expectations, type Forwarded, isNone } from './expect'
 import { createRandom, type Random } from './random'
 
 const STAMPS = {
@@ -14,8 +14,14 @@ const STAMPS = {
   none: null
 } as const
 
+const forwardings = ['none', 'a client', 'malformed', 'proxies alone'] as const
+
 const fates = ['one request', 'kept alive', 'idle at first', 'reset in connect', 'reset in TLS', 'reset in request'] as const
 type Fate = typeof fates[number]
+
+// HTTP costs the least.
+const plain = apps.filter(({ protocol }) => protocol === 'http')
+const others = apps.filter(({ protocol }) => protocol !== 'http')
 
 // Of a TLS record that has 512 bytes, the first.
 const HALF_A_HELLO = Buffer.from('1603010200010001fc0303', 'hex')
@@ -33,7 +39,7 @@ interface Open {
 interface Kept {
   readonly connection: Connection
   readonly round: number
-  readonly since: number
+  readonly asked: Asked
   /** undefined: it was reset before there was one */
   answer: string | undefined
 }
@@ -41,13 +47,18 @@ interface Kept {
 export interface Counts {
   connections: number
   protocols: Record<string, number>
+  servers: Record<typeof servers[number], number>
   fates: Record<Fate, number>
   claims: Record<keyof typeof STAMPS, number>
   /** PROXY headers, by version and by how they were sent */
   headers: Record<'v1' | 'v2' | 'in pieces', number>
+  /** requests to servers where X-Forwarded-For counts, by what it said */
+  forwarded: Record<typeof forwardings[number], number>
   answers: {
     /** of requests, when they were made */
     requests: number
+    /** of these, whose address is from X-Forwarded-For */
+    forwarded: number
     /** of requests, later */
     lateRequests: number
     /** of accepted sockets, later */
@@ -76,10 +87,12 @@ export class Load {
   readonly counts: Counts = {
     connections: 0,
     protocols: zeros(apps.map(({ protocol }) => protocol)),
+    servers: zeros(servers),
     fates: zeros(fates),
     claims: zeros(['IPv4', 'IPv6', 'none']),
     headers: zeros(['v1', 'v2', 'in pieces']),
-    answers: { requests: 0, lateRequests: 0, lateSockets: 0, reused: 0, gone: 0, untold: 0, exact: 0, window: 0 },
+    forwarded: zeros(forwardings),
+    answers: { requests: 0, forwarded: 0, lateRequests: 0, lateSockets: 0, reused: 0, gone: 0, untold: 0, exact: 0, window: 0 },
     wrong: 0,
     errors: 0,
     firstWrong: undefined,
@@ -87,9 +100,11 @@ export class Load {
   }
 
   readonly #seed: number
+  /** of connections that were made before, in other stretches */
+  readonly #before: number
   readonly #client: StampingClient
-  readonly #expectations: Expectations
-  readonly #ports: readonly number[]
+  readonly #expectations: Readonly<Record<Place, Expectations>>
+  readonly #ports: ReadonlyMap<number, number>
   readonly #sources: readonly string[]
   readonly #open: Open[] = []
   readonly #kept = new Map<number, Kept>()
@@ -98,8 +113,12 @@ export class Load {
   #round = 0
   #ids = 0
 
-  constructor (seed: number, client: StampingClient, expectations: Expectations, ports: readonly number[], sources: readonly string[]) {
+  constructor (
+    seed: number, before: number, client: StampingClient, expectations: Readonly<Record<Place, Expectations>>,
+    ports: ReadonlyMap<number, number>, sources: readonly string[]
+  ) {
     this.#seed = seed
+    this.#before = before
     this.#client = client
     this.#expectations = expectations
     this.#ports = ports
@@ -112,15 +131,19 @@ export class Load {
     const worker = async () => {
       while (this.counts.connections < until) {
         each()
-        const nth = this.counts.connections++
+        const nth = this.#before + this.counts.connections++
         try {
-          await this.#connect(createRandom(this.#seed, nth))
+          await this.#connect(nth, createRandom(this.#seed, nth))
         } catch (error) {
-          this.#fail('errors', String((error as Error).stack))
+          this.failed(error)
         }
       }
     }
     await watched(Promise.all(Array.from({ length: CONCURRENCY }, worker)), () => this.counts.connections)
+  }
+
+  failed (error: unknown): void {
+    this.#fail('errors', String((error as Error).stack))
   }
 
   /** Ends the connections that are open. */
@@ -128,29 +151,30 @@ export class Load {
     await watched(Promise.all(this.#open.splice(0).map(({ speaker }) => end(speaker))), () => 0)
   }
 
-  async #connect (random: Random): Promise<void> {
-    const app = random.pick(random.chance(0.55) ? apps.slice(0, 3) : apps.slice(3))
+  async #connect (nth: number, random: Random): Promise<void> {
+    const app = random.pick(random.chance(0.55) ? plain : others)
     const host = app.host === '::' && random.chance(0.2) ? '::1' : '127.0.0.1'
     const source = random.pick(this.#sources.filter((source) => isIPv6(source) === isIPv6(host)))
     const fate = this.#fateOf(app, random)
     const stamped = random.chance(0.6) ? 'IPv4' : random.chance(0.75) ? 'IPv6' : 'none'
 
-    const expectations = this.#expectations
+    const expectations = this.#expectations[app.place]
     const begun = expectations.now
     const awake = expectations.isAwake(app)
     this.#client.set(STAMPS[stamped])
-    const raw = net.connect({ host, port: this.#ports[apps.indexOf(app)] as number, localAddress: source })
+    const raw = net.connect({ host, port: this.#ports.get(apps.indexOf(app)) as number, localAddress: source })
     raw.on('error', () => {})
     // Node.js calls connect(2) by then; other connections may set their own stamp before it does.
     await new Promise<void>((resolve) => process.nextTick(resolve))
     const claim = this.#client.claimOf((raw as any)._handle.fd)
     const { port } = raw.address() as net.AddressInfo
-    const header = app.proxy && headerPeers.includes(source) ? createHeader(this.counts.connections, random) : undefined
+    const header = app.proxy && headerPeers.includes(source) ? createHeader(nth, random) : undefined
     const connection: Connection = {
       app, peer: { address: source, port }, claim, ...header && { header: header.client }, begun, awake, leaves: fate.startsWith('reset'), round: this.#round
     }
     this.#expect(connection)
     this.counts.protocols[app.protocol]!++
+    this.counts.servers[serverOf(app)]++
     this.counts.fates[fate]++
     this.counts.claims[claim === undefined ? 'none' : isIPv6(claim.address) ? 'IPv6' : 'IPv4']++
 
@@ -175,8 +199,9 @@ export class Load {
       case 'reset in request': {
         const speaker = await speak<string>(raw, app.protocol)
         const id = ++this.#ids
-        this.#kept.set(id, { connection, round: this.#round, since: expectations.now, answer: undefined })
-        await speaker.send(`/hang/${id}`)
+        const asked = this.#question(connection, random)
+        this.#kept.set(id, { connection, round: this.#round, asked, answer: undefined })
+        await speaker.send(`/hang/${id}`, headersOf(asked))
         return await reset(raw)
       }
       case 'one request': {
@@ -232,53 +257,69 @@ export class Load {
   }
 
   async #ask ({ connection, speaker }: Open, random: Random): Promise<void> {
-    const since = this.#expectations.now
+    const asked = this.#question(connection, random)
     let path = '/whoami'
     let kept: Kept | undefined
     if (random.chance(0.2)) {
       const id = ++this.#ids
-      kept = { connection, round: this.#round, since, answer: undefined }
+      kept = { connection, round: this.#round, asked, answer: undefined }
       this.#kept.set(id, kept)
       path = `/keep/${id}`
     }
-    const answer = await speaker.ask(path)
+    const answer = await speaker.ask(path, headersOf(asked))
     connection.answered = true
     if (kept !== undefined) kept.answer = answer
     this.counts.answers.requests++
-    this.#check(connection, answer, since)
+    if (answer.includes(' forwarded ')) this.counts.answers.forwarded++
+    this.#check(connection, answer, asked)
   }
 
-  #check (connection: Connection, answer: string, since: number): void {
-    const verdict = this.#expectations.judge(connection, answer, since)
+  /** One that is asked now. */
+  #question ({ app }: Connection, random: Random): Asked {
+    const since = this.#expectations[app.place].now
+    if (!app.forwarded) return { since }
+    const what = random.pick(forwardings)
+    this.counts.forwarded[what]++
+    return { since, forwarded: createForwarded(what, random) }
+  }
+
+  #check (connection: Connection, answer: string, asked: Asked): void {
+    const expectations = this.#expectations[connection.app.place]
+    const verdict = expectations.judge(connection, answer, asked)
     if (verdict !== 'wrong') this.counts.answers[verdict]++
-    else this.#fail('wrong', { answer, connection, allowed: this.#expectations.allowed(connection, since), since, now: this.#expectations.now })
+    else this.#fail('wrong', { answer, connection, allowed: expectations.allowed(connection, asked), asked, now: expectations.now })
   }
 
   #fail (what: 'wrong' | 'errors', sample: unknown): void {
     const { counts } = this
     counts[what]++
-    if (what === 'wrong') counts.firstWrong ??= counts.connections
+    if (what === 'wrong') counts.firstWrong ??= this.#before + counts.connections
     if (counts.samples.length < SAMPLES_MAX) counts.samples.push(sample)
   }
 
-  /** Checks what the server told of a round: each socket against the connection that it must be of, one to one. */
-  checkRound ({ sockets, requests, reused }: Round): void {
-    const { answers } = this.counts
-    answers.reused += reused
-    for (const [index, told] of sockets.entries()) {
-      for (const answer of told) this.#checkSocket(apps[index]!, answer)
-    }
-    for (const { id, answers: [ofRequest, ...ofOthers] } of requests) {
-      const { connection, since, answer } = this.#kept.get(id)!
-      this.#kept.delete(id)
-      answers.lateRequests++
-      // A request keeps the answer that it began with.
-      if (answer === undefined) this.#check(connection, ofRequest, since)
-      else if (answer === ofRequest) answers.exact++
-      else this.#fail('wrong', { answer: ofRequest, expected: answer, connection })
-      for (const other of ofOthers) this.#check(connection, other, this.#expectations.now)
+  /** Checks what the servers told of a round: each socket against the connection that it must be of, one to one. */
+  checkRound (rounds: readonly Round[]): void {
+    for (const { sockets, requests, reused } of rounds) {
+      this.counts.answers.reused += reused
+      for (const [index, told] of sockets.entries()) {
+        for (const answer of told) this.#checkSocket(apps[index]!, answer)
+      }
+      for (const request of requests) this.#checkRequest(request)
     }
     this.#forget()
+  }
+
+  #checkRequest ({ id, answers: [ofRequest, ofRaw, ofConnection] }: Round['requests'][number]): void {
+    const { connection, asked, answer } = this.#kept.get(id)!
+    const { now } = this.#expectations[connection.app.place]
+    this.#kept.delete(id)
+    this.counts.answers.lateRequests++
+    // A request keeps the answer that it began with.
+    if (answer === undefined) this.#check(connection, ofRequest, asked)
+    else if (answer === ofRequest) this.counts.answers.exact++
+    else this.#fail('wrong', { answer: ofRequest, expected: answer, connection })
+    this.#check(connection, ofRaw, { ...asked, since: now })
+    this.#check(connection, ofConnection, { since: now })
   }
 
   #checkSocket (app: App, answer: string): void {
@@ -289,13 +330,14 @@ export class Load {
       return
     }
     // More than one where ports were given out again in the same round.
-    const now = this.#expectations.now
+    const expectations = this.#expectations[app.place]
+    const asked = { since: expectations.now }
     const candidates = this.#unseen.get(keyOf(app, answer)) ?? []
-    const fitting = candidates.filter((connection) => this.#expectations.judge(connection, answer, now, false) !== 'wrong')
+    const fitting = candidates.filter((connection) => expectations.judge(connection, answer, asked, false) !== 'wrong')
     // One that left may never have come to be accepted.
     const connection = fitting.find(({ answered }) => answered) ?? fitting.find(({ leaves }) => !leaves) ?? fitting[0]
     if (connection === undefined) return this.#fail('wrong', { answer, socketOf: app, candidates })
-    answers[this.#expectations.judge(connection, answer, now, fitting.length === 1) as 'exact' | 'window']++
+    answers[expectations.judge(connection, answer, asked, fitting.length === 1) as 'exact' | 'window']++
     this.#see(connection)
   }
 
@@ -336,6 +378,29 @@ export class Load {
 const keyOf = (app: App, answer: string) => `${apps.indexOf(app)} ${answer.slice(0, answer.indexOf(' ', answer.indexOf(' ') + 1))}`
 const keysOf = ({ app, peer, claim, header }: Connection) =>
   [peer, claim, header].flatMap((end) => end == null ? [] : [`${apps.indexOf(app)} ${end.address} ${end.port}`])
+
+const headersOf = ({ forwarded }: Asked) => forwarded === undefined ? {} : { 'x-forwarded-for': [...forwarded.lines] }
+
+/** What its hops wrote is the end of it; what the client wrote before that is forged. */
+function createForwarded (what: typeof forwardings[number], random: Random): Forwarded {
+  if (what === 'none') return { lines: [], client: undefined, reason: 'forwarded-missing' }
+  const byte = () => random.below(256)
+  const proxies = Array.from({ length: random.below(3) + Number(what === 'proxies alone') }, () => `20.255.${byte()}.${byte()}`)
+  const address = random.chance(0.3)
+    ? canonicalAddress(`2001:db8:52::${byte().toString(16)}:${(256 + byte()).toString(16)}`) as string
+    : `22.${byte()}.${byte()}.${byte()}`
+  const port = random.chance(0.3) ? 1 + random.below(65535) : undefined
+  const client = port === undefined ? address : `${isIPv6(address) ? `[${address}]` : address}:${port}`
+  const last = what === 'a client' ? [client] : what === 'malformed' ? [random.pick(['unknown', '22.1.2', '22.1.2.3.4', '::ffff:', client + 'x'])] : []
+  const forged = what === 'proxies alone' ? [] : random.pick([[], ['203.0.113.66'], ['unknown', '20.0.0.1'], ['127.0.0.1', '203.0.113.66:66']])
+  const entries = [...forged, ...last, ...proxies]
+  const at = random.chance(0.3) ? 1 + random.below(entries.length) : entries.length
+  return {
+    lines: [entries.slice(0, at), entries.slice(at)].filter((line) => line.length > 0).map((line) => line.join(', ')),
+    client: what === 'a client' ? { address, port } : proxies[0] === undefined ? undefined : { address: proxies[0], port: undefined },
+    reason: what === 'a client' ? undefined : what === 'malformed' ? 'forwarded-malformed' : 'forwarded-missing'
+  }
+}
 
 /** Of another client each; now and then of none, or with fields that nobody asks for. */
 function createHeader (nth: number, random: Random) {

@@ -1,4 +1,4 @@
-// The servers of the soak, in a process of their own. The clients check; what is done here is to answer, to keep and to count.
+// Servers of the soak, in a process of their own: server.js PLACE CGROUP. The clients check; what is done here is to answer, to keep and to count.
 
 import { tracingChannel } from 'node:diagnostics_channel'
 import { once } from 'node:events'
@@ -8,8 +8,11 @@ import { setImmediate } from 'node:timers/promises'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import realIp, { type Connection, type RealAddress } from 'fastify-real-ip'
 import { answer } from '../../bench/child'
+import { attach, detach } from '../../lib/attach/companion'
+import { documentFormats } from '../../lib/attach/config'
+import { type Bpf, openBpf } from '../../lib/kernel/libc'
 import { kinds, listen } from '../kinds'
-import { apps, type App, headerPeers, type Holdings, type Round, toaPeers } from './apps'
+import { apps, type App, attachedPeers, type attachments, headerPeers, type Holdings, hops, type Round, toaPeers } from './apps'
 import { text } from './expect'
 
 interface Accepted {
@@ -26,7 +29,9 @@ interface Kept {
   readonly of: Accepted
 }
 
-const running: FastifyInstance[] = []
+const [place, cgroup] = process.argv.slice(2) as [string, string]
+/** by the app's index */
+const running = new Map<number, FastifyInstance>()
 const ofPlugin = new Set<unknown>()
 const ofHandle = new WeakMap<object, Accepted>()
 /** by descriptor, the connection that had it last */
@@ -43,13 +48,16 @@ const listening = tracingChannel('net.server.listen')
 
 const written = ({ address, port, source, trust, reason }: RealAddress) => text({ address, port }, source, trust, reason)
 
-async function serve ({ protocol, policy, proxy, host }: App, index: number): Promise<number> {
+async function serve ({ protocol, policy, proxy, forwarded, host }: App, index: number): Promise<number> {
   // Node.js keeps an HTTP/2 session for as long as its timeout would run, even when it has been destroyed.
   const app = kinds.find(({ name }) => name === protocol)!.create({ forceCloseConnections: true, http2SessionTimeout: 0 })
+  // Nothing ends because this machine is busy.
+  Object.assign(app.server, { headersTimeout: 0, requestTimeout: 0, keepAliveTimeout: 0 })
   const others = listenersOf(app.server)
   // 'reject' would reset what a short answer is found on.
   await app.register(realIp, {
     ...policy && { trustedPeers: [], invalid: 'ignore' as const },
+    ...forwarded && { forwarded: { trust: hops } },
     ...proxy && { sources: ['proxy-protocol', 'vtoa', 'getpeername'] as const, trustedPeers: [...headerPeers, ...toaPeers], proxyProtocol: { from: headerPeers, timeout: 60_000 } }
   })
   for (const one of listenersOf(app.server)) if (!others.includes(one)) ofPlugin.add(one)
@@ -75,7 +83,7 @@ async function serve ({ protocol, policy, proxy, host }: App, index: number): Pr
     keep(request)
     reply.hijack()
   })
-  running.push(app)
+  running.set(index, app)
   return await listen(app, { host })
 }
 
@@ -91,10 +99,10 @@ const isReused = ({ fd, nth }: Accepted): boolean => lastOn.get(fd) !== nth
 
 function endRound (): Round {
   const sockets: string[][] = apps.map(() => [])
-  for (const { app, socket } of accepted) sockets[app]!.push(written(running[app]!.realIp.lookup(socket)))
+  for (const { app, socket } of accepted) sockets[app]!.push(written(running.get(app)!.realIp.lookup(socket)))
   const requests = keptBefore.map(({ id, request, of }) => {
     const raw = request.raw as any
-    const answers = [request, raw, raw.stream ?? raw.socket].map((object: Connection) => written(running[of.app]!.realIp.lookup(object)))
+    const answers = [request, raw, raw.stream ?? raw.socket].map((object: Connection) => written(running.get(of.app)!.realIp.lookup(object)))
     return { id, answers: answers as [string, string, string] }
   })
   const reused = accepted.filter(isReused).length + keptBefore.filter(({ of }) => isReused(of)).length
@@ -116,35 +124,47 @@ async function hold (): Promise<Holdings> {
     external,
     rss,
     fds: readdirSync('/proc/self/fd').length,
-    listeners: running.reduce((sum, { server }) => sum + listenersOf(server).filter((one) => ofPlugin.has(one)).length, 0) +
+    listeners: [...running.values()].reduce((sum, { server }) => sum + listenersOf(server).filter((one) => ofPlugin.has(one)).length, 0) +
       process.eventNames().reduce((sum, name) => sum + process.listenerCount(name as string), 0),
     subscribed: listening.asyncEnd.hasSubscribers,
     accepted: connections,
-    counted: running.reduce((sum, app) => sum + app.realIp.stats().connections, 0),
-    rejected: running.reduce((sum, app) => sum + app.realIp.stats().rejected, 0)
+    counted: [...running.values()].reduce((sum, app) => sum + app.realIp.stats().connections, 0),
+    rejected: [...running.values()].reduce((sum, app) => sum + app.realIp.stats().rejected, 0)
   }
 }
 
 const listenersOf = (server: Server) => ['connection', 'session', 'stream'].flatMap((name) => server.listeners(name))
 
+const bpf = openBpf() as Bpf
+const bpffs = '/sys/fs/bpf'
+
 answer({
   hold,
   endRound,
+  /** by the app's index, the ports */
   async start () {
-    const ports: number[] = []
-    for (const [index, app] of apps.entries()) ports.push(await serve(app, index))
+    const ports: Array<[number, number]> = []
+    for (const [index, app] of apps.entries()) {
+      if (app.place === place) ports.push([index, await serve(app, index)])
+    }
     return ports
   },
   trust (list: string[]) {
-    for (const [index, { policy, proxy }] of apps.entries()) {
-      if (policy && !proxy) running[index]!.realIp.setTrustedPeers(list)
+    for (const [index, app] of running) {
+      const { policy, proxy } = apps[index]!
+      if (policy && !proxy) app.realIp.setTrustedPeers(list)
     }
+  },
+  attach (what: typeof attachments[number]) {
+    if (what === 'off') return detach(bpf, { cgroup }, bpffs)
+    const trustedPeers = what.endsWith(' of some') ? attachedPeers : 'any'
+    attach(bpf, { cgroup, bpffs, version: 'soak', verbose: false, trustedPeers, formats: documentFormats, getpeername: what.startsWith('both') })
   },
   stall (milliseconds: number) {
     const end = performance.now() + milliseconds
     while (performance.now() < end);
   },
   async close () {
-    await Promise.all(running.map((app) => app.close()))
+    await Promise.all([...running.values()].map((app) => app.close()))
   }
 })
