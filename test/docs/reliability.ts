@@ -47,7 +47,13 @@ function tellSoak (soak: Soak | undefined): string {
   if (soak === undefined) return NOT_SHOWN
   const { counts, disturbances, slopes, checkpoints, stretches = [] } = soak
   const { answers } = counts
-  return `**${number(counts.connections)} connections, ${number(answers.exact + answers.window)} answers checked, ${number(counts.wrong)} wrong**, in
+  const kinds = 'servers' in counts
+    ? `Some servers read PROXY headers or X-Forwarded-For, some are a round-robin worker's, and some have the programs of
+[\`attach\`](attach.md) in place of the stand-in, which are replaced and detached meanwhile.
+
+`
+    : ''
+  return `${kinds}**${number(counts.connections)} connections, ${number(answers.exact + answers.window)} answers checked, ${number(counts.wrong)} wrong**, in
 ${minutes(soak.seconds)}${stretches.length > 1 ? `, in ${stretches.length} stretches with server processes of their own` : ''} (Node.js ${soak.node}, Linux ${soak.kernel}, seed ${soak.seed}).
 
 ${table(['what', 'how often'], [
@@ -108,6 +114,7 @@ ${table(['what', 'seen'], names.map((name) => [
 }
 
 export function writeReliability (): string {
+  const soak = recorded<Soak>('test/soak/results.json')
   return `# Reliability
 
 <!-- Generated from test/*/results.json by npm run docs:reliability. -->
@@ -116,13 +123,13 @@ What the long runs found. Shorter forms of all but the mutants run before each r
 
 ## Soak
 
-\`npm run soak -- --connections 1000000\`, as root on Linux. An eBPF stand-in for vtoa answers, and clients stamp TOA on their own
+\`npm run soak -- --connections ${soak?.counts.connections ?? 1_000_000}\`, as root on Linux. An eBPF stand-in for vtoa answers, and clients stamp TOA on their own
 segments, each connection with an address of its own from a counter. They come from several source addresses to servers of
 HTTP, HTTPS, h2c and HTTP/2, with and without \`trustedPeers\`. Meanwhile connections are reset, the stand-in is stopped and
 started, the list is swapped, and the event loop is stalled. Each answer is checked against what the client stamped: at once,
 late, and when the descriptor had long been another connection's.
 
-${tellSoak(recorded('test/soak/results.json'))}
+${tellSoak(soak)}
 
 ## Fuzz
 

@@ -31,7 +31,7 @@ const WARM = 0.5
 // With fewer connections neither that nor all that is random can be counted on.
 const SHORT = 50_000
 /** How much the heaps may grow, in bytes: their noise, and for each connection less than a slot of an array takes. */
-const NOISE = 400_000
+const NOISE = 800_000
 const LEFT_MAX = 2
 // A BPF file system of its own, so that what is attached goes away with the process.
 const MOUNTED = ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', 'mount -t bpf bpf /sys/fs/bpf && exec "$@"', 'sh']
