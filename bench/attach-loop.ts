@@ -24,8 +24,8 @@ type What = 'answered' | 'without-toa' | 'same-cgroup' | 'other-cgroup' | 'conne
 
 /** Medians of one process. */
 export interface Measured {
-  readonly ratios: Record<What, number[]>
-  readonly controls: Record<What, number[]>
+  readonly ratios: Record<What, number>
+  readonly controls: Record<What, number>
 }
 
 const IP_TTL = 2
@@ -133,7 +133,7 @@ function main (library: string): void {
       enter(bare)
       const of = (what: 'ratio' | 'control') =>
         Object.fromEntries(Object.entries(compared).map(([name, figures]) =>
-          [name, [figures[what]]])) as Record<What, number[]>
+          [name, figures[what]])) as Record<What, number>
       return { ratios: of('ratio'), controls: of('control') }
     }
   })

@@ -27,7 +27,7 @@ const before = ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', MO
 export const attach: Figure = {
   name: 'attach',
   title: 'attach: a system call or a loopback connection with ÷ without',
-  async measure ({ cores, progress }) {
+  async measure ({ sessions: count = SESSIONS, cores, progress }) {
     const folder = mkdtempSync(join(tmpdir(), 'fastify-real-ip-bench-'))
     try {
       const library = join(folder, 'loop.so')
@@ -40,7 +40,7 @@ export const attach: Figure = {
           return path
         }
         const cgroups = { attached: lab.serverCgroup, bare: made('bare'), thousand: made('thousand'), client, silent }
-        return await sessions(library, cgroups, cores, progress)
+        return await sessions(library, cgroups, count, cores, progress)
       })
       if (typeof measured === 'string') return rows.map(({ name }) => ({ name, notShown: measured }))
       return rows.map(({ what, name, target }): Row => ({
@@ -56,11 +56,11 @@ export const attach: Figure = {
 }
 
 async function sessions (
-  library: string, cgroups: Cgroups, cores: Cores | undefined, progress: (done: string) => void
+  library: string, cgroups: Cgroups, count: number, cores: Cores | undefined, progress: (done: string) => void
 ): Promise<Measured[]> {
   const measured: Measured[] = []
-  for (let session = 0; session < SESSIONS; session++) {
-    progress(`${session + 1} of ${SESSIONS} sessions`)
+  for (let session = 0; session < count; session++) {
+    progress(`${session + 1} of ${count} sessions`)
     await withChildren(async (fresh) => {
       const loop = await fresh('attach-loop', [library], { core: cores?.server, cgroup: cgroups.bare, before })
       measured.push(await loop.ask<Measured>('measure', cgroups))

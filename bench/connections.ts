@@ -4,7 +4,7 @@ import type { Family } from './network'
 import type { Cores } from './figure'
 import { median } from './statistics'
 
-const WINDOWS = 6
+const WINDOWS = 4
 // More than each variant takes for a slice forth and back.
 const CONNECTIONS = 3000
 // Until the times no longer improve: each variant has one connection in six or eight, and V8 needs some 7,000 calls to

@@ -6,8 +6,8 @@ export interface Cores {
 }
 
 export interface Run {
-  /** Requests only: each variant and plain Fastify, forth and back */
-  readonly pairs: number
+  /** Sessions of fresh processes in a trial; `undefined`: as many as each figure needs */
+  readonly sessions: number | undefined
   readonly cores: Cores | undefined
   readonly progress: (done: string) => void
 }

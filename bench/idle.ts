@@ -25,22 +25,22 @@ interface Bytes {
 export const idle: Figure = {
   name: 'idle',
   title: `memory per idle connection over plain Fastify, ${CONNECTIONS.toLocaleString('en')} connections`,
-  async measure ({ progress, cores }) {
+  async measure ({ sessions = ROUNDS, progress, cores }) {
     const rows = []
     for (const network of [IPv4, IPv6]) {
       const { family } = network
       const bytes: Record<string, Bytes[]> = Object.fromEntries(names.map((name) => [name, []]))
-      for (let round = 0; round < ROUNDS; round++) {
-        progress(`${family}, ${round + 1} of ${ROUNDS} rounds`)
+      for (let round = 0; round < sessions; round++) {
+        progress(`${family}, ${round + 1} of ${sessions} rounds`)
         for (const name of forthAndBack(names).slice(0, names.length)) {
           bytes[name]?.push(await memoryPerConnection(name, network, cores))
         }
       }
       const all = (name: string) => bytes[name] as Bytes[]
       const more = (name: string, when: keyof Bytes) => estimate(all(name).map(
-        (round, i) => [round[when].heap - (all('plain')[i] as Bytes)[when].heap]))
+        (round, i) => round[when].heap - (all('plain')[i] as Bytes)[when].heap))
       const rss = (name: string) =>
-        estimate(all(name).map(({ idle }, i) => [idle.rss / (all('plain')[i] as Bytes).idle.rss]))
+        estimate(all(name).map(({ idle }, i) => idle.rss / (all('plain')[i] as Bytes).idle.rss))
       const absolute = (name: string, what: keyof Memory) => ({
         bytes: Math.round(median(all(name).map(({ idle }) => idle[what]))),
         plainBytes: Math.round(median(all('plain').map(({ idle }) => idle[what])))

@@ -51,11 +51,11 @@ function figure (name: string, title: string, judged: readonly Judged[], { apart
   return {
     name,
     title,
-    async measure ({ cores, progress }) {
+    async measure ({ sessions: count = SESSIONS, cores, progress }) {
       const measure = async (rows: readonly Judged[], args: readonly string[]): Promise<Row[]> => {
         const sessions: Slices[] = []
-        for (let session = 0; session < SESSIONS; session++) {
-          progress(`${args.join(', ')}, ${session + 1} of ${SESSIONS} sessions`)
+        for (let session = 0; session < count; session++) {
+          progress(`${args.join(', ')}, ${session + 1} of ${count} sessions`)
           let child: Child | undefined
           try {
             child = await start('loop-server', [...args], { core: cores?.server })
@@ -79,7 +79,7 @@ function figure (name: string, title: string, judged: readonly Judged[], { apart
 function toRow ({ name, thing, over, control, target }: Judged, sessions: readonly Slices[]): Row {
   const of = (what: string, slices: Slices) => slices[what] as number[]
   const ratio = (what: string) =>
-    estimate(sessions.map((slices) => [median(ratios(of(what, slices), of(over, slices)))]))
+    estimate(sessions.map((slices) => median(ratios(of(what, slices), of(over, slices)))))
   const nanoseconds = (what: string) => median(sessions.map((slices) => median(of(what, slices))))
   return {
     name,

@@ -3,14 +3,14 @@ import { withChildren } from './child'
 import { IPv4 } from './network'
 import type { Row } from './report'
 import type { Cores, Figure } from './figure'
-import { EVEN_TERMS, measureCosts, type Contestant, type Costs } from './slices'
-import { estimate, means, median, ratios, shuffled } from './statistics'
+import { measureCosts, type Contestant, type Costs } from './slices'
+import { estimate, median, shuffled } from './statistics'
 import { findhit, proxies } from './variants'
 
-const PAIRS_IN_SESSION = 4
-const work = { question: 'connections', warmUp: 6000, slice: 60, rounds: 5 }
+const SESSIONS = 15
+const work = { question: 'connections', warmUp: 6000, slice: 60, rounds: 8 }
 // The server has accepted the connection, and has nothing else to do, before its first bytes are sent.
-const PAUSE = 20 // milliseconds
+const PAUSE = 8 // milliseconds
 
 const ends = { source: { address: '203.0.113.7', port: 51234 }, destination: { address: '198.51.100.1', port: 443 } }
 const hex = (version: 1 | 2) => encodeProxyHeader({ version, ...ends }).toString('hex')
@@ -50,13 +50,13 @@ const contenders: readonly Contender[] = [
 export const proxy: Figure = {
   name: 'proxy',
   title: 'server CPU per request ÷ the same plugin without a PROXY header: one connection per request',
-  async measure ({ pairs, cores, progress }) {
+  async measure ({ sessions: count = SESSIONS, cores, progress }) {
     const rows: Row[] = []
     for (const way of ways) {
       const sessions: Costs[] = []
-      for (let done = 0; done < pairs; done += PAIRS_IN_SESSION) {
-        progress(`${way.name}, ${done} of ${pairs} pairs`)
-        sessions.push(await runSession(way, Math.min(PAIRS_IN_SESSION, pairs - done), cores))
+      while (sessions.length < count) {
+        progress(`${way.name}, ${sessions.length} of ${count} sessions`)
+        sessions.push(await runSession(way, cores))
       }
       rows.push(...toRows(way, sessions))
     }
@@ -64,35 +64,35 @@ export const proxy: Figure = {
   }
 }
 
-function runSession ({ pause }: Way, pairs: number, cores: Cores | undefined): Promise<Costs> {
+function runSession ({ pause }: Way, cores: Cores | undefined): Promise<Costs> {
   return withChildren(async (fresh) => {
     const client = await fresh('client', [], { core: cores?.client })
     const contestants: Contestant[] = []
     for (const { name, variant, header } of shuffled(contenders)) {
-      const server = await fresh('server', [variant, IPv4.host], { core: cores?.server, node: EVEN_TERMS })
+      const server = await fresh('server', [variant, IPv4.host], { core: cores?.server })
       if (pause === undefined) await server.ask('deferAccept')
       const port = await server.ask<number>('port')
       contestants.push({ name, server, client, target: { ...IPv4, port, header, pause } })
     }
-    return await measureCosts(contestants, work, pairs)
+    return await measureCosts(contestants, work)
   })
 }
 
 function toRows ({ name: way, target }: Way, sessions: readonly Costs[]): Row[] {
-  const of = (name: string, costs: Costs) => costs[name] as number[]
-  const over = (name: string, under: (costs: Costs) => number[]) =>
-    estimate(sessions.map((costs) => ratios(of(name, costs), under(costs))))
-  const both = (costs: Costs) => means(of(NONE, costs), of(CONTROL, costs))
+  const of = (name: string, costs: Costs) => costs[name] as number
+  const over = (name: string, under: (costs: Costs) => number) =>
+    estimate(sessions.map((costs) => of(name, costs) / under(costs)))
+  const both = (costs: Costs) => (of(NONE, costs) + of(CONTROL, costs)) / 2
   const control = over(CONTROL, (costs) => of(NONE, costs))
   const rows: Row[] = contenders.filter(({ header }) => header !== undefined).map(({ name, variant }) => ({
     name: `${name}, ${way}`,
     value: over(name, both),
     control,
-    samplesNeeded: 100,
+    samplesNeeded: SESSIONS,
     ...variant === 'PROXY headers' && { target },
     absolute: {
-      microseconds: median(sessions.flatMap((costs) => of(name, costs))),
-      withoutMicroseconds: median(sessions.flatMap(both))
+      microseconds: median(sessions.map((costs) => of(name, costs))),
+      withoutMicroseconds: median(sessions.map(both))
     }
   }))
   return findhit === undefined ? [...rows, { name: `findhit-proxywrap, ${way}`, notShown: 'it is not installed' }] : rows

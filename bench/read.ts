@@ -6,43 +6,37 @@ import type { Figure } from './figure'
 import type { Times } from './read-server'
 import { estimate, median } from './statistics'
 
-// Hot: in slices, as a server handles one connection after another. Cold: each variant after the others. Short slices,
-// as in slices.ts.
-const ORDERS = [
-  { inARow: 20, order: 'slices of 20', count: 6, judged: true },
-  { inARow: 1, order: 'one by one', count: 2, judged: false }
-]
+// In slices, as a server handles one connection after another; short ones, as in slices.ts.
+const IN_A_ROW = 20
+const SESSIONS = 6
 
 /** The plugin's work in a real 'connection' event ÷ Node's own first `socket.remoteAddress` in another one. */
 export const read: Figure = {
   name: 'read',
   title: "reading a connection in its 'connection' event ÷ the first socket.remoteAddress there",
-  async measure ({ cores, progress }) {
+  async measure ({ sessions: count = SESSIONS, cores, progress }) {
     const rows: Row[] = []
     for (const network of [IPv4, IPv6]) {
       const { family, derive } = network
-      for (const { inARow, order, count, judged } of ORDERS) {
-        const run = (kernel: Kernel) =>
-          sessions<Times>('read-server', network, inARow, count, kernel, cores,
-            (done) => progress(`${family}, ${order}, ${done}`))
-        const target = (ratio: number) => judged ? ratio : undefined
-        const skipped = await run({})
-        const answering = await withVtoa(derive, run)
-        rows.push(
-          ...toRows(`${family}, 1348 skipped, ${order}`, 'getpeername', target(0.8), skipped),
-          ...toRows(`${family}, 1348 answering, ${order}`, 'vtoa', target(1), answering),
-          withoutStandIn(`${family}, 1348 answering, ${order}, with text, the stand-in's part taken off`, 'readWithText', skipped, answering),
-          ...(network === IPv4
-            ? [withoutStandIn(`${family}, 1348 answering, ${order}, with text, the least that a WeakMap takes, the stand-in's part taken off`, 'least', skipped, answering)]
-            : [])
-        )
-      }
+      const run = (kernel: Kernel) =>
+        sessions<Times>('read-server', network, IN_A_ROW, count, kernel, cores, (done) => progress(`${family}, ${done}`))
+      const skipped = await run({})
+      const answering = await withVtoa(derive, run)
+      const withText = `${family}, 1348 answering, with text`
+      rows.push(
+        ...toRows(`${family}, 1348 skipped`, 'getpeername', 0.95, skipped),
+        ...toRows(`${family}, 1348 answering`, 'vtoa', 1, answering),
+        withoutStandIn(`${withText}, the stand-in's part taken off`, 'readWithText', skipped, answering),
+        ...(network === IPv4
+          ? [withoutStandIn(`${withText}, the least that a WeakMap takes, the stand-in's part taken off`, 'least', skipped, answering)]
+          : [])
+      )
     }
     return rows
   }
 }
 
-function toRows (name: string, source: string, target: number | undefined, measured: Times[] | string): Row[] {
+function toRows (name: string, source: string, target: number, measured: Times[] | string): Row[] {
   const withText = `${name}, with text`
   const withoutText = `${name}, without text`
   const problem = typeof measured === 'string' ? measured : wrongSource(measured, source)
@@ -50,11 +44,11 @@ function toRows (name: string, source: string, target: number | undefined, measu
     return [withText, withoutText].map((name) => ({ name, notShown: problem as string }))
   }
   const of = (thing: 'read' | 'readWithText' | 'least' | 'call') =>
-    estimate(measured.map((times) => [times[thing] / remoteAddress(times)]))
-  const control = estimate(measured.map((times) => [times.control / times.remoteAddress]))
+    estimate(measured.map((times) => times[thing] / remoteAddress(times)))
+  const control = estimate(measured.map((times) => times.control / times.remoteAddress))
   const absolute = { remoteAddressMicroseconds: median(measured.map(remoteAddress)) }
   return [
-    { name: withText, value: of('readWithText'), control, ...(target !== undefined && { target }), absolute },
+    { name: withText, value: of('readWithText'), control, target, absolute },
     { name: withoutText, value: of('read'), control, absolute },
     // The lower bound.
     ...(source === 'vtoa' ? [{ name: `${name}, the system call alone`, value: of('call'), control }] : []),
@@ -79,7 +73,7 @@ function withoutStandIn (
   const without = skipped as Times[]
   const value = estimate((answering as Times[]).map((times, i) => {
     const bare = without[i] as Times
-    return [(times[thing] - times.call + bare.call) / remoteAddress(bare)]
+    return (times[thing] - times.call + bare.call) / remoteAddress(bare)
   }))
   const standIn = (answering as Times[]).map(({ call }, i) => call - (without[i] as Times).call)
   return { name, value, absolute: { standInMicroseconds: median(standIn) } }

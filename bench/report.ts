@@ -10,7 +10,7 @@ export interface Row {
   /** The upper limit, of the median unless noted. */
   readonly target?: number
   readonly judgedBy?: 'median' | 'upper end'
-  /** With fewer values the interval means little. */
+  /** With fewer sessions the interval means little. */
   readonly samplesNeeded?: number
   /** Why there is no value. */
   readonly notShown?: string
@@ -41,7 +41,7 @@ export const formatNumber = (value: number, unit: Row['unit']) => unit === 'B' ?
 
 /** `undefined` if a value may be quoted. */
 export function whyNotQuotable ({ value, control, unit, samplesNeeded = 1 }: Row): string | undefined {
-  if (value !== undefined && value.samples < samplesNeeded) return `${value.samples} pairs of ${samplesNeeded}`
+  if (value !== undefined && value.samples < samplesNeeded) return `${value.samples} sessions of ${samplesNeeded}`
   if (control === undefined) return undefined
   const off = unit === 'B' ? Math.abs(control.median) > CONTROL_OFF.B : Math.abs(control.median - 1) > CONTROL_OFF.ratio
   return off ? `control ${formatNumber(control.median, unit)}` : undefined

@@ -1,12 +1,13 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { withChildren } from './child'
 import { withVtoa, type Kernel } from './kernel'
-import { IPv4 } from './network'
+import { IPv4, type Family } from './network'
 import type { Row } from './report'
 import type { Cores, Figure, Run } from './figure'
 import type { Protocol } from './server'
-import { EVEN_TERMS, measureCosts, type Contestant, type Costs } from './slices'
-import { estimate, means, median, ratios, shuffled } from './statistics'
-import { otherResolvers, plugins, proxied, resolvers, sources, withModule } from './variants'
+import { measureCosts, type Contestant, type Costs } from './slices'
+import { estimate, median, quantile, shuffled } from './statistics'
+import { loopback, plugins, proxied, resolvers, sources, withModule } from './variants'
 
 interface Workload {
   readonly name: string
@@ -17,91 +18,115 @@ interface Workload {
   readonly warmUp: number
   readonly slice: number
   readonly rounds: number
-  /** Processes differ from each other at random: few pairs where the target applies to the end of the interval. */
-  readonly pairsInSession: number
+  /** Each in fresh processes, which differ from each other at random */
+  readonly sessions: number
   readonly names: readonly string[]
+  /** Where clients connect from */
+  readonly network?: Family
+  /** Seconds that servers idle before their first request */
+  readonly idle?: number
   /** Requested in addition, in a kernel of their own, and compared to each other */
   readonly withModule?: readonly string[]
-  /** Targets for the upper end of the interval of ratios to plain, by variant */
+  /** Upper limits of ratios to plain, by variant */
   readonly targets?: Readonly<Record<string, number>>
+  readonly judgedBy?: Row['judgedBy']
   /** The plugin is to cost less than these */
   readonly dearer?: readonly string[]
 }
 
 const names = Object.keys(resolvers)
 const [PLUGIN, WITH_LIST] = plugins
-
-const newConnections = { protocol: 'http', question: 'connections', warmUp: 10_000, slice: 60, rounds: 5 } as const
+const TRUE = 'request.ip, trustProxy: true'
+const LIST = 'request.ip, trustProxy: list'
+const few = ['plain', 'control', PLUGIN, WITH_LIST, LIST]
 
 // A slice keeps a server busy for about 10 ms. Warm-up lasts until times no longer improve; plain Fastify needs longer
 // than most others.
-const workloads: readonly Workload[] = [
-  {
-    name: 'keep-alive',
-    title: 'a request on a kept connection',
-    protocol: 'http',
-    question: 'requests',
-    warmUp: 20_000,
-    slice: 250,
-    rounds: 6,
-    pairsInSession: 2,
-    names,
-    targets: { [PLUGIN]: 1.015, [WITH_LIST]: 1.015 },
-    dearer: otherResolvers
-  },
-  {
-    ...newConnections,
-    name: 'one-shot',
-    title: 'one connection per request',
-    pairsInSession: 2,
-    names,
-    targets: { [PLUGIN]: 1.05 },
-    dearer: ['request.ip, trustProxy: true']
-  },
-  {
-    ...newConnections,
-    name: 'one-shot-sources',
-    title: 'one connection per request, by source',
-    pairsInSession: 20,
-    names: ['plain', 'control', ...Object.keys(sources)],
-    withModule: Object.keys(withModule)
-  },
-  {
-    name: 'tls',
-    title: 'a TLS handshake per request',
-    protocol: 'https',
-    question: 'handshakes',
-    warmUp: 800,
-    slice: 15,
-    rounds: 2,
-    pairsInSession: 20,
-    names
-  },
-  {
-    name: 'http2',
-    title: 'HTTP/2 with 100 streams',
-    protocol: 'h2c',
-    question: 'streams',
-    warmUp: 18_000,
-    slice: 200,
-    rounds: 3,
-    pairsInSession: 2,
-    names
-  },
-  {
-    name: 'proxied',
-    title: 'a request on a kept connection of an HTTP proxy',
-    protocol: 'http',
-    question: 'requests',
-    warmUp: 20_000,
-    slice: 250,
-    rounds: 6,
-    pairsInSession: 2,
-    names: Object.keys(proxied),
-    targets: { 'fastify-real-ip, forwarded': 1.1 },
-    dearer: ['request.ip, trustProxy: list']
-  }
-]
+const newConnections = { protocol: 'http', question: 'connections', warmUp: 8000, slice: 60, rounds: 8 } as const
+const requests = { protocol: 'http', question: 'requests', warmUp: 20_000, slice: 250, rounds: 8 } as const
+
+export const oneShot = figure({
+  ...newConnections,
+  name: 'one-shot',
+  title: 'one connection per request',
+  sessions: 30,
+  names,
+  targets: { [PLUGIN]: 1.05, [WITH_LIST]: 1.05 },
+  dearer: [TRUE]
+})
+
+export const oneShotLoopback = figure({
+  ...newConnections,
+  name: 'one-shot-loopback',
+  title: 'one connection per request, from a loopback address',
+  sessions: 30,
+  names: Object.keys(loopback),
+  network: { ...IPv4, from: undefined },
+  targets: { [PLUGIN]: 1.04 },
+  judgedBy: 'median'
+})
+
+export const keepAlive = figure({
+  ...requests,
+  name: 'keep-alive',
+  title: 'a request on a kept connection',
+  sessions: 30,
+  names,
+  targets: { [PLUGIN]: 1.015, [WITH_LIST]: 1.015 },
+  dearer: [TRUE, LIST]
+})
+
+export const idleStart = figure({
+  ...requests,
+  name: 'idle-start',
+  title: 'a request on a kept connection, of a server that idled for 10 s before its first',
+  sessions: 20,
+  names: few,
+  idle: 10
+})
+
+export const behindProxy = figure({
+  ...requests,
+  name: 'proxied',
+  title: 'a request on a kept connection of an HTTP proxy',
+  sessions: 20,
+  names: Object.keys(proxied),
+  targets: { 'fastify-real-ip, forwarded': 1.1 },
+  dearer: [LIST]
+})
+
+export const tls = figure({
+  name: 'tls',
+  title: 'a TLS handshake per request',
+  protocol: 'https',
+  question: 'handshakes',
+  warmUp: 800,
+  slice: 15,
+  rounds: 5,
+  sessions: 15,
+  names: few
+})
+
+export const http2 = figure({
+  name: 'http2',
+  title: 'HTTP/2 with 100 streams',
+  protocol: 'h2c',
+  question: 'streams',
+  warmUp: 18_000,
+  slice: 200,
+  rounds: 8,
+  sessions: 15,
+  names: few
+})
+
+export const oneShotSources = figure({
+  ...newConnections,
+  name: 'one-shot-sources',
+  title: 'one connection per request, by source',
+  sessions: 10,
+  names: ['plain', 'control', ...Object.keys(sources)],
+  withModule: Object.keys(withModule)
+})
 
 /** The costs of one workload in each process: side by side on the unmodified kernel, and with the module. */
 interface Session {
@@ -109,24 +134,27 @@ interface Session {
   readonly withModule: Costs | undefined
 }
 
-/** Server CPU per request ÷ plain Fastify, one figure per workload. */
-export const requests: readonly Figure[] = workloads.map((workload) => ({
-  name: workload.name,
-  title: `server CPU per request ÷ plain Fastify: ${workload.title}`,
-  async measure (run) {
-    if (workload.withModule === undefined) return await measure(workload, run, 'not asked')
-    const measured = await withVtoa(IPv4.derive, (kernel) => measure(workload, run, kernel))
-    return typeof measured === 'string' ? await measure(workload, run, measured) : measured
+/** Server CPU per request ÷ plain Fastify. */
+function figure (workload: Workload): Figure {
+  return {
+    name: workload.name,
+    title: `server CPU per request ÷ plain Fastify: ${workload.title}`,
+    async measure (run) {
+      if (workload.withModule === undefined) return await measure(workload, run, 'not asked')
+      const measured = await withVtoa(IPv4.derive, (kernel) => measure(workload, run, kernel))
+      return typeof measured === 'string' ? await measure(workload, run, measured) : measured
+    }
   }
-}))
+}
 
 /** `module`: the kernel in which vtoa answers, or why there is none. */
-async function measure (workload: Workload, { pairs, cores, progress }: Run, module: Kernel | string): Promise<Row[]> {
-  const { names, pairsInSession, dearer = [], withModule } = workload
+async function measure (workload: Workload, run: Run, module: Kernel | string): Promise<Row[]> {
+  const { names, dearer = [], withModule } = workload
+  const { sessions: count = workload.sessions, cores, progress } = run
   const sessions: Session[] = []
-  for (let done = 0; done < pairs; done += pairsInSession) {
-    progress(`${done} of ${pairs} pairs`)
-    sessions.push(await runSession(workload, Math.min(pairsInSession, pairs - done), module, cores))
+  while (sessions.length < count) {
+    progress(`${sessions.length} of ${count} sessions`)
+    sessions.push(await runSession(workload, module, cores))
   }
   const bare = sessions.map((session) => session.bare)
   const rows = [...toRows(workload, names, bare), ...dearer.flatMap((other) => toComparison(workload, bare, other))]
@@ -135,63 +163,70 @@ async function measure (workload: Workload, { pairs, cores, progress }: Run, mod
   if (typeof module === 'string') {
     return [...rows, ...judged(withModule).map((name) => ({ name: answering + name, notShown: module }))]
   }
-  const answered = toRows({}, withModule, sessions.map((session) => session.withModule as Costs))
+  const costs = sessions.map((session) => session.withModule as Costs)
+  const answered = toRows({ sessions: workload.sessions }, withModule, costs)
   return [...rows, ...answered.map((row) => ({ ...row, name: answering + row.name }))]
 }
 
-// Plain Fastify runs twice: the ratio of both is the control, and the others are compared to their mean.
-const BOTH = 'both'
-const withBoth = (costs: Costs): Costs =>
-  ({ ...costs, [BOTH]: means(of('plain', costs), of('control', costs)) })
-
 const judged = (names: readonly string[]) => names.filter((name) => name !== 'plain' && name !== 'control')
-const of = (name: string, costs: Costs) => costs[name] as number[]
-const over = (sessions: readonly Costs[], name: string, under: string) =>
-  estimate(sessions.map((costs) => ratios(of(name, costs), of(under, costs))))
-const microseconds = (sessions: readonly Costs[], name: string) => median(sessions.flatMap((costs) => of(name, costs)))
+const of = (name: string, costs: Costs) => costs[name] as number
+// Plain Fastify runs twice: the ratio of both is the control, and the others are compared to their mean.
+const plain = (costs: Costs) => (of('plain', costs) + of('control', costs)) / 2
+const ratios = (sessions: readonly Costs[], name: string, under: (costs: Costs) => number) =>
+  sessions.map((costs) => of(name, costs) / under(costs))
+const controls = (sessions: readonly Costs[]) => ratios(sessions, 'control', (costs) => of('plain', costs))
 
-function toRows ({ targets }: Pick<Workload, 'targets'>, names: readonly string[], sessions: readonly Costs[]): Row[] {
-  const control = over(sessions, 'control', 'plain')
+function toRows (
+  { targets, judgedBy = 'upper end', sessions: samplesNeeded }:
+  Pick<Workload, 'targets' | 'judgedBy' | 'sessions'>,
+  names: readonly string[], sessions: readonly Costs[]
+): Row[] {
+  const control = estimate(controls(sessions))
   return judged(names).map((name) => ({
     name,
-    value: over(sessions, name, BOTH),
+    value: estimate(ratios(sessions, name, plain)),
     control,
-    samplesNeeded: 100,
-    ...(targets?.[name] !== undefined && { target: targets[name], judgedBy: 'upper end' }),
-    absolute: { microseconds: microseconds(sessions, name), plainMicroseconds: microseconds(sessions, BOTH) }
+    samplesNeeded,
+    ...(targets?.[name] !== undefined && { target: targets[name], judgedBy }),
+    absolute: {
+      microseconds: median(sessions.map((costs) => of(name, costs))),
+      plainMicroseconds: median(sessions.map(plain)),
+      ninthDecileOfRatios: quantile(ratios(sessions, name, plain), 0.9),
+      ofControls: quantile(controls(sessions), 0.9)
+    }
   }))
 }
 
-function toComparison ({ targets }: Workload, sessions: readonly Costs[], other: string): Row[] {
-  const control = over(sessions, 'control', 'plain')
+function toComparison (
+  { targets, sessions: samplesNeeded }: Workload, sessions: readonly Costs[], other: string
+): Row[] {
+  const control = estimate(controls(sessions))
   return Object.keys(targets ?? {}).map((name) => ({
     name: `${name} ÷ ${other}`,
-    value: over(sessions, name, other),
+    value: estimate(ratios(sessions, name, (costs) => of(other, costs))),
     control,
-    samplesNeeded: 100,
+    samplesNeeded,
     target: 1,
     judgedBy: 'upper end'
   }))
 }
 
-function runSession (
-  workload: Workload, pairs: number, module: Kernel | string, cores: Cores | undefined
-): Promise<Session> {
-  const { protocol, names } = workload
-  const place = { core: cores?.server, node: EVEN_TERMS }
-  const measure = async (contestants: Contestant[]) => withBoth(await measureCosts(contestants, workload, pairs))
+function runSession (workload: Workload, module: Kernel | string, cores: Cores | undefined): Promise<Session> {
+  const { protocol, names, network = IPv4, idle = 0 } = workload
   return withChildren(async (fresh) => {
     const contestantsIn = async (names: readonly string[], kernel: Kernel): Promise<Contestant[]> => {
       const client = await fresh('client', [], { core: cores?.client, cgroup: kernel.clientCgroup })
       const contestants: Contestant[] = []
       for (const name of shuffled(names)) {
-        const server = await fresh('server', [name, IPv4.host, protocol], { ...place, cgroup: kernel.serverCgroup })
-        contestants.push({ name, server, client, target: { ...IPv4, port: await server.ask<number>('port') } })
+        const place = { core: cores?.server, cgroup: kernel.serverCgroup }
+        const server = await fresh('server', [name, network.host, protocol], place)
+        contestants.push({ name, server, client, target: { ...network, port: await server.ask<number>('port') } })
       }
+      await sleep(idle * 1000)
       return contestants
     }
-    const bare = await measure(await contestantsIn(names, {}))
+    const bare = await measureCosts(await contestantsIn(names, {}), workload)
     if (workload.withModule === undefined || typeof module === 'string') return { bare, withModule: undefined }
-    return { bare, withModule: await measure(await contestantsIn(workload.withModule, module)) }
+    return { bare, withModule: await measureCosts(await contestantsIn(workload.withModule, module), workload) }
   })
 }

@@ -4,7 +4,7 @@ import type { Cores, Figure } from './figure'
 import { estimate, forthAndBack, median, ratios, shuffled } from './statistics'
 import { otherResolvers, plugins } from './variants'
 
-const SESSIONS = 40
+const SESSIONS = 12
 const WARM_UP = 30
 const SLICES = 60
 
@@ -18,15 +18,15 @@ type Slices = Record<string, number[]>
 export const resolve: Figure = {
   name: 'resolve',
   title: "Fastify's object for a request, 'onRequest' hooks, and the address read ÷ the same with another resolver",
-  async measure ({ cores, progress }) {
+  async measure ({ sessions: count = SESSIONS, cores, progress }) {
     const sessions: Slices[] = []
-    for (let session = 0; session < SESSIONS; session++) {
-      progress(`${session + 1} of ${SESSIONS} sessions`)
+    for (let session = 0; session < count; session++) {
+      progress(`${session + 1} of ${count} sessions`)
       sessions.push(await runSession(cores))
     }
     const of = (key: string, slices: Slices) => slices[key] as number[]
     const ratio = (over: string, under: string) =>
-      estimate(sessions.map((slices) => [median(ratios(of(over, slices), of(under, slices)))]))
+      estimate(sessions.map((slices) => median(ratios(of(over, slices), of(under, slices)))))
     const nanoseconds = (key: string) => median(sessions.map((slices) => median(of(key, slices))))
     return plugins.flatMap((name) => otherResolvers.map((other): Row => ({
       name: `${name} ÷ ${other}`,

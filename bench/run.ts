@@ -4,7 +4,7 @@ import { isDeepStrictEqual, parseArgs } from 'node:util'
 import { attach } from './attach'
 import { chooseCores } from './child'
 import { writeDocuments, RESULTS } from './documents'
-import type { Cores, Figure, Measured, Results } from './figure'
+import type { Cores, Figure, Results } from './figure'
 import { idle } from './idle'
 import { forwarded, log, ranges } from './loops'
 import { IPv4 } from './network'
@@ -12,39 +12,41 @@ import { open } from './open'
 import { policy } from './policy'
 import { proxy } from './proxy'
 import { read } from './read'
-import { formatRow } from './report'
-import { requests } from './request'
+import { formatRow, type Row } from './report'
+import { behindProxy, http2, idleStart, keepAlive, oneShot, oneShotLoopback, oneShotSources, tls } from './request'
 import { resolve } from './resolve'
 import { startup } from './startup'
 import { syscall } from './syscall'
 
-// npm run bench [-- --only NAME [--record]] [-- --pairs N]
+// npm run bench [-- --only NAME [--record]] [-- --sessions N]
 
-// In the order of output.
+// What users ask most comes first: a run that is stopped has it.
 const figures: readonly Figure[] = [
-  ...requests, proxy, resolve, read, policy, syscall, attach, open, idle, startup, ranges, forwarded, log
+  oneShot, oneShotLoopback, keepAlive, proxy, read, idleStart, behindProxy, resolve, policy, attach, idle, startup,
+  tls, http2, oneShotSources, syscall, ranges, forwarded, log, open
 ]
-const PAIRS = 100
 // On two otherwise idle cores.
-const SECONDS: Readonly<Record<string, (pairs: number) => number>> = {
-  'keep-alive': (pairs) => 17 * pairs,
-  proxied: (pairs) => 7 * pairs,
-  'one-shot': (pairs) => 20 * pairs,
-  'one-shot-sources': (pairs) => 2 * pairs,
-  tls: (pairs) => 3 * pairs,
-  http2: (pairs) => 6 * pairs,
-  proxy: (pairs) => 14 * pairs,
-  resolve: () => 300,
-  read: () => 600,
-  policy: () => 480,
-  syscall: () => 40,
-  attach: () => 70,
-  open: () => 800,
-  idle: () => 160,
-  startup: () => 320,
-  ranges: () => 20,
-  forwarded: () => 100,
-  log: () => 20
+const SECONDS: Readonly<Record<string, number>> = {
+  'one-shot': 400,
+  'one-shot-loopback': 250,
+  'keep-alive': 400,
+  proxy: 400,
+  read: 300,
+  'idle-start': 380,
+  proxied: 120,
+  resolve: 90,
+  policy: 200,
+  attach: 70,
+  idle: 160,
+  startup: 120,
+  tls: 150,
+  http2: 100,
+  'one-shot-sources': 180,
+  syscall: 40,
+  ranges: 20,
+  forwarded: 100,
+  log: 20,
+  open: 300
 }
 
 async function main (): Promise<void> {
@@ -52,53 +54,62 @@ async function main (): Promise<void> {
     options: {
       only: { type: 'string' },
       record: { type: 'boolean', default: false },
-      pairs: { type: 'string', default: String(PAIRS) }
+      sessions: { type: 'string' }
     }
   })
-  const pairs = Number(values.pairs)
+  const sessions = values.sessions === undefined ? undefined : Number(values.sessions)
   const chosen = figures.filter(({ name }) => values.only === undefined || values.only === name)
-  if ((values.record && pairs < PAIRS) || !(pairs >= 1) || !Number.isInteger(pairs) || chosen.length === 0) {
-    throw new Error(`usage: npm run bench -- [--only ${figures.map(({ name }) => name).join('|')} [--record]] [--pairs N]; what is recorded takes ${PAIRS} pairs or more`)
+  const trial = sessions !== undefined
+  if ((values.record && trial) || (trial && !(sessions >= 1 && Number.isInteger(sessions))) || chosen.length === 0) {
+    throw new Error(`usage: npm run bench -- [--only ${figures.map(({ name }) => name).join('|')} [--record]] [--sessions N]; a trial with N sessions is not recorded`)
   }
   const cores = chooseCores()
   if (cores === undefined) console.log('server and client share their cores: there is no taskset, or only one core')
   if (IPv4.from === undefined) {
     console.log('clients have a loopback address, which costs the plugin a second look: there is no other')
   }
-  const expected = chosen.reduce((sum, { name }) => sum + (SECONDS[name]?.(pairs) ?? 0), 0)
-  console.log(`about ${Math.ceil(expected / 60)} min; medians [95 % interval] of ratios within this run; the control is the same thing against itself\n`)
+  const expected = chosen.reduce((sum, { name }) => sum + (SECONDS[name] ?? 0), 0)
+  console.log(`${trial ? 'a trial' : `about ${Math.ceil(expected / 60)} min`}; medians [95 % interval] of ratios within this run; the control is the same thing against itself\n`)
 
-  const measured: Measured[] = []
+  const here = surroundings(cores)
+  const recorded = !trial && (values.only === undefined || values.record)
+  const sameMachine = isDeepStrictEqual(readResults().surroundings, here)
+  if (recorded && values.only !== undefined && !sameMachine) {
+    throw new Error('the other figures are of another machine: run all of them, npm run bench')
+  }
+  let results = recorded && sameMachine ? readResults().figures : []
   for (const { name, title, measure } of chosen) {
     const progress = (done: string) => {
       if (process.stdout.isTTY) process.stdout.write(`\r\x1b[K${name}: ${done}`)
     }
     const start = performance.now()
-    const rows = await measure({ pairs, cores, progress })
-    measured.push({ name, date: new Date().toISOString().slice(0, 10), title, rows })
+    let rows: Row[]
+    try {
+      rows = await measure({ sessions, cores, progress })
+    } catch (error) {
+      // The others are measured all the same.
+      console.error(`${name}:`, error)
+      process.exitCode = 1
+      results = results.filter((figure) => figure.name !== name)
+      continue
+    }
     if (process.stdout.isTTY) process.stdout.write('\r\x1b[K')
     console.log(`${name}: ${title} (${Math.round((performance.now() - start) / 1000)} s)`)
     for (const row of rows) console.log(formatRow(row))
     console.log()
+    if (!recorded) continue
+    const measured = { name, date: new Date().toISOString().slice(0, 10), title, rows }
+    results = figures.flatMap(({ name: wanted }) =>
+      wanted === name ? measured : results.find(({ name }) => name === wanted) ?? [])
+    // After each figure: a run that is stopped loses only those that follow.
+    writeFileSync(RESULTS, JSON.stringify({ ...here, figures: results } satisfies Results, undefined, 2) + '\n')
+    writeDocuments()
   }
-  // Trial runs are not recorded.
-  if (pairs >= PAIRS && (chosen.length === figures.length || values.record)) record(measured, surroundings(cores))
 }
 
-/** Replaces the same figure of an earlier run on the same machine. */
-function record (measured: readonly Measured[], here: ReturnType<typeof surroundings>): void {
-  let kept: readonly Measured[] = []
-  if (measured.length < figures.length) {
-    const { figures, ...there } = JSON.parse(readFileSync(RESULTS, 'utf8')) as Results
-    if (!isDeepStrictEqual(there, here)) {
-      throw new Error('the other figures are of another machine: run all of them, npm run bench')
-    }
-    kept = figures
-  }
-  const all = figures.flatMap(({ name: wanted }) =>
-    measured.find(({ name }) => name === wanted) ?? kept.find(({ name }) => name === wanted) ?? [])
-  writeFileSync(RESULTS, JSON.stringify({ ...here, figures: all } satisfies Results, undefined, 2) + '\n')
-  writeDocuments()
+function readResults () {
+  const { figures, ...surroundings } = JSON.parse(readFileSync(RESULTS, 'utf8')) as Results
+  return { surroundings, figures }
 }
 
 function surroundings (cores: Cores | undefined) {

@@ -9,13 +9,8 @@ export interface Contestant {
   readonly target: object
 }
 
-// Options against permanent differences between equal servers. V8 sizes its young generation by what survived at some
-// moment, so that one server may collect ten times as often: all start with the full size. And V8 discards what it
-// learned of process.nextTick() objects if a server idles for 8 seconds before its first request.
-export const EVEN_TERMS = ['--min-semi-space-size=16', '--no-memory-reducer']
-
-/** CPU of each server per request, in microseconds: a value for each pair. */
-export type Costs = Record<string, number[]>
+/** CPU of each server per request, in microseconds. */
+export type Costs = Record<string, number>
 
 interface Work {
   /** The request that clients send */
@@ -24,23 +19,21 @@ interface Work {
   readonly warmUp: number
   /** Requests per slice; short, because the speed of a shared machine changes within a second */
   readonly slice: number
-  /** Slices forth and back per pair */
+  /** Slices forth and back */
   readonly rounds: number
 }
 
 /** All servers do the same work, slice by slice, forth and back. */
 export async function measureCosts (
-  contestants: readonly Contestant[], { question, warmUp, slice, rounds }: Work, pairs: number
+  contestants: readonly Contestant[], { question, warmUp, slice, rounds }: Work
 ): Promise<Costs> {
-  const costs: Costs = Object.fromEntries(contestants.map(({ name }) => [name, Array(pairs).fill(0)]))
+  const costs: Costs = Object.fromEntries(contestants.map(({ name }) => [name, 0]))
   for (const { client, target } of contestants) await client.ask(question, { ...target, count: warmUp })
-  for (let round = 0; round < pairs * rounds; round++) {
-    const pair = Math.floor(round / rounds)
+  for (let round = 0; round < rounds; round++) {
     for (const { name, server, client, target } of forthAndBack(contestants)) {
       const before = await server.ask<number>('cpu')
       await client.ask(question, { ...target, count: slice })
-      const values = costs[name] as number[]
-      values[pair] = values[pair] as number + (await server.ask<number>('cpu') - before) / (2 * slice * rounds)
+      costs[name]! += (await server.ask<number>('cpu') - before) / (2 * slice * rounds)
     }
   }
   return costs

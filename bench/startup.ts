@@ -3,7 +3,7 @@ import type { Figure, Run } from './figure'
 import type { Row } from './report'
 import { estimate, forthAndBack, median, ratios } from './statistics'
 
-const PAIRS = 40
+const SESSIONS = 15
 const TARGET = 1.15
 const judged = ['fastify-real-ip', 'fastify-real-ip, trustedPeers']
 const names = ['plain', 'control', ...judged]
@@ -17,26 +17,26 @@ export interface Startup {
 export const startup: Figure = {
   name: 'startup',
   title: 'from the first require to the first request answered ÷ plain Fastify',
-  async measure ({ cores, progress }: Run): Promise<Row[]> {
+  async measure ({ sessions = SESSIONS, cores, progress }: Run): Promise<Row[]> {
     const times: Record<string, Startup[]> = Object.fromEntries(names.map((name) => [name, []]))
-    for (let pair = 0; pair < PAIRS; pair++) {
-      progress(`${pair} of ${PAIRS} pairs`)
-      const pairOf: Record<string, Startup[]> = {}
+    for (let session = 0; session < sessions; session++) {
+      progress(`${session} of ${sessions} sessions`)
+      const inSession: Record<string, Startup[]> = {}
       // Four of each, because a single disturbance is large.
       for (const name of [...forthAndBack(names), ...forthAndBack(names)]) {
         const server = await start('startup-server', [name], { core: cores?.server })
         try {
-          (pairOf[name] ??= []).push(await server.ask<Startup>('startUp'))
+          (inSession[name] ??= []).push(await server.ask<Startup>('startUp'))
         } finally {
           await server.stop()
         }
       }
-      for (const name of names) times[name]?.push(middleOf(pairOf[name] as Startup[]))
+      for (const name of names) times[name]?.push(middleOf(inSession[name] as Startup[]))
     }
 
     const of = (name: string, what: keyof Startup) => (times[name] as Startup[]).map((time) => time[what])
     const overPlain = (name: string, what: keyof Startup) =>
-      estimate(ratios(of(name, what), of('plain', what)).map((ratio) => [ratio]))
+      estimate(ratios(of(name, what), of('plain', what)))
     const row = (name: string, what: keyof Startup, label: string): Row => ({
       name: `${label}: ${name}`,
       value: overPlain(name, what),

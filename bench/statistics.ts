@@ -8,15 +8,10 @@ export interface Estimate {
 
 const RESAMPLED = 2000
 
-/**
- * The median of all values. The interval is a bootstrap over sessions, not over values: values of one process are
- * correlated. With a single session it is a bootstrap over its values.
- */
-export function estimate (sessions: ReadonlyArray<readonly number[]>): Estimate {
-  const units = sessions.length > 1 ? sessions : sessions.flat().map((value) => [value])
-  const medians = Array.from({ length: RESAMPLED }, () => median(units.flatMap(() => oneOf(units))))
+/** The median of `values`, one for each session of fresh processes, with a bootstrap over them. */
+export function estimate (values: readonly number[]): Estimate {
+  const medians = Array.from({ length: RESAMPLED }, () => median(values.map(() => oneOf(values))))
   medians.sort((a, b) => a - b)
-  const values = sessions.flat()
   return {
     median: median(values),
     low: medians[RESAMPLED * 0.025] as number,
@@ -39,9 +34,9 @@ export function ratios (over: readonly number[], under: readonly number[]): numb
   return over.map((value, i) => value / (under[i] as number))
 }
 
-/** Pairwise. */
-export function means (a: readonly number[], b: readonly number[]): number[] {
-  return a.map((value, i) => (value + (b[i] as number)) / 2)
+/** The nearest value of which a part of `values`, of 0 to 1, lies below. */
+export function quantile (values: readonly number[], part: number): number {
+  return [...values].sort((a, b) => a - b)[Math.round(part * (values.length - 1))] as number
 }
 
 /** In random order. */

@@ -22,7 +22,7 @@ const rows: ReadonlyArray<{ name: string, call: Call, answers: boolean, vtoa: bo
 export const syscall: Figure = {
   name: 'syscall',
   title: 'the system call through koffi ÷ the C loop of the same call',
-  async measure ({ cores, progress }) {
+  async measure ({ sessions: count = SESSIONS, cores, progress }) {
     const folder = mkdtempSync(join(tmpdir(), 'fastify-real-ip-bench-'))
     try {
       const library = join(folder, 'loop.so')
@@ -31,9 +31,9 @@ export const syscall: Figure = {
 
       const bare = rows.filter((row) => !row.vtoa)
       const answering = rows.filter((row) => row.vtoa)
-      const measured = await sessions(library, bare.map((row) => row.call), {}, cores, progress)
+      const measured = await sessions(library, bare.map((row) => row.call), {}, count, cores, progress)
       const withModule = await withVtoa('v4', (kernel) =>
-        sessions(library, answering.map((row) => row.call), kernel, cores, progress))
+        sessions(library, answering.map((row) => row.call), kernel, count, cores, progress))
       return [
         ...bare.map((row, i) => toRow(row, measured[i] as Slices[])),
         ...answering.map((row, i) => typeof withModule === 'string'
@@ -59,11 +59,12 @@ export function compile (library: string): string | undefined {
 
 /** By call: the measurements of each fresh process. */
 async function sessions (
-  library: string, calls: Call[], kernel: Kernel, cores: Cores | undefined, progress: (done: string) => void
+  library: string, calls: Call[], kernel: Kernel, count: number, cores: Cores | undefined,
+  progress: (done: string) => void
 ): Promise<Slices[][]> {
   const measured = calls.map((): Slices[] => [])
-  for (let session = 0; session < SESSIONS; session++) {
-    progress(`${session + 1} of ${SESSIONS} sessions`)
+  for (let session = 0; session < count; session++) {
+    progress(`${session + 1} of ${count} sessions`)
     await withChildren(async (fresh) => {
       const loop = await fresh('syscall-loop', [library], { core: cores?.server, cgroup: kernel.serverCgroup })
       const client = await fresh('client', [], { core: cores?.client, cgroup: kernel.clientCgroup })
@@ -79,8 +80,8 @@ function toRow ({ name, answers, target }: typeof rows[number], slices: Slices[]
   if (answered !== answers) return { name, notShown: `the kernel ${answered ? 'answers' : 'does not answer'}` }
   return {
     name,
-    value: estimate(slices.map(({ ratio }) => [ratio])),
-    control: estimate(slices.map(({ control }) => [control])),
+    value: estimate(slices.map(({ ratio }) => ratio)),
+    control: estimate(slices.map(({ control }) => control)),
     ...(target !== undefined && { target }),
     absolute: { nanosecondsInC: median(slices.map(({ nanoseconds }) => nanoseconds)) }
   }

@@ -49,6 +49,14 @@ export const plugins = ['fastify-real-ip', 'fastify-real-ip, trustedPeers'] as c
 export const otherResolvers = Object.keys(resolvers)
   .filter((name) => !(name in baselines) && !(name in emptyHook) && !(plugins as readonly string[]).includes(name))
 
+/** Of clients on loopback, which the plugin looks at twice. */
+export const loopback: Readonly<Record<string, Variant>> = {
+  ...baselines,
+  'fastify-real-ip': plugin(),
+  'fastify-real-ip, trustedPeers: loopback': plugin({ trustedPeers: [IPv4.host] }),
+  'request.ip, trustProxy: true': { options: { trustProxy: true }, address: (request) => request.ip }
+}
+
 /** Behind an HTTP proxy, which names the client in X-Forwarded-For. */
 export const proxied: Readonly<Record<string, Variant>> = {
   ...baselines,
@@ -97,5 +105,5 @@ function tryFindhit (): Variant | undefined {
 }
 
 export const variants: Readonly<Record<string, Variant>> = {
-  ...resolvers, ...proxied, ...sources, ...withModule, ...proxies
+  ...resolvers, ...loopback, ...proxied, ...sources, ...withModule, ...proxies
 }
