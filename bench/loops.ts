@@ -3,7 +3,7 @@ import type { Row } from './report'
 import type { Figure } from './figure'
 import { estimate, median, ratios } from './statistics'
 
-const SESSIONS = 6
+const SESSIONS = 3
 
 /** The times of loop-server.js by name: nanoseconds per call, a value for each slice. */
 export type Slices = Readonly<Record<string, readonly number[]>>

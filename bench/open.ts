@@ -11,7 +11,7 @@ const FEW = 100
 const MANY = 15_000
 // Descriptors that a process has open besides its connections.
 const FILES = MANY + 500
-const SESSIONS = 8
+const SESSIONS = 4
 const FLAT = 1.1
 const work = { question: 'connections', warmUp: 10_000, slice: 60, rounds: 10 }
 

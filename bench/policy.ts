@@ -7,7 +7,7 @@ import type { Figure } from './figure'
 import { estimate, median } from './statistics'
 
 const TARGET = 1.35
-const SESSIONS = 4
+const SESSIONS = 3
 // As in read.ts: a server handles one connection after another in the same way.
 const IN_A_ROW = 20
 

@@ -7,10 +7,10 @@ import { measureCosts, type Contestant, type Costs } from './slices'
 import { estimate, median, shuffled } from './statistics'
 import { findhit, proxies } from './variants'
 
-const SESSIONS = 15
+const SESSIONS = 12
 const work = { question: 'connections', warmUp: 6000, slice: 60, rounds: 8 }
 // The server has accepted the connection, and has nothing else to do, before its first bytes are sent.
-const PAUSE = 8 // milliseconds
+const PAUSE = 5 // milliseconds
 
 const ends = { source: { address: '203.0.113.7', port: 51234 }, destination: { address: '198.51.100.1', port: 443 } }
 const hex = (version: 1 | 2) => encodeProxyHeader({ version, ...ends }).toString('hex')

@@ -8,7 +8,7 @@ import { estimate, median } from './statistics'
 
 // In slices, as a server handles one connection after another; short ones, as in slices.ts.
 const IN_A_ROW = 20
-const SESSIONS = 6
+const SESSIONS = 5
 
 /** The plugin's work in a real 'connection' event ÷ Node's own first `socket.remoteAddress` in another one. */
 export const read: Figure = {

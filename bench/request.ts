@@ -7,7 +7,7 @@ import type { Cores, Figure, Run } from './figure'
 import type { Protocol } from './server'
 import { measureCosts, type Contestant, type Costs } from './slices'
 import { estimate, median, quantile, shuffled } from './statistics'
-import { loopback, plugins, proxied, resolvers, sources, withModule } from './variants'
+import { loopback, plugins, proxied, sources, withModule } from './variants'
 
 interface Workload {
   readonly name: string
@@ -34,23 +34,24 @@ interface Workload {
   readonly dearer?: readonly string[]
 }
 
-const names = Object.keys(resolvers)
 const [PLUGIN, WITH_LIST] = plugins
 const TRUE = 'request.ip, trustProxy: true'
 const LIST = 'request.ip, trustProxy: list'
+const HOOK = 'plain, with an onRequest hook that does nothing'
 const few = ['plain', 'control', PLUGIN, WITH_LIST, LIST]
+const many = [...few, TRUE, 'fastify-ip']
 
 // A slice keeps a server busy for about 10 ms. Warm-up lasts until times no longer improve; plain Fastify needs longer
 // than most others.
-const newConnections = { protocol: 'http', question: 'connections', warmUp: 8000, slice: 60, rounds: 8 } as const
-const requests = { protocol: 'http', question: 'requests', warmUp: 20_000, slice: 250, rounds: 8 } as const
+const newConnections = { protocol: 'http', question: 'connections', warmUp: 6000, slice: 60, rounds: 8 } as const
+const requests = { protocol: 'http', question: 'requests', warmUp: 12_000, slice: 250, rounds: 8 } as const
 
 export const oneShot = figure({
   ...newConnections,
   name: 'one-shot',
   title: 'one connection per request',
-  sessions: 30,
-  names,
+  sessions: 40,
+  names: many,
   targets: { [PLUGIN]: 1.05, [WITH_LIST]: 1.05 },
   dearer: [TRUE]
 })
@@ -59,7 +60,7 @@ export const oneShotLoopback = figure({
   ...newConnections,
   name: 'one-shot-loopback',
   title: 'one connection per request, from a loopback address',
-  sessions: 30,
+  sessions: 40,
   names: Object.keys(loopback),
   network: { ...IPv4, from: undefined },
   targets: { [PLUGIN]: 1.04 },
@@ -70,8 +71,8 @@ export const keepAlive = figure({
   ...requests,
   name: 'keep-alive',
   title: 'a request on a kept connection',
-  sessions: 30,
-  names,
+  sessions: 40,
+  names: [...many, HOOK],
   targets: { [PLUGIN]: 1.015, [WITH_LIST]: 1.015 },
   dearer: [TRUE, LIST]
 })
@@ -89,7 +90,7 @@ export const behindProxy = figure({
   ...requests,
   name: 'proxied',
   title: 'a request on a kept connection of an HTTP proxy',
-  sessions: 20,
+  sessions: 25,
   names: Object.keys(proxied),
   targets: { 'fastify-real-ip, forwarded': 1.1 },
   dearer: [LIST]
@@ -115,7 +116,7 @@ export const http2 = figure({
   warmUp: 18_000,
   slice: 200,
   rounds: 8,
-  sessions: 15,
+  sessions: 20,
   names: few
 })
 
@@ -123,7 +124,7 @@ export const oneShotSources = figure({
   ...newConnections,
   name: 'one-shot-sources',
   title: 'one connection per request, by source',
-  sessions: 10,
+  sessions: 8,
   names: ['plain', 'control', ...Object.keys(sources)],
   withModule: Object.keys(withModule)
 })

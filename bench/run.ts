@@ -27,26 +27,26 @@ const figures: readonly Figure[] = [
 ]
 // On two otherwise idle cores.
 const SECONDS: Readonly<Record<string, number>> = {
-  'one-shot': 400,
+  'one-shot': 350,
   'one-shot-loopback': 250,
-  'keep-alive': 400,
-  proxy: 400,
-  read: 300,
-  'idle-start': 380,
-  proxied: 120,
-  resolve: 90,
-  policy: 200,
+  'keep-alive': 270,
+  proxy: 280,
+  read: 210,
+  'idle-start': 285,
+  proxied: 90,
+  resolve: 100,
+  policy: 130,
   attach: 70,
-  idle: 160,
-  startup: 120,
-  tls: 150,
+  idle: 130,
+  startup: 80,
+  tls: 135,
   http2: 100,
-  'one-shot-sources': 180,
+  'one-shot-sources': 120,
   syscall: 40,
-  ranges: 20,
-  forwarded: 100,
-  log: 20,
-  open: 300
+  ranges: 15,
+  forwarded: 70,
+  log: 15,
+  open: 160
 }
 
 async function main (): Promise<void> {

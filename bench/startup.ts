@@ -3,7 +3,7 @@ import type { Figure, Run } from './figure'
 import type { Row } from './report'
 import { estimate, forthAndBack, median, ratios } from './statistics'
 
-const SESSIONS = 15
+const SESSIONS = 10
 const TARGET = 1.15
 const judged = ['fastify-real-ip', 'fastify-real-ip, trustedPeers']
 const names = ['plain', 'control', ...judged]
