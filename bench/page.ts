@@ -123,8 +123,7 @@ and with what it discards some processes could stay slow: the ninth deciles woul
 have in common. The headers are parsed already, which is in favour of those who read them.`,
   read: `Node's own is measured twice here too. What Node.js does for its first \`remoteAddress\` is one system call and the making
 of its answer; the plugin's own part is one through koffi, an object, and its being remembered. "The least that a WeakMap
-takes" is those with a WeakMap, without sources, reasons or counters; the plugin remembers in a private field of the socket,
-which nobody else sees either, and which goes with it. 1348 takes the kernel longer than getpeername even where it fails, and
+takes" is those three in the shortest form, without sources, reasons or counters. 1348 takes the kernel longer than getpeername even where it fails, and
 where it answers here an eBPF program does, which stands in for vtoa in both calls: its part is what that call takes longer
 with it than without, and \`syscall\` shows how much of it goes before the program answers anything.`,
   policy: `A policy needs who sent the SYN, which is one more system call. "Alone" is that call, so what the target leaves for
