@@ -13,9 +13,9 @@ export const FST_REAL_IP_NATIVE_UNAVAILABLE = createError<[string]>(
 
 export const FST_REAL_IP_NO_TRANSPORT_PEER = createError<[string]>(
   'FST_REAL_IP_NO_TRANSPORT_PEER',
-  "fastify-real-ip: 'trustedPeers' needs the true sender of each connection, which cannot be had here: %s", 500)
+  "fastify-real-ip: 'trustedPeers' needs the true sender of each connection, which cannot be determined here: %s", 500)
 
 export const FST_REAL_IP_NAME_TAKEN = createError<[string]>(
   'FST_REAL_IP_NAME_TAKEN',
-  "fastify-real-ip: %s is decorated by somebody else: its value would be taken for this plugin's. Remove the other " +
-  'decorator, or register it in a scope of its own', 500)
+  'fastify-real-ip: other code has already decorated %s. Remove that decorator, or register it in a separate scope',
+  500)

@@ -66,7 +66,7 @@ export function register (app: FastifyInstance, options: Options, station: Stati
   const error = app.server.listening ? prepare(app.server) : undefined
   if (error !== undefined) throw error
   if (owner.judge.hasPolicy && options.trustedPeers !== 'any' && !tellsOfServers(process.versions.node)) {
-    throw new FST_REAL_IP_NO_TRANSPORT_PEER(`Node.js ${process.versions.node} does not tell which servers begin to ` +
+    throw new FST_REAL_IP_NO_TRANSPORT_PEER(`Node.js ${process.versions.node} does not report servers before they ` +
       'listen. Use 20.16, 22.3 or later')
   }
   if (typeof libc !== 'string') warnOfOptions(options, warnings)
@@ -116,12 +116,12 @@ export function register (app: FastifyInstance, options: Options, station: Stati
   return registration
 }
 
-/** What users miss where no system call can be made. */
+/** The consequence for users if no system call can be made. */
 function whatIsMissing ({ forwardedOnly }: Options): string | undefined {
-  if (!forwardedOnly) return "request.realIp is the socket's own remote address, the balancer's if there is one"
+  if (!forwardedOnly) return "request.realIp is the socket's remote address, which is the balancer's if there is one"
   // A module can have rewritten the remote address.
   return process.platform === 'linux'
-    ? 'the senders of connections are unknown: no header counts, and request.realIp is undefined'
+    ? 'the senders of connections are unknown: headers are ignored, and request.realIp is undefined'
     : undefined
 }
 
@@ -175,8 +175,8 @@ function armListener (senders: Senders, server: Server, warnings: Warnings): str
 /** The error for a server that began to listen unnoticed, e.g. one from a foreign `serverFactory`. */
 function whyUnprepared (server: Server, { options, judge }: Owner): Error | undefined {
   if (!judge.hasPolicy || options.trustedPeers === 'any' || isUnixListener(server)) return undefined
-  return new FST_REAL_IP_NO_TRANSPORT_PEER('this server began to listen unseen. Let serverFactory return a server of ' +
-    'node:http, node:https or node:http2, and run it on Node.js')
+  return new FST_REAL_IP_NO_TRANSPORT_PEER('this server began to listen before the plugin could prepare it. Let ' +
+    'serverFactory return a server of node:http, node:https or node:http2, and run it on Node.js')
 }
 
 function createRealIp ({ options, judge, tally }: Owner, observer: Observer, requests: Requests): RealIp {
@@ -185,14 +185,14 @@ function createRealIp ({ options, judge, tally }: Owner, observer: Observer, req
     setTrustedPeers (trustedPeers) {
       if (!judge.hasPolicy || options.forwardedOnly) {
         throw new FST_REAL_IP_INVALID_OPTION(
-          "'trustedPeers' can be swapped only where it was given: register the plugin with it, [] for nobody")
+          "'trustedPeers' can be replaced only if the plugin was registered with it; [] trusts nobody")
       }
       judge.setTrustedPeers(trustedPeers)
     },
     setForwardedTrust (trust) {
       if (observer.readHops === undefined) {
-        throw new FST_REAL_IP_INVALID_OPTION("'forwarded.trust' can be swapped only where 'forwarded' was given: " +
-          'register the plugin with it')
+        throw new FST_REAL_IP_INVALID_OPTION("'forwarded.trust' can be replaced only if the plugin was registered " +
+          "with 'forwarded'")
       }
       observer.setForwardedTrust(checkForwardedTrust(trust))
     },

@@ -3,27 +3,28 @@ import { createWarning } from 'process-warning'
 
 /** Warnings that are logged once each. docs/troubleshooting.md explains each. */
 const messages = {
-  FORGEABLE: "no 'trustedPeers' is set: whoever reaches this port can forge the address. List the balancers, or " +
-    "write trustedPeers: 'any' if only they can reach it",
-  EVERYBODY: "'trustedPeers' has a range of all addresses: everybody is believed. List the balancers, or write 'any' " +
-    'if only they can reach this port',
-  TRUST_PROXY: "a kernel module rewrites the socket's remote address, which Fastify's 'trustProxy' tests: a forged " +
-    "address can become a trusted proxy. Use 'forwarded' of this plugin instead of 'trustProxy'",
-  DISAGREE: 'getpeername gives an address that is neither the one from vtoa nor the transport peer: another program ' +
-    'rewrites it, an eBPF program for instance',
-  SIDECAR: 'a connection that is not from a trusted peer comes from this host itself: a side-car or a proxy on this ' +
+  FORGEABLE: "'trustedPeers' is not set: anyone who reaches this port can forge the address. List the balancers, or " +
+    "set trustedPeers: 'any' if only they can reach it",
+  EVERYBODY: "'trustedPeers' contains a range of all addresses: every peer is believed. List the " +
+    "balancers, or set 'any' if only they can reach this port",
+  TRUST_PROXY: "a kernel module rewrites the socket's remote address, which Fastify's 'trustProxy' checks: a forged " +
+    "address can become a trusted proxy. Use this plugin's 'forwarded' instead of 'trustProxy'",
+  DISAGREE: 'getpeername returns an address that is neither the one from vtoa nor the transport peer: another ' +
+    'program rewrites it, for example an eBPF program',
+  SIDECAR: 'a connection that is not from a trusted peer comes from this host itself: a sidecar or a proxy on this ' +
     'host hides the balancer. A health check or your own curl looks the same',
-  EMPTY_SYN: 'saved SYNs come back empty: SYN cookies, as in a SYN flood; connections begun before this server ' +
-    'listened; or another program reads them first. The transport peer is looked up another way, which is slower',
-  NO_SOCK_DIAG: 'the kernel refuses sock_diag (seccomp, or AF_NETLINK forbidden): connections without a saved SYN, ' +
-    "as in a SYN flood, will have no known sender, and 'unverified' decides about them",
-  ROUND_ROBIN: 'this process has no listening socket of its own (a cluster worker, whose primary accepts): who sent ' +
-    'a connection is asked of sock_diag for each, which takes longer. Give each worker a socket with listen({ ' +
+  EMPTY_SYN: 'no SYN was saved for a connection: SYN cookies, as in a SYN flood; a connection opened before this ' +
+    'server listened; or another program reads saved SYNs first. The sender is looked up with sock_diag, which is ' +
+    'slower',
+  NO_SOCK_DIAG: 'the kernel refuses sock_diag (seccomp, or AF_NETLINK forbidden): the sender of connections without ' +
+    "a saved SYN, as in a SYN flood, is unknown, and 'unverified' decides about them",
+  ROUND_ROBIN: 'this process has no listening socket of its own (a cluster worker, whose primary accepts): the ' +
+    'sender of each connection is looked up with sock_diag, which is slower. Give each worker a socket with listen({ ' +
     'reusePort: true }), Node.js 22.12 or later, or one worker with listen({ exclusive: true })',
   NO_TOA: 'the first hundred connections of trusted peers carry no client address: the kernel module is missing, or ' +
     'the balancer sends none. All clients share the address of their balancer',
-  UNOBSERVED: 'a request came on a connection that no server of this plugin accepted: nothing is known of its ' +
-    "sender, and 'unverified' decides about it",
+  UNOBSERVED: "no server of this plugin accepted a request's connection: the sender is unknown, and 'unverified' " +
+    'decides about it',
   OVERLAP: "'forwarded.trust' overlaps 'trustedPeers': an address can be a balancer or a proxy in front of it, not " +
     "both. Hosts that write TOA belong in 'trustedPeers', hosts that write the header in 'forwarded.trust'"
 } as const
@@ -50,7 +51,7 @@ export class Warnings {
 
   /** An option that neither this plugin nor Fastify knows. */
   strangeOption (name: string): void {
-    this.#warn('UNKNOWN_OPTION', `'${name}' is no option of this plugin and does nothing`)
+    this.#warn('UNKNOWN_OPTION', `'${name}' is not an option of this plugin, and has no effect`)
   }
 
   info (message: string): void {

@@ -63,7 +63,7 @@ testWhere(namespaceUnavailable(), 'TOA on a real handshake, read from the SYN', 
     ['10.0.0.2', 'balancer', 'nothing', '10.0.0.2', 'transport-peer', 'trusted', 'no-toa'],
     ['192.0.2.66', 'stranger', '203.0.113.7', '192.0.2.66', 'transport-peer', 'untrusted', 'untrusted-peer']
   ])
-  t.match(printed.stdout, /203\.0\.113\.7 --> 10\.0\.0\.2 +--> keeps the SYN +--> .* --> request\.realIp\n/, 'the drawing')
+  t.match(printed.stdout, /203\.0\.113\.7 --> 10\.0\.0\.2 +--> saves the SYN +--> .* --> request\.realIp\n/, 'the drawing')
   t.match(unwrapped(printed), "app.register(realIp, { sources: ['saved-syn'], toa: 'alibaba', trustedPeers: ['10.0.0.2', 'fd00::2'] })")
   fits(t, printed)
   t.match(accessLogOf(printed), {
@@ -145,8 +145,8 @@ t.test('bad arguments: one sentence and code 2', async (t) => {
     [['--client', 'fe80::1%eth0'], /--client takes an IPv4 or IPv6 address/],
     [['--client'], /--client needs an address/],
     [['--client='], /--client needs an address/],
-    [['--once=1'], /no argument '--once=1'/],
-    [['198.51.100.23'], /no argument '198\.51\.100\.23'/]
+    [['--once=1'], /^Unknown argument '--once=1'/],
+    [['198.51.100.23'], /^Unknown argument '198\.51\.100\.23'/]
   ]
   for (const [args, says] of bad) {
     const { code, stdout, stderr } = await run(args)
@@ -180,7 +180,7 @@ async function serve (t: Test) {
       if (match !== null) return match
     }
   }
-  await line(/^Now your own requests/)
+  await line(/^Now send your own requests/)
   const [options] = await line(/^ {2}app\.register\(realIp/)
   const [, origin] = await line(/curl (http:\/\/127\.0\.0\.1:\d+\/)/) as unknown as [string, string]
   return { child, printed, ended, origin, options, line }

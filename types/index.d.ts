@@ -383,8 +383,8 @@ declare namespace fastifyRealIp {
   export interface FastifyRealIpOptions {
     /**
      * Kernel sources, tried in this order on each new connection. `'auto'` uses those that this machine and the other
-     * options allow, and logs in one line which they are and why it omits the others. It never uses a source that needs
-     * a decision about trust which the options do not contain.
+     * options allow, and logs in one line which they are and why it omits the others. It uses `'saved-syn'` only with
+     * `toa`, and never `'proxy-protocol'`.
      * @default ['vtoa', 'getpeername']
      */
     sources?: ReadonlyArray<KernelSource | 'proxy-protocol'> | 'auto'
@@ -405,14 +405,14 @@ declare namespace fastifyRealIp {
     require?: boolean
     /**
      * The balancers whose claims are believed, checked against the true sender of each connection's packets. List
-     * only hosts that overwrite or strip foreign TOA, and connect to this server only to forward. By default every
+     * only hosts that overwrite or strip clients' TOA, and connect to this server only to forward. By default every
      * claim is believed and `trust` is `'unchecked'`. `undefined` and `null` are errors.
      */
     trustedPeers?: TrustedPeers
     /**
      * A claim from a peer that is not in `trustedPeers`: `'ignore'` it, or `'reject'` (reset) the connection. With the
-     * source `'proxy-protocol'` that means every connection of such a peer: its bytes, which may claim a client, are not
-     * read.
+     * source `'proxy-protocol'` that means every connection of such a peer: its bytes, which may claim a client, are
+     * not read.
      * @default 'ignore'
      */
     untrusted?: 'ignore' | 'reject'

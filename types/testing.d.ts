@@ -10,7 +10,7 @@ export interface TestClient {
   source?: Source
   /** @default 'trusted' */
   trust?: RealAddress['trust']
-  /** The reason, e.g. `'no-toa'`. */
+  /** E.g. `'no-toa'`. */
   reason?: Reason
   /** The sender of the packets. */
   transportPeer?: TransportPeer

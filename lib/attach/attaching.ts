@@ -73,7 +73,7 @@ export class Attaching {
         if (folder === this.#folder) this.#undo.push(() => { rmdirSync(folder) })
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException
-        if (code !== 'EEXIST') throw new AttachError(`${folder} cannot be made (${code}): run this as root.`)
+        if (code !== 'EEXIST') throw new AttachError(`${folder} cannot be created (${code}): run this as root.`)
         checkFolder(folder)
       }
     }
@@ -88,8 +88,8 @@ export class Attaching {
       const { type, keySize, valueSize } = this.#commands.mapInfo(fd)
       const wanted = maps[name]
       if (type !== wanted.type || keySize !== wanted.keySize || valueSize !== wanted.valueSize) {
-        throw new AttachError(`${path} was made by another version of this program: detach first, with that version ` +
-          'or this one.')
+        throw new AttachError(`${path} was created by another version of this program: detach first, with that ` +
+          'version or this one.')
       }
       return [name, fd]
     })

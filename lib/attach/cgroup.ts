@@ -25,15 +25,15 @@ export function openCgroup (given: string): Cgroup {
     fd = openSync(path, 'r')
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
-    if (code === 'EACCES') throw new Error(`${given} may not be read (EACCES): run this as root.`)
+    if (code === 'EACCES') throw new Error(`${given} cannot be read (EACCES): run this as root.`)
     throw new Error(`There is no cgroup ${given} (${code}). ${whereCgroup2()}`)
   }
   try {
     if (statfsSync(path).type !== CGROUP2_SUPER_MAGIC) {
-      throw new Error(`${path} is no directory of cgroup v2. ${whereCgroup2()}`)
+      throw new Error(`${path} is not a cgroup v2 directory. ${whereCgroup2()}`)
     }
     const stat = statSync(path, { bigint: true })
-    if (!stat.isDirectory()) throw new Error(`${path} is a file: give the cgroup's directory, ${dirname(path)}.`)
+    if (!stat.isDirectory()) throw new Error(`${path} is a file: use the cgroup's directory, ${dirname(path)}.`)
     const isMount = cgroup2Mounts().includes(path)
     if (isMount && stat.ino !== ROOT_INODE) {
       throw new Error(`${path} is the root of a container's own cgroups, not the host's: ` +
@@ -76,17 +76,17 @@ export function checkBpffs (path: string): void {
     ({ type } = statfsSync(path))
   } catch {}
   if (type !== BPF_FS_MAGIC) {
-    throw new Error(`${path} is no BPF file system, which keeps the programs: mount -t bpf bpf ${path}; or name ` +
-      'another with --bpffs.')
+    throw new Error(`${path} is not a BPF file system, which keeps the programs: mount -t bpf bpf ${path}; or set ` +
+      'another one with --bpffs.')
   }
 }
 
 function whereCgroup2 (): string {
   const [mount] = cgroup2Mounts()
   return mount === undefined
-    ? 'No cgroup v2 is mounted here: mount -t cgroup2 none /sys/fs/cgroup; under `ip netns exec`, which hides it, ' +
+    ? 'cgroup v2 is not mounted here: mount -t cgroup2 none /sys/fs/cgroup; under `ip netns exec`, which hides it, ' +
       'use nsenter --net.'
-    : `cgroup v2 is mounted at ${mount}; /proc/PID/cgroup has a process's path in it, behind 0::.`
+    : `cgroup v2 is mounted at ${mount}; /proc/PID/cgroup contains a process's path in it, after 0::.`
 }
 
 // Mount points, without those hidden by another mount.

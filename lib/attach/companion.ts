@@ -16,7 +16,7 @@ const BPF_F_ALLOW_MULTI = 2
  * survive. Leftovers of a killed attach are used or replaced. Throws AttachError, with everything undone.
  */
 export function attach (bpf: Bpf, request: AttachRequest, release = kernelRelease()): Attached {
-  if (kernelBefore(release, 5, 10)) throw new AttachError(`attach needs Linux 5.10 or newer, this is ${release}.`)
+  if (kernelBefore(release, 5, 10)) throw new AttachError(`attach needs Linux 5.10 or later, this is ${release}.`)
   return inCgroup(bpf, request.cgroup, request.bpffs, release, (commands, cgroup) => {
     if (kernelBefore(release, 5, 11)) bpf.unlimitLockedMemory()
     return new Attaching(commands, cgroup, request).run()

@@ -1,4 +1,4 @@
-// What bpf/generate.ts makes of compiled programs.
+// The output of bpf/generate.ts for compiled programs.
 
 /** A map, as BPF_MAP_CREATE takes it. */
 export interface MapDefinition {

@@ -41,7 +41,7 @@ export function openPin (commands: BpfCommands, path: string): number | undefine
 export function checkFolder (folder: string): void {
   const { uid, mode } = lstatSync(folder)
   if (uid !== process.geteuid?.() || (mode & 0o170022) !== 0o040000) {
-    throw new AttachError(`${folder} belongs to somebody else, or others may write to it: ` +
+    throw new AttachError(`${folder} belongs to another user, or others may write to it: ` +
       `${isRoot() ? 'remove it' : 'run this as root'}.`)
   }
 }
@@ -53,14 +53,14 @@ export function readFolder (folder: string): string[] | undefined {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     if (code === 'ENOENT') return undefined
-    throw new AttachError(`${folder} may not be read (${code}): run this as root.`)
+    throw new AttachError(`${folder} cannot be read (${code}): run this as root.`)
   }
 }
 
 export function removePins (commands: BpfCommands, bpffs: string, id: bigint | string, cgroup: string): void {
   const folder = pinsOf(bpffs, id)
   const names = readFolder(folder)
-  if (names === undefined) throw new AttachError(`Nothing is attached to ${cgroup}; status shows what is.`)
+  if (names === undefined) throw new AttachError(`Nothing is attached to ${cgroup}; status lists all attachments.`)
   // A link would lead to files elsewhere.
   checkFolder(pinsOf(bpffs))
   checkFolder(folder)

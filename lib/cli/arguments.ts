@@ -17,34 +17,34 @@ export interface WatchArguments {
   readonly command: 'watch'
   readonly port: number
   readonly host: string | undefined
-  /** What the plugin is to decide by. */
+  /** The options of the plugin. */
   readonly options: Options
-  /** Ends after so many connections; undefined: never. */
+  /** Exits after this many connections; `undefined`: never. */
   readonly count: number | undefined
   readonly json: boolean
 }
 
-export const help = `Tells whether this machine can give real client addresses, and what a balancer really sends.
+export const help = `Checks whether this machine can determine clients' addresses; shows what a balancer really sends.
 
   fastify-real-ip doctor [--json]
-      Looks at this machine. Exit code 0: a source works that needs no decision about trust; 1: none does.
+      Checks this machine. Exit code 0: a source works that does not require trustedPeers; 1: none does.
 
   fastify-real-ip watch PORT [options]
-      Listens on PORT and prints what each connection brings: who sent it, the TCP options of its SYN,
-      what each source says, and what the plugin would decide. Ctrl-C ends it.
+      Listens on PORT and prints for each connection: who sent it, the TCP options of its SYN, the answer of
+      each source, and what the plugin would decide. Press Ctrl-C to exit.
 
-      --host HOST             the address to listen on; all of them if none is given
-      --trusted-peers LIST    addresses and ranges with commas between them, or any
-      --proxy-protocol        each connection of a trusted peer begins with a PROXY header, which is shown
+      --host HOST             the address to listen on; default: all addresses
+      --trusted-peers LIST    addresses and ranges, separated by commas, or any
+      --proxy-protocol        each connection of a trusted peer begins with a PROXY header, which is printed
       --toa FORMAT            what the balancer writes on the SYN: alibaba, ucloud, tencent, dpvs, or
                               kind/length/family/position, as in 254/8/IPv4/first,253/20/IPv6/first
-      --count N               ends after N connections
+      --count N               exits after N connections
       --json                  one line of JSON for each connection
 
 ${attachHelp}
   fastify-real-ip --help | --version
 
-Exit code 2: the command was not understood.
+Exit code 2: invalid arguments.
 `
 
 const watchOnly = ['host', 'trusted-peers', 'proxy-protocol', 'toa', 'count'] as const
@@ -60,8 +60,8 @@ export function readArguments (given: readonly string[]): Arguments {
   if (isAttachCommand(command)) return readAttachArguments(command, values, positionals.slice(1))
   if (command === 'doctor') {
     const foreign = [...watchOnly, ...attachOnly].find((name) => values[name] !== undefined)
-    if (foreign !== undefined) throw new UsageError(`doctor has no --${foreign}; it takes --json alone.`)
-    if (port !== undefined) throw new UsageError(`doctor takes no '${port}'.`)
+    if (foreign !== undefined) throw new UsageError(`doctor has no option --${foreign}; it takes only --json.`)
+    if (port !== undefined) throw new UsageError(`doctor takes no argument '${port}'.`)
     return { command, json }
   }
   if (command !== 'watch') {
@@ -69,15 +69,15 @@ export function readArguments (given: readonly string[]): Arguments {
     throw new UsageError(`${what}: write doctor, watch PORT, attach, detach, status, or --help.`)
   }
   const foreign = attachOnly.find((name) => values[name] !== undefined)
-  if (foreign !== undefined) throw new UsageError(`watch has no --${foreign}; --help has the options.`)
+  if (foreign !== undefined) throw new UsageError(`watch has no option --${foreign}; see --help.`)
   if (port === undefined) throw new UsageError('watch needs the port to listen on, as in watch 8080.')
   if (!/^\d{1,5}$/.test(port) || Number(port) > 65535) {
-    throw new UsageError(`watch takes a port from 0 to 65535, 0 for any that is free, not '${port}'.`)
+    throw new UsageError(`watch takes a port from 0 to 65535 (0: any free port), not '${port}'.`)
   }
-  if (rest.length > 0) throw new UsageError(`watch takes one port; '${rest[0]}' is too much.`)
+  if (rest.length > 0) throw new UsageError(`watch takes only one port; remove '${rest[0]}'.`)
   const { count } = values
   if (count !== undefined && !/^[1-9]\d*$/.test(count)) {
-    throw new UsageError(`--count takes a number from 1 on, not '${count}'.`)
+    throw new UsageError(`--count takes a number of at least 1, not '${count}'.`)
   }
   return {
     command,
@@ -111,9 +111,9 @@ function parse (given: readonly string[]) {
       }
     })
   } catch (error) {
-    // Its first sentence says what is wrong.
+    // Its first sentence is enough.
     const [sentence] = (error as Error).message.split(/\.\s/, 1)
-    throw new UsageError(`${sentence}; --help has the options.`)
+    throw new UsageError(`${sentence}; see --help.`)
   }
 }
 
@@ -121,16 +121,16 @@ function readOptions (trustedPeers: string | undefined, toa: string | undefined,
   const given: FastifyRealIpOptions = { sources: proxyProtocol ? ['proxy-protocol'] : 'auto' }
   if (proxyProtocol && trustedPeers === undefined) {
     throw new UsageError('--proxy-protocol needs --trusted-peers, as in --trusted-peers 10.0.0.0/24, or any: ' +
-      "nobody else's bytes are read.")
+      'headers are read only from trusted peers.')
   }
   if (proxyProtocol && toa !== undefined) {
-    throw new UsageError('--toa and --proxy-protocol do not go together: a balancer writes one of them.')
+    throw new UsageError('--toa and --proxy-protocol cannot be combined: a balancer writes only one of them.')
   }
   if (trustedPeers !== undefined) given.trustedPeers = splitPeers(trustedPeers)
   if (toa !== undefined) {
     if (!Array.isArray(given.trustedPeers)) {
       throw new UsageError('--toa needs --trusted-peers with a list, as in --trusted-peers 10.0.0.0/24: ' +
-        'a client can write TOA on its SYN as well as a balancer can.')
+        'clients can write TOA on their SYN too.')
     }
     given.toa = readToa(toa) as ToaFormat[]
   }
@@ -141,7 +141,7 @@ function readOptions (trustedPeers: string | undefined, toa: string | undefined,
   }
 }
 
-/** The name of a preset, or formats; checkOptions() looks at what is in them. */
+/** The name of a preset, or formats, which checkOptions() checks. */
 function readToa (text: string): unknown {
   if (!text.includes('/')) return text
   return text.split(',').map((format) => {

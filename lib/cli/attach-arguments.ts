@@ -29,22 +29,22 @@ export interface StatusCommand extends Common {
 }
 
 export const attachHelp = `  fastify-real-ip attach --cgroup PATH --trusted-peers LIST [options]
-      As root: gives the processes of a cgroup (v2) the vtoa interface, getsockopt 1348, on Linux 5.10 and newer.
-      Every getsockopt(2) of that cgroup becomes slower. Repeat it to replace list and formats without a gap.
+      Provides the vtoa interface, getsockopt 1348, to the processes of a cgroup (v2), on Linux 5.10 or later.
+      Needs root. Slows down every getsockopt(2) of that cgroup. Repeat it to replace list and formats without a gap.
 
       --cgroup PATH           the cgroup's directory, as in /sys/fs/cgroup/system.slice
-      --trusted-peers LIST    whose TOA is read: addresses and ranges with commas between them, or any
+      --trusted-peers LIST    whose TOA is read: addresses and ranges, separated by commas, or any
       --toa FORMAT            alibaba, ucloud, tencent, dpvs, or kind/length/family; default 254/8/IPv4,253/20/IPv6
-      --getpeername           getpeername(2) and accept(2) return the client as well
-      --bpffs PATH            where a BPF file system is mounted, default /sys/fs/bpf
+      --getpeername           getpeername(2) and accept(2) return the client too
+      --bpffs PATH            the mount point of a BPF file system, default /sys/fs/bpf
       --verbose               prints the log of the kernel's verifier
       --json
 
   fastify-real-ip detach --cgroup PATH | --id N [--bpffs PATH] [--json]
-      Takes it away. N is the cgroup's id, which status prints, for a cgroup that was removed.
+      Undoes attach. If the cgroup was removed, use its id N, which status prints.
 
   fastify-real-ip status [--bpffs PATH] [--json]
-      What is attached, to whom, and what it counted. Exit code 1: nothing is attached, or something is amiss.
+      Prints all attachments and their counters. Exit code 1: nothing is attached, or not all attachments work.
 `
 
 const options = {
@@ -66,9 +66,12 @@ export function readAttachArguments (
   const known: readonly string[] = options[command]
   const foreign = Object.keys(values).find((name) => values[name] !== undefined && !known.includes(name))
   if (foreign !== undefined) {
-    throw new UsageError(`${command} has no --${foreign}; it takes ${known.map((name) => `--${name}`).join(', ')}.`)
+    throw new UsageError(
+      `${command} has no option --${foreign}; it takes ${known.map((name) => `--${name}`).join(', ')}.`)
   }
-  if (rest.length > 0) throw new UsageError(`${command} takes no '${rest[0]}': write the cgroup as --cgroup PATH.`)
+  if (rest.length > 0) {
+    throw new UsageError(`${command} takes no argument '${rest[0]}': write the cgroup as --cgroup PATH.`)
+  }
   const text = (name: string) => values[name] as string | undefined
   const common = { json: values.json === true, bpffs: text('bpffs') ?? '/sys/fs/bpf' }
   const cgroup = text('cgroup')
@@ -99,8 +102,8 @@ export function readAttachArguments (
 
 function readTrustedPeers (given: string | undefined): AttachCommand['trustedPeers'] {
   if (given === undefined) {
-    throw new UsageError('attach needs --trusted-peers: the addresses and ranges of the balancers, or any, which ' +
-      'lets every client forge.')
+    throw new UsageError('attach needs --trusted-peers: the addresses and ranges of the balancers, or any, with ' +
+      'which every client can forge its address.')
   }
   const list = splitPeers(given)
   if (list === 'any') return list
@@ -119,7 +122,7 @@ function readFormats (given: string | undefined): ReadonlyArray<Format> {
     return formats.map(({ kind, length, family }) => ({ kind, length, family }))
   }
   const formats = given.split(',').map((text) => readFormat(text.trim()))
-  if (formats.length > FORMATS_MAX) throw new UsageError(`--toa takes up to ${FORMATS_MAX} formats.`)
+  if (formats.length > FORMATS_MAX) throw new UsageError(`--toa takes at most ${FORMATS_MAX} formats.`)
   return formats
 }
 
@@ -131,7 +134,9 @@ function readFormat (text: string): Format {
   if (kind === undefined || length === undefined) throw wrong('')
   const family = version === 4 ? 'IPv4' : 'IPv6'
   const least = family === 'IPv4' ? 8 : 20
-  if (kind < 2 || kind > 254) throw wrong(': kinds are 2 to 254')
-  if (length < least || length > 40) throw wrong(`: the length counts both header bytes, ${least} to 40 for ${family}`)
+  if (kind < 2 || kind > 254) throw wrong(': the kind must be 2 to 254')
+  if (length < least || length > 40) {
+    throw wrong(`: the length is ${least} to 40 for ${family}, including both header bytes`)
+  }
   return { kind, length, family }
 }

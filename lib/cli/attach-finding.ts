@@ -17,16 +17,16 @@ export const isContainer = ({ hostNetwork, hostProcesses }: Machine): boolean =>
 /** Whether `attach` serves a cgroup of this process. */
 export function judgeAttach (machine: Machine, works: boolean): Verdict {
   const { attachments, cgroups: [innermost], cgroups } = machine
-  if (machine.platform !== 'linux') return notApplicable('cgroups and eBPF exist on Linux only')
+  if (machine.platform !== 'linux') return notApplicable('cgroups and eBPF exist only on Linux')
   const command = attachCommand(machine)
-  if (command === undefined) return notApplicable(`${machine.release}: attach needs Linux 5.10 or newer`)
+  if (command === undefined) return notApplicable(`${machine.release}: attach needs Linux 5.10 or later`)
   if (innermost === undefined) {
     return unknown('the cgroup v2 of this process cannot be read',
       'mount /proc and cgroup v2 (sudo mount -t cgroup2 none /sys/fs/cgroup), and run doctor again')
   }
   const here = `this process is in the cgroup ${innermost.path}; a service may be in another (/proc/PID/cgroup)`
   if (typeof attachments === 'string') {
-    return unknown(`${here}. What is attached cannot be read: ${attachments}`,
+    return unknown(`${here}. The attachments cannot be read: ${attachments}`,
       `run doctor as root${isContainer(machine) ? ', on the host' : ''}`)
   }
   const own = attachments.filter(({ id }) => cgroups.some((cgroup) => cgroup.id === id))

@@ -31,7 +31,7 @@ export function runAttach (given: AttachArguments, { bpf, version, say, note }: 
     if (given.verbose && attached.log !== '') note(attached.log.trimEnd())
     say(given.json ? JSON.stringify({ version, ...withoutLog(attached) }) : drawAttached(given, attached))
     if (attached.isRoot) {
-      note('Every process of this host pays for it at the root: prefer a slice, which other tools leave alone too.')
+      note('At the root it slows down every process of this host: prefer a slice, which other tools also leave alone.')
     }
     return 0
   } catch (error) {
@@ -50,7 +50,7 @@ function drawAttached (
     `  trusted peers  ${listOf(trustedPeers)}`,
     `  TOA            ${formatsOf(formats)}`,
     `  interface      getsockopt 1348${getpeername ? ' and getpeername' : ''}`,
-    'It serves sockets that are made in this cgroup, until detach or a reboot.'
+    'It serves sockets that are created in this cgroup, until detach or a reboot.'
   ].join('\n')
 }
 
@@ -60,7 +60,7 @@ export function drawStatus (attachments: readonly Attachment[]): string {
 
 const states: Readonly<Record<Attachment['state'], string>> = {
   attached: 'attached',
-  incomplete: 'incomplete: an attach or detach was ended half-way; repeat it',
+  incomplete: 'incomplete: an attach or detach was interrupted; repeat it',
   detached: 'detached by another program; repeat attach',
   gone: 'its cgroup was removed; detach --id removes the rest'
 }
@@ -77,19 +77,19 @@ function drawAttachment ({ id, state, description, counters, programs }: Attachm
       `${counters.none} without`,
       `${counters.malformed} malformed`,
       `${counters.strangers} from strangers`,
-      ...counters.unstored === 0 ? [] : [`${counters.unstored} lost for want of memory`]
+      ...counters.unstored === 0 ? [] : [`${counters.unstored} lost for lack of memory`]
     ].join(', ')],
     ['programs', Object.entries(programs).map(([name, program]) => `${name} ${program}`).join(', ') || undefined],
     ['attached', description && `${description.attached} by version ${description.version}`]
   ]
-  return [description?.cgroup ?? 'A cgroup that is not known any more', ...rows.flatMap(([name, value]) =>
+  return [description?.cgroup ?? 'Unknown cgroup', ...rows.flatMap(([name, value]) =>
     value === undefined ? [] : [`  ${name.padEnd(13)}  ${value}`])].join('\n')
 }
 
 const SHOWN = 10
 
 function listOf (trustedPeers: 'any' | ReadonlyArray<string>): string {
-  if (trustedPeers === 'any') return 'any: every client can forge'
+  if (trustedPeers === 'any') return 'any: every client can forge its address'
   const more = trustedPeers.length - SHOWN
   return trustedPeers.slice(0, SHOWN).join(', ') + (more > 0 ? `, and ${more} more` : '')
 }

@@ -41,8 +41,8 @@ export function diagnose (machine: Machine): Report {
 function conclude (machine: Machine, sources: ReadonlyArray<KernelSource>): string {
   const { kernel } = machine
   if (sources.length > 0) {
-    return `Yes: ${sources.join(', ')}. Name your balancers in 'trustedPeers', for whoever else reaches the port can ` +
-      'forge an address.'
+    return `Yes: ${sources.join(', ')}. List your balancers in 'trustedPeers': others who reach the port can forge ` +
+      'addresses.'
   }
   if (typeof kernel === 'string') return `No: ${kernel}.`
   const command = vtoaCommand(machine)
@@ -51,8 +51,8 @@ function conclude (machine: Machine, sources: ReadonlyArray<KernelSource>): stri
   return "No: no kernel module gives a client's address. " + (attach === undefined
     ? "Load your balancer's toa.ko"
     : `Attach to your service's cgroup (${attach}); or load your balancer's toa.ko`) +
-    "; or, where the balancer stamps the SYN, use 'saved-syn' with 'toa' and a list of 'trustedPeers', which is " +
-      `yours to decide. To see what it sends: ${WATCH}`
+    "; or, if the balancer writes TOA on the SYN, use 'saved-syn' with 'toa' and a list of 'trustedPeers'. To see " +
+      `what it sends: ${WATCH}`
 }
 
 const styles: Record<Finding['state'], Style> = { good: 'green', bad: 'red', unknown: 'yellow', 'n/a': 'dim' }

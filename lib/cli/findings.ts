@@ -10,9 +10,9 @@ const GETSOCKOPT = 17
 export const WATCH = 'npx fastify-real-ip watch PORT'
 const UPDATE_KERNEL = 'sudo yum update kernel -y && sudo reboot'
 const INSTALL_VTOA = 'sudo yum install vtoa -y && sudo systemctl start vtoa'
-const LOAD_TOA = "load the toa.ko that your balancer's vendor gives for this kernel: sudo insmod toa.ko"
-const ON_LINUX = 'run the server on Linux; for development there is nothing to do'
-const NO_SYS = 'there is no /sys/module to look into'
+const LOAD_TOA = "load the toa.ko of your balancer's vendor for this kernel: sudo insmod toa.ko"
+const ON_LINUX = 'run the server on Linux; for development no fix is needed'
+const NO_SYS = '/sys/module does not exist'
 const MODULES_ELSEWHERE = 'mount /sys; or on the host: lsmod | grep toa'
 const SYNCOOKIES_IN_NEED = 'sudo sysctl -w net.ipv4.tcp_syncookies=1'
 const REINSTALL_KOFFI = 'rm -rf node_modules/koffi node_modules/@koromix && npm install'
@@ -35,14 +35,14 @@ export function judgeAll (machine: Machine, works: boolean): Record<string, Verd
       : notApplicable('no module answers (ENOPROTOOPT); only DPVS with NAT64 needs it')),
     TCP_SAVE_SYN: ask(judgeSaveSyn),
     sock_diag: ask(({ diag }) => diag
-      ? good('tells who really sent the packets of a connection')
-      : bad('does not tell who sent the packets of a connection', 'sudo modprobe -a inet_diag tcp_diag')),
+      ? good('finds the sender of a connection')
+      : bad('does not find the sender of a connection', 'sudo modprobe -a inet_diag tcp_diag')),
     'SYN cookies': judgeSyncookies(machine),
     'Fast Open': judgeFastOpen(machine),
     namespace: judgeNamespace(machine),
     'PROXY protocol': notApplicable('needs no module: for balancers that write PROXY headers (AWS NLB, HAProxy, ' +
-      "nginx stream), with sources: ['proxy-protocol'] and 'trustedPeers'; 'auto' never chooses it. watch PORT " +
-      '--proxy-protocol shows what they write'),
+      "nginx stream), use sources: ['proxy-protocol'] and 'trustedPeers'; 'auto' never chooses it. watch PORT " +
+      '--proxy-protocol shows the headers'),
     "sources: 'auto'": ask(({ auto }) => works
       ? good(auto)
       : bad(auto, vtoaCommand(machine) ?? attachCommand(machine) ?? WATCH))
@@ -53,7 +53,7 @@ function judgeAsked (machine: Machine, by: (kernel: Kernel) => Verdict): Verdict
   const { kernel, platform } = machine
   if (typeof kernel !== 'string') return by(kernel)
   if (platform !== 'linux') return notApplicable(`not asked: ${kernel}`)
-  return unknown(`not asked: ${kernel}`, judgeKoffi(machine).fix ?? 'sudo ip link set lo up, and run this again')
+  return unknown(`not asked: ${kernel}`, judgeKoffi(machine).fix ?? 'sudo ip link set lo up, and run doctor again')
 }
 
 export const answers = ({ optnames }: Kernel, optname: number): boolean => optnames[optname] !== 'ENOPROTOOPT'
@@ -79,37 +79,38 @@ export function vtoaCommand (machine: Machine): string | undefined {
 function judgePlatform ({ platform, arch, node }: Machine): Verdict {
   const here = `${platform} on ${arch}, Node.js ${node}`
   if (platform === 'linux') return good(here)
-  return bad(`${here}: TOA is read from Linux; elsewhere request.realIp is the socket's own remote address`, ON_LINUX)
+  return bad(`${here}: TOA can be read on Linux only; elsewhere request.realIp is the socket's remote address`,
+    ON_LINUX)
 }
 
 function judgeRelease ({ platform, release }: Machine): Verdict {
   if (platform !== 'linux') return notApplicable(`${release}, not Linux`)
   const build = alinux3(release)
   if (build === undefined) {
-    return unknown(`${release}: vtoa is for Alibaba Cloud Linux 3 alone. Here use ` +
+    return unknown(`${release}: vtoa is only for Alibaba Cloud Linux 3. Here use ` +
       `${kernelBefore(release, 5, 10) ? '' : 'fastify-real-ip attach, '}your balancer's own toa.ko, or 'saved-syn' ` +
-      'where the balancer stamps the SYN: watch shows whether it does', WATCH)
+      'if the balancer writes TOA on the SYN: watch shows whether it does', WATCH)
   }
   if (build >= GETSOCKOPT) return good(`${release}: with vtoa it answers getsockopt 1348 and getpeername`)
-  const wanted = `getsockopt 1348 takes 5.10.134-${GETSOCKOPT} or later`
+  const wanted = `getsockopt 1348 needs 5.10.134-${GETSOCKOPT} or later`
   if (build >= GETPEERNAME) return good(`${release}: with vtoa it answers getpeername; ${wanted}`, UPDATE_KERNEL)
-  return bad(`${release}: vtoa takes 5.10.134-${GETPEERNAME} or later, ${wanted}`, UPDATE_KERNEL)
+  return bad(`${release}: vtoa needs 5.10.134-${GETPEERNAME} or later, ${wanted}`, UPDATE_KERNEL)
 }
 
 function judgeKoffi ({ platform, koffi: { state, message } }: Machine): Verdict {
-  if (platform !== 'linux') return notApplicable('needed on Linux alone')
-  if (state === 'works') return good('can be loaded (tried in a process of its own)')
+  if (platform !== 'linux') return notApplicable('needed only on Linux')
+  if (state === 'works') return good('can be loaded (tried in a child process)')
   if (state === 'untried') return unknown(message, 'node --require koffi --eval 0 && echo it loads')
   if (/native Koffi module/.test(message)) {
-    return bad(`${message}: its binary is missing. Optional dependencies were left out, or the lock file was written ` +
-      'on another platform and does not list it, or a bundler has taken koffi in: keep koffi external',
+    return bad(`${message}: its binary is missing. Optional dependencies were omitted, or the lock file was written ` +
+      'on another platform and does not list it, or a bundler included koffi: keep koffi external',
     'npm install --include=optional')
   }
   if (/Cannot find/.test(message)) return bad(message, 'npm install koffi')
   if (/addon/.test(message)) {
-    return bad(message, 'start Node.js without --no-addons, and where --permission is given with --allow-addons')
+    return bad(message, 'start Node.js without --no-addons; with --permission add --allow-addons')
   }
-  return bad(`${message}: its binary is cut short, or not for this machine`, REINSTALL_KOFFI)
+  return bad(`${message}: its binary is truncated, or for another platform`, REINSTALL_KOFFI)
 }
 
 function judgeVtoa (machine: Machine, works: boolean): Verdict {
@@ -117,7 +118,7 @@ function judgeVtoa (machine: Machine, works: boolean): Verdict {
   const command = vtoaCommand(machine)
   if (modules === undefined) return unknown(NO_SYS, MODULES_ELSEWHERE)
   if (modules.vtoa) return good('loaded')
-  if (command === undefined) return notApplicable('not loaded: it is for Alibaba Cloud Linux 3 alone')
+  if (command === undefined) return notApplicable('not loaded: it is only for Alibaba Cloud Linux 3')
   return works ? notApplicable('not loaded: another module is') : bad('not loaded', command)
 }
 
@@ -126,12 +127,11 @@ function judgeToa (machine: Machine, works: boolean): Verdict {
   if (modules === undefined) return unknown(NO_SYS, MODULES_ELSEWHERE)
   if (modules.toa) {
     const isDpvs = typeof kernel !== 'string' && answers(kernel, 4096)
-    return good('loaded: getpeername gives the client' + (isDpvs
+    return good('loaded: getpeername returns the client' + (isDpvs
       ? ''
-      : ". Huawei's does that for listeners on an IPv4 address alone: with it let the server listen on 0.0.0.0, " +
-        'not on ::'))
+      : ". Huawei's module does so only for listeners on an IPv4 address: with it listen on 0.0.0.0, not on ::"))
   }
-  const not = "not loaded: it comes with DPVS, UCloud's, Huawei's and other balancers"
+  const not = 'not loaded: DPVS, UCloud, Huawei and other balancers provide one'
   return works || vtoaCommand(machine) !== undefined ? notApplicable(not) : bad(not, LOAD_TOA)
 }
 
@@ -158,11 +158,11 @@ function judgeCounters ({ modules, vtoaStats, toaStats }: Machine): Verdict {
   const found = Object.entries({ vtoa_stats: vtoaStats, toa_stats: toaStats })
     .flatMap(([name, text]) => text === undefined ? [] : [`${name}: ${sumCounters(text) || 'empty'}`])
   if (found.length > 0) return good(found.join('; '))
-  if (modules === undefined) return unknown('none is seen, nor whether a module is loaded', MODULES_ELSEWHERE)
+  if (modules === undefined) return unknown('none visible; whether a module is loaded is unknown', MODULES_ELSEWHERE)
   const loaded = modules.vtoa ? 'vtoa' : modules.toa ? 'toa' : undefined
-  if (loaded === undefined) return notApplicable('none: no module is seen')
+  if (loaded === undefined) return notApplicable('none: no module is visible')
   const path = `/proc/net/${loaded}_stats`
-  return unknown(`${path} is not seen in this network namespace`, `on the host: cat ${path}`)
+  return unknown(`${path} is not visible in this network namespace`, `on the host: cat ${path}`)
 }
 
 /** Each counter is a line with a column per CPU. */
@@ -178,25 +178,25 @@ function sumCounters (text: string): string {
 function judgeVirtualServer (kernel: Kernel): Verdict {
   const known = [1345, 1346, 1347].filter((optname) => answers(kernel, optname))
   return known.length > 0
-    ? good(`${known.join(', ')} answered: virtualServer: true has something to read`)
+    ? good(`${known.join(', ')} answered: virtualServer: true works`)
     : notApplicable('no module answers (ENOPROTOOPT); only virtualServer: true needs it')
 }
 
 function judgeSaveSyn ({ saveSyn, savedSyn }: Kernel): Verdict {
   if (saveSyn !== undefined) {
-    return bad(`refused (${saveSyn}): it takes Linux 4.3 or later`,
-      "update the kernel; until then leave 'trustedPeers' out, or write 'any'")
+    return bad(`refused (${saveSyn}): it needs Linux 4.3 or later`,
+      "update the kernel; until then remove 'trustedPeers', or set it to 'any'")
   }
   return savedSyn
-    ? good('set on a socket, and a SYN read back')
-    : bad('set on a socket, but no SYN was kept: are SYN cookies always on?', SYNCOOKIES_IN_NEED)
+    ? good('set on a socket, and a SYN was saved')
+    : bad('set on a socket, but no SYN was saved: are SYN cookies always on?', SYNCOOKIES_IN_NEED)
 }
 
 function judgeSyncookies ({ syncookies, platform }: Machine): Verdict {
   switch (syncookies) {
-    case '0': return good('off: SYNs are always kept')
-    case '1': return good('used under a flood only; then SYNs are not kept, and sock_diag tells the sender')
-    case '2': return bad("always on: no SYN is ever kept, and 'saved-syn' has nothing to read", SYNCOOKIES_IN_NEED)
+    case '0': return good('off: SYNs are always saved')
+    case '1': return good('used only in a SYN flood; then SYNs are not saved, and sock_diag finds the sender')
+    case '2': return bad("always on: no SYN is ever saved, and 'saved-syn' cannot work", SYNCOOKIES_IN_NEED)
     default: return unreadable('tcp_syncookies', platform)
   }
 }
@@ -209,10 +209,10 @@ function judgeFastOpen ({ fastopen, platform }: Machine): Verdict {
   if (fastopen === undefined) return unreadable('tcp_fastopen', platform)
   const flags = Number(fastopen)
   if ((flags & FASTOPEN_SERVER) === 0) return good('off for servers')
-  const closed = "with 'trustedPeers' the plugin turns it off on its own listeners"
+  const closed = "with 'trustedPeers' the plugin disables it on its own listeners"
   return (flags & FASTOPEN_WITHOUT_COOKIE) === 0
     ? good(`on for servers, with cookies; ${closed}`)
-    : bad(`on for servers without cookies, so that a sender can be forged; ${closed}`,
+    : bad(`on for servers without cookies: senders can be forged; ${closed}`,
       'sudo sysctl -w net.ipv4.tcp_fastopen=1')
 }
 
@@ -223,11 +223,11 @@ function unreadable (name: string, platform: string): Verdict {
 
 function judgeNamespace (machine: Machine): Verdict {
   const onTheHost = 'on the host: npx fastify-real-ip doctor'
-  if (machine.platform !== 'linux') return notApplicable("namespaces are Linux's")
-  if (machine.hostNetwork === undefined) return unknown('cannot be told', onTheHost)
+  if (machine.platform !== 'linux') return notApplicable('network namespaces exist only on Linux')
+  if (machine.hostNetwork === undefined) return unknown('cannot be determined', onTheHost)
   if (machine.hostNetwork) {
     return good(`${isContainer(machine) ? 'a container in ' : ''}the host's own network namespace`)
   }
-  return unknown("a container's or another network namespace: modules are loaded on the host, and then serve it too; " +
-    'their counters are seen on the host alone', onTheHost)
+  return unknown("a container's or another network namespace: modules on the host serve it too, but their counters " +
+    'are visible only on the host', onTheHost)
 }

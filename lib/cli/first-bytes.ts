@@ -2,14 +2,14 @@ import type { IncomingMessage, Server } from 'node:http'
 import { addressText } from './segment-options'
 import { endpoint } from './seen'
 
-// What proxies and CDNs write a client's address into.
+// Headers in which proxies and CDNs write a client's address.
 const headerNames = [
   'forwarded', 'x-forwarded-for', 'x-real-ip', 'x-client-ip', 'x-cluster-client-ip', 'x-original-forwarded-for',
   'true-client-ip', 'cf-connecting-ip', 'fastly-client-ip', 'fly-client-ip', 'ali-cdn-real-ip', 'x-azure-clientip',
   'cloudfront-viewer-address'
 ]
 
-// The PROXY protocol's specification: the text that version 1 begins with, and the 12 bytes of version 2.
+// From proxy-protocol.txt: the start of version 1, and the first 12 bytes of version 2.
 const V1 = 'PROXY '
 const V1_LENGTH = 107
 const V2 = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1')
@@ -17,8 +17,8 @@ const V2_TCP4 = 0x11
 const V2_TCP6 = 0x21
 
 /**
- * Has `note` told, once a connection, of a client's address that comes in its first bytes. Answers what is no HTTP.
- * `senderOf` gives the address that sent the packets, where it is known.
+ * Calls `note` once for each connection whose first bytes contain a client's address. Answers bytes that are not HTTP.
+ * `senderOf` returns the sender of the packets, if known.
  */
 export function noteFirstBytes (
   server: Server,
@@ -43,8 +43,8 @@ export function explainHeaders (headers: IncomingMessage['headers']): string | u
   const found = headerNames.filter((name) => headers[name] !== undefined)
   if (found.length === 0) return undefined
   const lines = found.map((name) => `${name}: ${printable(String(headers[name]))}`)
-  return `its request has ${lines.join(', ')}. An HTTP proxy writes this, or the client itself: the plugin reads it ` +
-    "with 'forwarded', from the proxies that it names alone."
+  return `its request has ${lines.join(', ')}. An HTTP proxy or the client itself wrote this: with 'forwarded' the ` +
+    'plugin reads it from the listed proxies only.'
 }
 
 export function explainPacket (packet: Buffer, sender?: string): string | undefined {
@@ -52,11 +52,11 @@ export function explainPacket (packet: Buffer, sender?: string): string | undefi
   if (proxy !== undefined) {
     return `it begins with a header of the PROXY protocol, ${proxy}. The balancer sends the client's address there, ` +
       `not in a TCP option. If ${sender ?? 'the transport peer'} is that balancer, read it with sources: ` +
-      `['proxy-protocol'], trustedPeers: ['${sender ?? 'ADDRESS'}'], and see it in full with --proxy-protocol ` +
+      `['proxy-protocol'], trustedPeers: ['${sender ?? 'ADDRESS'}'], and see all of it with --proxy-protocol ` +
       `--trusted-peers ${sender ?? 'ADDRESS'}`
   }
   if (packet[0] === 0x16 && packet[1] === 3) {
-    return 'it begins with TLS, and watch speaks plain HTTP: headers are not visible.'
+    return 'it begins with TLS, but watch supports only plain HTTP: headers are not visible.'
   }
   return undefined
 }
@@ -79,5 +79,5 @@ function readV2 (packet: Buffer): string | undefined {
   return 'version 2, without a TCP address'
 }
 
-/** What anybody may have sent, for a terminal. */
+/** Makes text from the network safe for a terminal. */
 const printable = (text: string): string => text.slice(0, 200).replace(/[^\x20-\x7e]/g, '?')

@@ -131,12 +131,12 @@ export function tryKoffi (): Koffi {
     const args = [...process.execArgv, join(__dirname, 'try-libc.js')]
     const { error, signal, status, stdout } = spawnSync(process.execPath, args,
       { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'], timeout: PATIENCE })
-    if (signal !== null) return { state: 'fails', message: `a process that loads koffi is ended by ${signal}` }
+    if (signal !== null) return { state: 'fails', message: `a process that loads koffi was killed by ${signal}` }
     if (error !== undefined) throw error
     if (status === 0) return { state: 'works', message: '' }
     return { state: 'fails', message: stdout || `koffi cannot be loaded (exit code ${status})` }
   } catch (error) {
-    return { state: 'untried', message: `no child process could try it (${nameOf(error)})` }
+    return { state: 'untried', message: `no child process could be started to load it (${nameOf(error)})` }
   }
 }
 
@@ -156,7 +156,7 @@ async function askKernel (libc: Libc | string): Promise<Kernel | string> {
     sockets.push(socket)
     return { saveSyn, ...await askConnection(senders, fdOf(socket), client.localPort as number) }
   } catch (error) {
-    return `no loopback connection can be made (${nameOf(error)})`
+    return `no loopback connection can be opened (${nameOf(error)})`
   } finally {
     for (const socket of sockets) socket.destroy()
     server.close()

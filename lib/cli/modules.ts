@@ -17,7 +17,7 @@ export interface Loaded {
 interface Reader {
   readonly module: 'vtoa' | 'toa'
   readonly by: string
-  /** By kind and length of an option: the sockets whose connections have it read. */
+  /** The socket families for which an option is read, by its kind and length. */
   readonly reads: Readonly<Record<string, ReadonlyArray<SocketFamily>>>
 }
 
@@ -35,7 +35,7 @@ const readers: ReadonlyArray<Reader> = [
   { module: 'toa', by: 'Huawei', reads: { '254/8': ipv4 } }
 ]
 
-/** Remembers from connection to connection what was seen of the modules. */
+/** Remembers across connections what is known about the modules. */
 export class Modules {
   #rewrites = false
   readonly #isLoaded: (name: string) => boolean
@@ -44,7 +44,7 @@ export class Modules {
     this.#isLoaded = isLoaded
   }
 
-  /** What is loaded now, by /sys/module and by the answers of a connection's sources. */
+  /** The modules that are loaded now, by /sys/module and by the answers of a connection's sources. */
   look ({ transportPeer, sources }: Pick<Seen, 'transportPeer' | 'sources'>): Loaded {
     const answers = (name: string) =>
       sources.some((asked) => asked.source === name && !('reason' in asked && asked.reason === 'ENOPROTOOPT'))
@@ -61,8 +61,8 @@ export class Modules {
 export const isAnyLoaded = ({ vtoa, toa, rewrites }: Loaded): boolean => vtoa || toa !== false || rewrites
 
 const socketsOf = {
-  AF_INET: 'listeners on an IPv4 address, as 0.0.0.0',
-  AF_INET6: 'listeners on an IPv6 address, as ::'
+  AF_INET: 'listeners on an IPv4 address, such as 0.0.0.0',
+  AF_INET6: 'listeners on an IPv6 address, such as ::'
 } as const
 
 /**
@@ -77,17 +77,19 @@ export function explainUnread (
   const names = loaded.map(({ module, by }) => toa === by ? `the toa module of ${by}` : `the module ${module}`)
   const modules = [...new Set(names)].join(' and ')
   const able = loaded.filter(({ reads }) => format in reads)
-  if (able.length === 0) return `TOA ${format} is here, but ${modules} is not known to read it: ${listFormats(loaded)}.`
+  if (able.length === 0) {
+    return `TOA ${format} was sent, but ${modules} is not known to read it: ${listFormats(loaded)}.`
+  }
   const there = able.filter(({ reads }) => reads[format]?.includes(listener))
   const other = listener === 'AF_INET' ? 'AF_INET6' : 'AF_INET'
   if (there.length === 0) {
-    return `TOA ${format} is here, but ${modules} reads it for ${socketsOf[other]}, alone: ` +
-      `watch again with --host ${other === 'AF_INET' ? '0.0.0.0' : '::'}.`
+    return `TOA ${format} was sent, but ${modules} reads it only for ${socketsOf[other]}: ` +
+      `run watch again with --host ${other === 'AF_INET' ? '0.0.0.0' : '::'}.`
   }
   const elsewhere = able.filter((reader) => !there.includes(reader))
   const others = loaded.filter((reader) => !able.includes(reader))
-  return `TOA ${format} is here, and ${modules} gave nothing. It is read here by ${listNames(there)}` +
-    (elsewhere.length === 0 ? '' : `; by ${listNames(elsewhere)} for ${socketsOf[other]}, alone`) +
+  return `TOA ${format} was sent, but ${modules} returned nothing. On this listener it is read by ${listNames(there)}` +
+    (elsewhere.length === 0 ? '' : `; by ${listNames(elsewhere)} only for ${socketsOf[other]}`) +
     (others.length === 0 ? '' : `; not by ${listNames(others)}`) + '.'
 }
 

@@ -28,18 +28,18 @@ const types: Readonly<Record<number, string>> = {
   0xee: 'Azure'
 }
 
-/** Bytes around a fault, and of what came before a header was complete. */
+/** The number of bytes printed around a fault, or of an incomplete header. */
 const SHOWN = 16
-/** Bytes of a TLV's value without a name. */
+/** The number of bytes printed of an unknown TLV's value. */
 const VALUE_SHOWN = 64
 
-/** What the first bytes of a connection say as a PROXY header, in lines; or what is wrong with them, and where. */
+/** Describes the PROXY header at the start of a connection, or its fault, in lines. */
 export function describeProxyBytes (bytes: Uint8Array): string[] {
   const decoded = decodeProxyHeader(bytes, bytes.length)
   if (decoded === 'more') {
     return bytes.length === 0
-      ? ['no bytes: a PROXY header was awaited']
-      : [`the start of a PROXY header, ${bytes.length} bytes: the rest did not come`, `  ${dump(bytes, 0, SHOWN)}`]
+      ? ['no bytes instead of a PROXY header']
+      : [`the start of a PROXY header, ${bytes.length} bytes: the rest did not arrive`, `  ${dump(bytes, 0, SHOWN)}`]
   }
   if ('reason' in decoded) return describeFault(bytes, decoded)
   return describeHeader(bytes, decoded)
@@ -58,14 +58,14 @@ function describeHeader (bytes: Uint8Array, { version, length, source, destinati
   if (source !== undefined && destination !== undefined) {
     lines.push(`  source       ${textOf(source)}`, `  destination  ${textOf(destination)}`)
   } else {
-    lines.push("  names no client: the sender's own address stands")
+    lines.push("  names no client: the answer is the sender's own address")
   }
   // Checked by the decoder.
   for (const tlv of readTlvs(tlvs) as Tlv[]) {
     const type = `0x${tlv.type.toString(16).padStart(2, '0')}`
     lines.push(`  TLV ${type}, ${types[tlv.type] ?? 'unknown'}, ${tlv.value.length} bytes: ${valueOf(tlv)}`)
   }
-  if (bytes.length > length) lines.push(`  then ${bytes.length - length} bytes of the client's`)
+  if (bytes.length > length) lines.push(`  then ${bytes.length - length} bytes of the client's data`)
   return lines
 }
 
@@ -75,13 +75,13 @@ function nameV1 (bytes: Uint8Array): string {
 
 function nameV2 (bytes: Uint8Array): string {
   const command = bytes[12] === LOCAL ? 'LOCAL' : 'PROXY'
-  return `${command}, ${families[bytes[13] as number] ?? 'no known family'}`
+  return `${command}, ${families[bytes[13] as number] ?? 'unknown family'}`
 }
 
 const textOf = (end: Endpoint): string => endpoint(formatAddress(end), end.port || undefined)
 
 function valueOf (tlv: Tlv): string {
-  if (tlv.type === CRC32C) return `${tlv.value.toString('hex')}, right`
+  if (tlv.type === CRC32C) return `${tlv.value.toString('hex')}, correct`
   const [property, value] = nameTlv(tlv) ?? []
   if (property === undefined) {
     const digits = tlv.value.toString('hex', 0, VALUE_SHOWN)
@@ -90,11 +90,11 @@ function valueOf (tlv: Tlv): string {
   return property === 'uniqueId' ? String(value) : printable(value)
 }
 
-/** JSON without anything that could move the cursor, colour the terminal or turn the direction of text. */
+/** JSON without control characters that could move the cursor, set colours or change the direction of text. */
 const printable = (value: unknown): string => JSON.stringify(value).replace(/[^\x20-\x7e]/gu, (character) =>
   /\p{L}|\p{N}/u.test(character) ? character : `\\u{${(character.codePointAt(0) as number).toString(16)}}`)
 
-/** Bytes in hexadecimal digits, and as ASCII text. */
+/** Bytes as hexadecimal digits and as ASCII text. */
 function dump (bytes: Uint8Array, from: number, to: number): string {
   const part = Buffer.from(bytes.subarray(from, to))
   const digits = part.toString('hex').replace(/..(?=.)/g, '$& ')

@@ -10,32 +10,32 @@ const meanings: Readonly<Record<string, string>> = {
   ESRCH: 'no TOA on the segment that completed the handshake',
   EPERM: 'no TOA on the segment that completed the handshake',
   EINVAL: 'no TOA on the segment that completed the handshake',
-  EFAULT: 'TOA, but not of NAT64: getpeername has it',
-  'not-asked': "sources: 'auto' leaves it out, for the reason said at the start",
-  'no-saved-syn': 'the kernel has not kept the SYN',
+  EFAULT: 'TOA, but not of NAT64: getpeername returns it',
+  'not-asked': "sources: 'auto' omits it, for the reason printed at the start",
+  'no-saved-syn': 'the kernel did not save the SYN',
   'no-option': 'no option of the SYN has the format of --toa',
   'out-of-place': 'the option is not where the balancer writes it: a client wrote it',
   'no-room': 'a client could have left the balancer no room',
-  'syn-payload': 'balancers do not stamp a SYN with data',
+  'syn-payload': 'balancers write no TOA on a SYN with data',
   ambiguous: 'two claims differ',
   'no-toa': 'a trusted peer that claims no client',
   'untrusted-peer': 'not in --trusted-peers: its claim is not believed',
-  'unverified-peer': 'who sent the packets is not known',
+  'unverified-peer': 'the sender of the packets is unknown',
   implausible: 'no client can have the address',
-  'proxy-local': "it names no client, as health checks do: the sender's own address stands",
-  'proxy-missing': 'not switched on at the balancer, or somebody else connects from there',
-  'proxy-malformed': 'it breaks the format',
-  'proxy-too-long': 'no balancer writes so much',
-  'proxy-checksum': 'changed on the way, or by a faulty sender',
+  'proxy-local': "it names no client, as in health checks: the answer is the sender's own address",
+  'proxy-missing': 'not enabled in the balancer, or another program on its host connected',
+  'proxy-malformed': 'it violates the specification',
+  'proxy-too-long': 'no balancer writes such a long header',
+  'proxy-checksum': 'changed on the way, or computed wrongly',
   'proxy-cut-short': 'the connection ended first',
-  'proxy-timeout': 'the rest did not come in time'
+  'proxy-timeout': 'the rest did not arrive in time'
 }
 
 const explain = (reason: string): string => meanings[reason] === undefined ? reason : `${reason}: ${meanings[reason]}`
 
 const isToa = ({ name }: SegmentOption): boolean => name === 'toa'
 
-/** What `noteOn()` needs to know besides the connection. */
+/** What `noteOn()` needs besides the connection. */
 export interface Circumstances {
   /** The errno if there is no packet socket. */
   readonly captureRefused: string | undefined
@@ -55,12 +55,12 @@ export function noteOn (facts: Facts, { captureRefused, asks, loaded, listener }
   const module = claims.length > 0 || sources.some((asked) =>
     'reason' in asked && (asked.source === 'vtoa' || asked.source === 'nat64') && asked.reason !== 'ENOPROTOOPT')
   if (syn === null) {
-    notes.push('The kernel has not kept the SYN, as in a SYN flood (SYN cookies): its options are not visible.')
+    notes.push('The kernel did not save the SYN, as in a SYN flood (SYN cookies): its options are not visible.')
   }
   if (!module && ack === null) {
     notes.push('TOA after the SYN, on the ACK or on data, is not visible here: ' +
       (isAnyLoaded(loaded) ? 'the kernel module has nothing for this connection' : 'no kernel module answers') +
-      (captureRefused === undefined ? '.' : `, and to capture it takes root (${captureRefused}).`))
+      (captureRefused === undefined ? '.' : `, and capturing it needs root (${captureRefused}).`))
   }
   const [onSyn, ...more] = syn?.options.filter(isToa) ?? []
   const onAck = ack?.find(isToa)
@@ -73,25 +73,25 @@ export function noteOn (facts: Facts, { captureRefused, asks, loaded, listener }
   if (unread !== undefined) {
     notes.push(unread)
   } else if (!module && onSyn === undefined && onAck !== undefined) {
-    notes.push('TOA is seen on the ACK, not on the SYN: that takes a kernel module to read, vtoa or the toa.ko of ' +
-      'the balancer.')
+    notes.push('Only the ACK carries TOA, not the SYN: to read it, load a kernel module, vtoa or the toa.ko of the ' +
+      'balancer.')
   }
   if (hasVirtualServerFirst(ack ?? [])) {
-    notes.push('Kind 250, which names the virtual server, stands before the TOA: vtoa then finds no client.')
+    notes.push('Kind 250, the virtual server, comes before the TOA: vtoa then finds no client.')
   }
   if (onSyn === undefined) return notes
   if (onAck !== undefined && !sameClient(onSyn, onAck)) {
-    notes.push("The SYN and the ACK carry different TOAs: the SYN's is a client's own, and must not be believed.")
+    notes.push("The SYN and the ACK carry different TOAs: a client wrote the SYN's, which must not be believed.")
   } else if (more.some((other) => !sameClient(onSyn, other))) {
-    notes.push('The SYN carries TOAs that differ: all but one are a client\'s own, and which is not to be told.')
+    notes.push('The SYN carries TOAs that differ: a client wrote all but one, and which one is unknown.')
   } else if (claims.some((claim) => !sameClient(onSyn, claim))) {
-    notes.push("The SYN's TOA is not what the kernel module answers: with --toa such a connection is reset as " +
+    notes.push("The SYN's TOA differs from the kernel module's answer: with --toa such a connection is reset as " +
       'ambiguous.')
   } else if (asks && onSyn.refused !== undefined) {
-    notes.push(`The SYN's TOA is none to believe: ${explain(onSyn.refused)}.`)
+    notes.push(`The SYN's TOA must not be believed: ${explain(onSyn.refused)}.`)
   } else if (asks && onSyn.format !== undefined && transportPeer !== null) {
-    notes.push(`If ${transportPeer.address} is a balancer that writes this TOA, and strips what clients write, read ` +
-      `it with --trusted-peers ${transportPeer.address} --toa ${onSyn.format}`)
+    notes.push(`If ${transportPeer.address} is a balancer that writes this TOA, and strips clients' TOA, read it ` +
+      `with --trusted-peers ${transportPeer.address} --toa ${onSyn.format}`)
   }
   return notes
 }
@@ -140,8 +140,8 @@ export function drawSeen (seen: Seen, terminal: Terminal): string {
 }
 
 function drawPeer (peer: Seen['transportPeer']): string {
-  if (peer === null) return 'not known'
-  return `${endpoint(peer.address, peer.port)} (told by ${peer.by === 'saved-syn' ? 'the saved SYN' : 'sock_diag'})`
+  if (peer === null) return 'unknown'
+  return `${endpoint(peer.address, peer.port)} (from ${peer.by === 'saved-syn' ? 'the saved SYN' : 'sock_diag'})`
 }
 
 function drawOptions (options: ReadonlyArray<SegmentOption>, { colours }: Terminal): string {
@@ -151,7 +151,7 @@ function drawOptions (options: ReadonlyArray<SegmentOption>, { colours }: Termin
       return `${paint('bold', `TOA ${kind}/${length} ${endpoint(address, port)}`, colours)} (${writtenBy}` +
         (virtualServer === undefined ? ')' : ` ${endpoint(virtualServer.address, virtualServer.port)})`)
     }
-    if (name === 'virtual-server') return `${kind}/${length} ${value} (Alibaba, the virtual server and no client)`
+    if (name === 'virtual-server') return `${kind}/${length} ${value} (Alibaba, the virtual server, not a client)`
     const text = value === undefined ? name : `${name} ${value}`
     return wouldBe === undefined ? text : `${text} (as TOA it would be ${endpoint(wouldBe.address, wouldBe.port)})`
   }).join(', ')

@@ -31,7 +31,7 @@ import { drawSeen, endpoint as endpointText, noteOn } from './seen'
 import type { Asked, Seen } from './sighting'
 import { readSegmentOptions } from './segment-options'
 
-// Who is still connected after the last connection was printed has so long to be answered, in milliseconds.
+// The time for open connections to be answered after the last one was printed, in milliseconds.
 const GRACE = 1000
 
 export interface Surroundings {
@@ -39,34 +39,34 @@ export interface Surroundings {
   readonly openCapture: typeof openCapture
   /** Prints a connection. */
   readonly say: (text: string) => void
-  /** Prints what is no connection. */
+  /** Prints anything else. */
   readonly note: (text: string) => void
   readonly terminal: Terminal
-  /** Ends it. */
+  /** Ends `watch`. */
   readonly signal: AbortSignal
 }
 
-/** What is looked at before the plugin decides, for it may reset the connection. */
+/** What is read before the plugin decides, because it may reset the connection. */
 type Look = Pick<Seen, 'transportPeer' | 'syn' | 'sources'>
 
 interface Arrived {
   readonly fd: number
   readonly connection: number
   readonly time: string
-  /** Of one that is held. */
+  /** For held connections. */
   look?: Look | undefined
   header?: ReadonlyArray<string>
   sender?: string
 }
 
-// Of a connection that was gone before anybody could look.
+// For a connection that was closed before it could be examined.
 const unseen: Look = { transportPeer: null, syn: null, sources: [] }
 
-/** Prints what the connections to a port bring. Throws an Error whose message is the sentence to print. */
+/** Prints the connections to a port. Throws an Error whose message is meant for the user. */
 export async function watch (
   given: WatchArguments, { libc, openCapture, say, note, terminal, signal }: Surroundings
 ): Promise<void> {
-  if (typeof libc === 'string') throw new Error(`watch cannot look into connections here: ${libc}.`)
+  if (typeof libc === 'string') throw new Error(`watch cannot examine connections here: ${libc}.`)
   const { options, port, host, count, json } = given
   const tell = (_fields: object, message: string) => { note(message) }
   const log = { warn: tell, error: tell, info: note, isLevelEnabled: () => true }
@@ -81,18 +81,18 @@ export async function watch (
   let number = 0
   let chosen = ''
 
-  // The plugin's own parts, with a look at each connection before its sources are asked.
+  // The plugin's own parts; each connection is also examined before its sources are asked.
   const access = openKernel(senders, { ...options, virtualServer: false }, (message) => { chosen = message })
   const suspicions = new Suspicions(warnings, false, () => false)
   const judge = new Judge(options, warnings.error)
   const headers = options.proxyProtocol && new HeaderPolicy(options.proxyProtocol, judge)
   if (headers !== undefined) {
-    chosen = 'fastify-real-ip: source proxy-protocol, from the trusted peers; nobody else is asked for a header'
+    chosen = 'fastify-real-ip: source proxy-protocol, from the trusted peers; no other peer is asked for a header'
     headers.look = (socket, bytes) => { (arrived.get(socket) as Arrived).header = describeProxyBytes(bytes) }
   }
 
   class WatchingGuard extends Guard {
-    /** Where a header is awaited no source is asked, and the saved SYN is soon another connection's. */
+    /** If a header is awaited, no source is asked, and the saved SYN soon belongs to another connection. */
     override readSender (fd: number): Sender {
       const sender = super.readSender(fd)
       if (headers !== undefined) looks.set(fd, lookAt(fd))
@@ -115,11 +115,11 @@ export async function watch (
   const endpoint = createEndpoint()
 
   function lookAt (fd: number): Look {
-    // Without a policy the plugin leaves the saved SYN alone.
+    // Without a policy the plugin does not read the saved SYN.
     const known = judge.hasPolicy ? syn.tcp >= 0 : syn.read(fd, endpoint)
     if (known) decodeSender(syn.bytes, syn.tcp, endpoint)
     const transportPeer = known ? { ...plain(endpoint), by: 'saved-syn' as const } : null
-    // Nobody asks them where headers are read.
+    // With headers the plugin does not ask them.
     const answers = (headers === undefined ? asked : []).map((source): Asked => {
       const reason = source.read(fd, endpoint)
       return { source: source.name, ...(reason === undefined ? plain(endpoint) : { reason }) }
@@ -133,7 +133,7 @@ export async function watch (
     }
   }
 
-  /** Prints each connection when it is counted: decided about, and not yet handed over. */
+  /** Prints each connection when it is counted: after the decision, before it is handed over. */
   class Printer extends Tally {
     override get hasSubscribers (): boolean { return true }
 
@@ -193,7 +193,7 @@ export async function watch (
     const about: Arrived = { fd, connection: ++number, time: new Date().toISOString() }
     arrived.set(socket, about)
     const goesOn = arrivals.accept(socket, server, handOver)
-    // By the time that it is printed its descriptor may be another connection's.
+    // When it is printed, its descriptor may belong to another connection.
     about.look = looks.get(fd)
     looks.delete(fd)
     if (number === count) end()
@@ -212,7 +212,7 @@ export async function watch (
   function prepare (): Error | undefined {
     const errno = senders.arm(listeningFdOf(server))
     if (errno !== undefined) {
-      return new Error(`the kernel refuses TCP_SAVE_SYN (${errno}), without which no SYN can be seen`)
+      return new Error(`the kernel refuses TCP_SAVE_SYN (${errno}), without which no SYN is visible`)
     }
     handshakes.open(openCapture, (server.address() as AddressInfo).port)
     return undefined
@@ -229,7 +229,7 @@ export async function watch (
     await listening
     const { address, port: opened } = server.address() as AddressInfo
     note(chosen)
-    note(`Listening on ${endpointText(address, opened)}; Ctrl-C ends it.`)
+    note(`Listening on ${endpointText(address, opened)}; press Ctrl-C to exit.`)
     await closed
   } catch (error) {
     throw new Error(explainListen(error as NodeJS.ErrnoException, port, host))
@@ -241,7 +241,7 @@ export async function watch (
 }
 
 const noteOnStranger = (trust: RealAddress['trust']): string[] =>
-  trust === 'untrusted' ? ['It is not in --trusted-peers: whether its bytes begin with a header is not looked at.'] : []
+  trust === 'untrusted' ? ['The peer is not in --trusted-peers: its first bytes are not read as a header.'] : []
 
 const familyOf = (server: Server): SocketFamily =>
   (server.address() as AddressInfo).family === 'IPv6' ? 'AF_INET6' : 'AF_INET'

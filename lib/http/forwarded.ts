@@ -78,7 +78,7 @@ function onlyHop (
   return value === undefined ? none : [parse(value.trim())]
 }
 
-/** Who is behind a Unix-domain socket. */
+/** The address assumed for peers on a Unix-domain socket. */
 export const loopback = parseAddress('127.0.0.1') as Address
 
 /**

@@ -146,7 +146,7 @@ export function bindLogger (
   renewDefault404(app)
 }
 
-/** Whether a factory's loggers bind what they are given. Only pino's tell. */
+/** Whether a factory's loggers keep the given bindings. Only pino's loggers expose them. */
 function keepsBinding (logger: object, name: string): boolean {
   try {
     const { bindings } = logger as { bindings?: () => Fields }
@@ -156,7 +156,7 @@ function keepsBinding (logger: object, name: string): boolean {
   }
 }
 
-/** Makes what a plugin sets apply to the default 404 handler too, which is older than any plugin. */
+/** Applies a plugin's hooks and factories to the default 404 handler too, which is created before any plugin. */
 function renewDefault404 (app: FastifyInstance): void {
   // In an encapsulated scope this would set that scope's own handler.
   if (app.pluginName.split(' -> ')[0] !== 'fastify') return

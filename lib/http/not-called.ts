@@ -10,7 +10,7 @@ export function isNotCalled (given: unknown, factory: string, isArgument: (given
   if (isArgument(given) || !(isRequestOrAnswer(given) || warned.has(factory))) return false
   if (!warned.has(factory)) {
     warned.add(factory)
-    process.emitWarning(`fastify-real-ip: ${factory} was passed on without being called: write ${call(factory)}`, {
+    process.emitWarning(`fastify-real-ip: ${factory} was passed without being called: write ${call(factory)}`, {
       type: 'FastifyRealIpWarning', code: 'FST_REAL_IP_NOT_CALLED'
     })
   }

@@ -60,7 +60,7 @@ export class Observer {
     return this.#recall(streamOf(raw) ?? acceptedSocket(raw.socket))
   }
 
-  /** What another application on this server found without a policy says nothing of the sender. */
+  /** Evidence that another application on this server found without a policy does not contain the sender. */
   #recall (key: unknown): Evidence | undefined {
     const found = this.#remembered.of(key)
     const { hasPolicy, canRefuse } = this.#owner.judge

@@ -9,7 +9,7 @@ interface Origin {
   readonly host?: string | undefined
 }
 
-/** What a Forwarded element says of the request, by answer. */
+/** The request's protocol and host in a Forwarded element, by answer. */
 const origins = new WeakMap<RealAddress, Origin>()
 
 export function rememberOrigin (answer: RealAddress, origin: Origin): void {

@@ -13,8 +13,8 @@ export const overridden = ['ip', 'ips', 'protocol', 'host'] as const
 export function checkOverride (app: FastifyInstance): void {
   // Fastify decorates requests with `ips` only if 'trustProxy' is set.
   if (!app.hasRequestDecorator('ips')) return
-  throw new FST_REAL_IP_INVALID_OPTION("'overrideRequest' and Fastify's 'trustProxy' would both decide what " +
-    "request.ip is: remove 'trustProxy'")
+  throw new FST_REAL_IP_INVALID_OPTION("'overrideRequest' cannot be combined with Fastify's 'trustProxy', " +
+    "which also sets request.ip: remove 'trustProxy'")
 }
 
 /** Makes `request.ip` the answer's address for other plugins, and takes protocol and host from the same hop. */

@@ -12,13 +12,13 @@ import type { Hold } from './hold'
 
 const { EAGAIN } = constants.errno
 
-/** A header, or what is wrong with it. */
+/** A header, or its fault. */
 export type HeaderOutcome = ProxyHeader | ProxyFaultReason
 
-/** Says from whom a PROXY header is expected, by the current policy. */
+/** Decides from which peers a PROXY header is expected, by the current policy. */
 export class HeaderPolicy {
   readonly timeout: number
-  /** Shown the first bytes of each connection that must begin with a header, when that was read or found wrong. */
+  /** Called with the first bytes of each connection that must begin with a header, complete or invalid. */
   look: ((socket: object, bytes: Uint8Array) => void) | undefined
   readonly #judge: Judge
   readonly #from: Ranges | undefined
@@ -32,7 +32,7 @@ export class HeaderPolicy {
     this.#unix = from === undefined ? judge.trusts(undefined) : from.unix
   }
 
-  /** Nobody else's bytes are looked at. `peer`: undefined where the sender is not known. */
+  /** The bytes of other peers are not read. `peer`: `undefined` if the sender is unknown. */
   expects (peer: Endpoint | undefined, isUnix: boolean): boolean {
     if (isUnix) return this.#unix
     if (this.#from !== undefined && (peer === undefined || !this.#from.includes(peer))) return false
@@ -41,8 +41,8 @@ export class HeaderPolicy {
 }
 
 /**
- * Reads the header if all of it has come, and drops exactly its bytes from the connection, which Node.js has not read
- * yet. Undefined: some of it is still to come.
+ * Reads the header if it is complete, and discards exactly its bytes from the connection, which Node.js has not read
+ * yet. Returns `undefined` if it is incomplete.
  */
 export function takeHeader (libc: Libc, fd: number, look?: (bytes: Uint8Array) => void): HeaderOutcome | undefined {
   const length = libc.peek(fd)
@@ -58,10 +58,10 @@ export function takeHeader (libc: Libc, fd: number, look?: (bytes: Uint8Array) =
 const ignore = (): void => {}
 
 /**
- * Holds a connection until its header has come, through the stream of the socket. `done` is called once, in the
- * connection's async context, with all that was read, header included.
+ * Holds a connection until its header is complete, reading from the socket's stream. `done` is called once, in the
+ * connection's async context, with all bytes read, header included.
  *
- * A timer runs before the bytes that came meanwhile are read: they have one more turn of the event loop.
+ * A timer runs before bytes that arrived in the meantime are read: they get one more turn of the event loop.
  */
 export function awaitHeader (
   socket: Socket, hold: Hold, milliseconds: number, done: (outcome: HeaderOutcome, read: Buffer) => void
@@ -93,7 +93,7 @@ export function awaitHeader (
     finish('proxy-cut-short')
   }
 
-  // Without a listener of 'error' a reset would end the process; 'close' follows.
+  // Without an 'error' listener a reset would end the process; 'close' follows.
   socket.on('readable', onReadable).once('end', onEnd).once('close', onEnd).on('error', ignore)
   startReading(socket)
 }

@@ -1,4 +1,4 @@
-// What lib/kernel/libc.ts makes of system calls.
+// System calls as lib/kernel/libc.ts provides them.
 
 /**
  * System calls with shared buffers, which the next call overwrites. Unless noted, calls return 0 or the errno. They

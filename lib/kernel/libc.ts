@@ -28,7 +28,7 @@ export function loadLibc (): Libc | string {
 let loaded: Libc | string | undefined
 
 function tryLoad (): Libc | string {
-  if (process.platform !== 'linux') return `TOA is read from Linux, this is ${process.platform}`
+  if (process.platform !== 'linux') return `TOA can be read on Linux only, this is ${process.platform}`
   try {
     // Not an import: this package must load without koffi and with --no-addons.
     return bind(require('koffi') as typeof Koffi)
@@ -174,7 +174,7 @@ export function openBpf (): Bpf | string {
   const libc = loadLibc()
   if (typeof libc === 'string') return libc
   const number = NR_BPF[process.arch]
-  if (number === undefined || endianness() !== 'LE') return `the eBPF programs are not made for ${process.arch}`
+  if (number === undefined || endianness() !== 'LE') return `the eBPF programs do not support ${process.arch}`
   const koffi = require('koffi') as typeof Koffi
   const lib = koffi.load(null)
   const syscall = lib.func('intptr_t syscall(intptr_t, uintptr_t, uintptr_t, uintptr_t)')

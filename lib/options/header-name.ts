@@ -8,7 +8,7 @@ const hopByHop = new Set([
   'transfer-encoding', 'upgrade'
 ])
 
-// Common headers that never hold a client's address.
+// Common headers that never contain a client's address.
 const others = new Set([
   'accept', 'accept-encoding', 'accept-language', 'authorization', 'content-length', 'content-type', 'cookie', 'date',
   'expect', 'host',
@@ -16,17 +16,17 @@ const others = new Set([
 ])
 
 /**
- * Checks the name of a header that may hold a client's address; returns it in lower case. Throws
+ * Checks the name of a header that may contain a client's address; returns it in lower case. Throws
  * FST_REAL_IP_INVALID_OPTION.
  */
 export function checkHeaderName (value: unknown): string {
   const wrong = (why: string) => new FST_REAL_IP_INVALID_OPTION(
     "'forwarded.header' takes 'x-forwarded-for', 'forwarded', or the name of a header whose value is one address, " +
       `like 'cf-connecting-ip': ${why}`)
-  if (typeof value !== 'string') throw wrong(`a name is a string, not ${typeof value}`)
-  if (!isToken.test(value)) throw wrong(`${JSON.stringify(value)} is no header's name`)
+  if (typeof value !== 'string') throw wrong(`the name must be a string, not ${typeof value}`)
+  if (!isToken.test(value)) throw wrong(`${JSON.stringify(value)} is not a valid header name`)
   const name = value.toLowerCase()
-  if (hopByHop.has(name)) throw wrong(`'${name}' is between two neighbours alone, and the next proxy removes it`)
-  if (others.has(name)) throw wrong(`'${name}' never holds an address`)
+  if (hopByHop.has(name)) throw wrong(`'${name}' is a hop-by-hop header, which the next proxy removes`)
+  if (others.has(name)) throw wrong(`'${name}' never contains an address`)
   return name
 }

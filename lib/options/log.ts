@@ -30,7 +30,7 @@ function checkMask (given: unknown, option: string): Mask {
   const { ipv4 = maskExample.ipv4, ipv6 = maskExample.ipv6 } = checkObject(given, `'mask' of ${option}`, maskExample)
   const check = (name: string, bits: unknown, most: number) => {
     if (isWhole(bits, 0, most)) return bits
-    throw invalid(`'mask.${name}' of ${option} must be a whole number from 0 to ${most}, the bits that are left, not ` +
+    throw invalid(`'mask.${name}' of ${option} must be a whole number from 0 to ${most}, the bits to keep, not ` +
       show(bits))
   }
   return Object.freeze({ ipv4: check('ipv4', ipv4, 32), ipv6: check('ipv6', ipv6, 128) })

@@ -63,23 +63,23 @@ export function checkOptions (given: FastifyRealIpOptions, onStranger: (name: st
   const trustedPeers = hasPeers ? checkTrustedPeers(own.trustedPeers, { toa }) : nobody
   if (!hasPeers) {
     for (const key of [...settings, 'toa', 'proxyProtocol'] as const) {
-      if (own[key] !== undefined) throw invalid(`'${key}' needs 'trustedPeers', which says whom to believe`)
+      if (own[key] !== undefined) throw invalid(`'${key}' needs 'trustedPeers', the peers to believe`)
     }
     if (forwardedOnly && own.sources !== undefined) {
-      throw invalid("'sources' beside 'forwarded' needs 'trustedPeers', which says whose TOA to believe; without TOA " +
-        "leave 'sources' out")
+      throw invalid("'sources' with 'forwarded' needs 'trustedPeers', the peers whose TOA is believed; if there is " +
+        "no TOA, remove 'sources'")
     }
   }
   const { sources, isProxyProtocol } = checkSources(own.sources)
   if (isProxyProtocol && !hasPeers) {
-    throw invalid("the source 'proxy-protocol' needs 'trustedPeers', which says whose header to believe")
+    throw invalid("the source 'proxy-protocol' needs 'trustedPeers', the peers whose header is believed")
   }
   if (!isProxyProtocol && own.proxyProtocol !== undefined) {
     throw invalid("'proxyProtocol' needs the source 'proxy-protocol': write sources: ['proxy-protocol']")
   }
   if (isProxyProtocol && own.unverified === 'believe') {
-    throw invalid("'unverified' cannot be 'believe' beside 'proxy-protocol': nobody's header is read without knowing " +
-      'who sent it')
+    throw invalid("'unverified' cannot be 'believe' with 'proxy-protocol': a header is read only if its sender is " +
+      'known')
   }
   if (sources.includes('saved-syn')) checkSavedSyn(toa)
   return Object.freeze({
@@ -107,7 +107,7 @@ function checkSources (sources: unknown): { sources: Options['sources'], isProxy
   const list = [...sources]
   for (const source of list) {
     if (!allSources.includes(source)) {
-      const hint = source === 'peer' ? "; 'peer' is always the last resort and is not written" : ''
+      const hint = source === 'peer' ? "; 'peer' is always the last resort and cannot be listed" : ''
       throw invalid(`'sources' takes ${quoted(allSources)}, not ${show(source)}${hint}`)
     }
   }
@@ -119,8 +119,8 @@ function checkSources (sources: unknown): { sources: Options['sources'], isProxy
 function checkSavedSyn (toa: Toa | undefined): void {
   if (toa === undefined) {
     throw invalid("'saved-syn' needs 'toa', what the balancer writes on the SYN: 'alibaba', 'ucloud', 'tencent', or " +
-      "formats like [{ kind: 254, length: 8, family: 'IPv4', position: 'first' }]. For a balancer that writes " +
-      "nothing on the SYN run fastify-real-ip attach, and use 'vtoa'")
+      "formats like [{ kind: 254, length: 8, family: 'IPv4', position: 'first' }]. If the balancer writes no TOA on " +
+      "the SYN, run fastify-real-ip attach, and use 'vtoa'")
   }
   if (toa.silentOnSyn !== undefined) throw invalid(`'saved-syn' cannot be used with this 'toa': ${toa.silentOnSyn}`)
 }
@@ -148,8 +148,8 @@ function checkFormat (value: unknown): ToaFormat {
   if (!isWhole(kind, 2, 254)) throw wrong("'kind' must be the option's number, 2 to 254")
   if (family !== 'IPv4' && family !== 'IPv6') throw wrong("'family' takes 'IPv4', 'IPv6'")
   if (!isWhole(length, family === 'IPv4' ? 8 : 20, 40)) {
-    throw wrong(`'length' must be the option's size in bytes with both header bytes, ${family === 'IPv4' ? 8 : 20} ` +
-      'to 40')
+    throw wrong("'length' must be the option's size in bytes, including both header bytes, " +
+      `${family === 'IPv4' ? 8 : 20} to 40`)
   }
   if (position !== 'first' && position !== 'last') throw wrong("'position' takes 'first', 'last'")
   return Object.freeze({ kind, length, family, position } as ToaFormat)
@@ -157,7 +157,7 @@ function checkFormat (value: unknown): ToaFormat {
 
 function checkAdmit (value: unknown): Options['admit'] {
   if (value !== undefined && typeof value !== 'function') {
-    throw invalid(`'admit' must be a function that returns true for a connection to keep, not ${show(value)}`)
+    throw invalid(`'admit' must be a function that returns true to accept a connection, not ${show(value)}`)
   }
   return value as Options['admit']
 }
@@ -173,8 +173,8 @@ function checkBindLogger (value: unknown): LogOptions | undefined {
 export function checkRealIpKeyOptions (given: unknown): number {
   const { ipv6Subnet = 64 } = checkObject(given, "realIpKey()'s options", { ipv6Subnet: 64 })
   if (!isWhole(ipv6Subnet, 1, 128)) {
-    throw invalid("'ipv6Subnet' must be a whole number from 1 to 128, the bits of the prefix that all addresses of a " +
-      `client share, not ${show(ipv6Subnet)}; 64 is what most networks hand out`)
+    throw invalid("'ipv6Subnet' must be a whole number from 1 to 128, the prefix length of one client's addresses, " +
+      `not ${show(ipv6Subnet)}; most networks assign a /64`)
   }
   return ipv6Subnet
 }

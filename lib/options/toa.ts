@@ -16,7 +16,7 @@ export const toaPresets: Readonly<Record<'alibaba' | 'ucloud' | 'tencent' | 'dpv
   tencent: { formats: [first(200, 8, 'IPv4')] },
   dpvs: {
     formats: [first(254, 8, 'IPv4'), first(254, 20, 'IPv6')],
-    silentOnSyn: 'DPVS writes no TOA on the SYN since 1.9.6, and forwards what a client forged there. Load its ' +
-      "toa.ko and use sources: ['getpeername'], or let fastify-real-ip attach read its TOA on Linux 5.10 or newer"
+    silentOnSyn: 'since 1.9.6 DPVS writes no TOA on the SYN, and forwards TOA that a client forged there. Load its ' +
+      "toa.ko and use sources: ['getpeername'], or run fastify-real-ip attach on Linux 5.10 or later"
   }
 }

@@ -42,8 +42,8 @@ export function checkTrustedPeers (value: unknown, { toa }: { readonly toa: Toa 
     return list
   }
   if (value === undefined || value === null) {
-    throw invalid(`'trustedPeers' is ${value}: a setting that got lost must not open the door. Write a list, [] to ` +
-      "trust nobody, or 'any'; leave the option out to check nothing")
+    throw invalid(`'trustedPeers' is ${value}: a missing setting must not disable the check. Write a list, [] ` +
+      "to trust nobody, or 'any'; omit the option to check nothing")
   }
   if (typeof value === 'string' && value !== 'any') {
     throw invalid(`'trustedPeers' must be a list: write ${show(value.split(/[\s,]+/).filter((text) => text !== ''))}`)
@@ -56,7 +56,7 @@ export function checkTrustedPeers (value: unknown, { toa }: { readonly toa: Toa 
 }
 
 const needsList = (): Error =>
-  invalid("'toa' needs a list of 'trustedPeers': a client can write TOA on its SYN as well as a balancer can")
+  invalid("'toa' needs a list of 'trustedPeers': clients can write TOA on their SYN too")
 
 export function checkSettings (given: { readonly [Key in Setting]?: unknown }): Settings {
   const checked = { ...defaults } as Record<Setting, 'ignore' | 'reject' | 'believe'>

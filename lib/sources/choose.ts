@@ -89,7 +89,7 @@ export function chooseSources (libc: Libc, syn: Syn, options: Choice, say: Say):
   if (options.require && sources.length > 0 && silent.length === sources.length) {
     throw new FST_REAL_IP_NATIVE_UNAVAILABLE(silent.join('; '))
   }
-  if (silent.length > 0) say(`fastify-real-ip: not all sources answer now: ${silent.join('; ')}`)
+  if (silent.length > 0) say(`fastify-real-ip: some sources do not work now: ${silent.join('; ')}`)
   return sources
 }
 

@@ -36,7 +36,7 @@ export function encodeProxyHeader (options: EncodeProxyHeaderOptions = {}): Buff
   }
   if (version === 1) {
     if (tlvs.length > 0 || checksum) {
-      throw invalid("version 1 has no TLVs and no checksum; leave out 'tlvs' and 'checksum', or write version: 2")
+      throw invalid("version 1 has no TLVs and no checksum; remove 'tlvs' and 'checksum', or use version: 2")
     }
     return encodeV1(source, destination)
   }
@@ -77,7 +77,7 @@ function encodeV2 (
   const length = V2_FIXED + body.length
   if (length > PROXY_HEADER_MAX) {
     throw invalid(
-      `the header would have ${length} bytes, and receivers read ${PROXY_HEADER_MAX} at most; leave out some of 'tlvs'`)
+      `the header would have ${length} bytes, but receivers read at most ${PROXY_HEADER_MAX}; remove some of 'tlvs'`)
   }
   const command = named ? PROXY : LOCAL
   const family = named ? source.family === 'IPv4' ? TCP_OVER_IPV4 : TCP_OVER_IPV6 : UNSPEC

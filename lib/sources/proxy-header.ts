@@ -61,7 +61,7 @@ export function decodeProxyHeader (bytes: Uint8Array, length: number): ProxyHead
 
 const fault = (reason: ProxyFault['reason'], at: number, what: string): ProxyFault => ({ reason, at, what })
 const malformed = (at: number, what: string): ProxyFault => fault('proxy-malformed', at, what)
-const missing = (at: number): ProxyFault => fault('proxy-missing', at, 'no PROXY header begins like this')
+const missing = (at: number): ProxyFault => fault('proxy-missing', at, 'not the start of a PROXY header')
 
 const none = new Uint8Array(0)
 
@@ -84,11 +84,11 @@ function decodeV2 (bytes: Uint8Array, length: number): ProxyHeader | ProxyFault 
   const family = bytes[13] as number
   const addressLength = addressLengths[family]
   if (addressLength === undefined && command === PROXY) {
-    return malformed(13, `0x${hex(family)} is no address family and transport protocol`)
+    return malformed(13, `0x${hex(family)} is not an address family and transport protocol`)
   }
   if (length < V2_FIXED) return 'more'
   const end = V2_FIXED + uint16(bytes, 14)
-  if (end > PROXY_HEADER_MAX) return fault('proxy-too-long', 14, `it has ${end} bytes, of at most ${PROXY_HEADER_MAX}`)
+  if (end > PROXY_HEADER_MAX) return fault('proxy-too-long', 14, `it has ${end} bytes, more than ${PROXY_HEADER_MAX}`)
   if (command === LOCAL || addressLength === undefined || family === UNSPEC) {
     return length < end ? 'more' : nameless(end, 2)
   }
@@ -144,7 +144,7 @@ function tlvFault (bytes: Uint8Array, start: number, end: number): ProxyFault | 
   const found = word(bytes, checksum) >>> 0
   return found === expected
     ? undefined
-    : fault('proxy-checksum', checksum, `the CRC32C checksum is ${hex(found, 8)}, and should be ${hex(expected, 8)}`)
+    : fault('proxy-checksum', checksum, `the CRC32C checksum is ${hex(found, 8)}, but should be ${hex(expected, 8)}`)
 }
 
 function decodeV1 (bytes: Uint8Array, length: number): ProxyHeader | ProxyFault | 'more' {
@@ -159,7 +159,7 @@ function decodeV1 (bytes: Uint8Array, length: number): ProxyHeader | ProxyFault 
     if (end === start + name.length) protocol = name
   }
   if (protocol === undefined) {
-    return at === length ? 'more' : malformed(at, 'the protocol is neither TCP4, TCP6 nor UNKNOWN')
+    return at === length ? 'more' : malformed(at, 'the protocol must be TCP4, TCP6 or UNKNOWN')
   }
   for (const behind = at; at < length && bytes[at] !== CR; at++) {
     if (at >= V1_MAX - 2) return fault('proxy-too-long', at, `the line does not end within ${V1_MAX} bytes`)
@@ -167,7 +167,7 @@ function decodeV1 (bytes: Uint8Array, length: number): ProxyHeader | ProxyFault 
     const allowed = protocol !== 'UNKNOWN'
       ? isAddressByte(byte, protocol === 'TCP6 ')
       : at > behind ? byte !== LF : byte === SPACE
-    if (!allowed) return malformed(at, `byte 0x${hex(byte)} cannot stand in a line of ${protocol.trimEnd()}`)
+    if (!allowed) return malformed(at, `byte 0x${hex(byte)} is not allowed in a line of ${protocol.trimEnd()}`)
   }
   if (at >= length - 1) return 'more'
   if (bytes[at + 1] !== LF) return malformed(at + 1, 'CR without LF')
@@ -205,7 +205,7 @@ function readV1 (bytes: Uint8Array, start: number, end: number, ipv6: boolean): 
     const read = index > 2
       ? (into.port = readDecimal(bytes, from, to, 0xffff)) >= 0
       : ipv6 ? readAddress6(bytes, from, to, into) : readIPv4(bytes, from, to, into)
-    if (!read) return malformed(from, index > 2 ? 'no port stands here' : `no IPv${ipv6 ? 6 : 4} address stands here`)
+    if (!read) return malformed(from, index > 2 ? 'not a port' : `not an IPv${ipv6 ? 6 : 4} address`)
   }
   return { length: end + 2, version: 1, local: false, source, destination, tlvs: none }
 }

@@ -55,7 +55,7 @@ export function readTlvs (block: Uint8Array): Tlv[] | undefined {
   return tlvs
 }
 
-/** What a header says beside the client's address, as the public object. */
+/** The contents of a header besides the client's address, as the public object. */
 export function describeProxyHeader ({ version, local, destination, tlvs }: ProxyHeader): ProxyProtocol {
   // The decoder has checked them.
   const meaningful = (readTlvs(tlvs) as Tlv[]).filter(({ type }) => type !== CRC32C && type !== NOOP)

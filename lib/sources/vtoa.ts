@@ -3,7 +3,7 @@ import { decodeSockaddr, type Endpoint } from '../kernel/sockaddr'
 import { type Later, Optname } from '../kernel/optname'
 import type { Source } from './source'
 
-// The vtoa document gives only the number; the name is ours.
+// The vtoa document gives only the number, no name.
 const TOA_GET_CLIENT = 1348
 
 const MISSING = 'no module answers 1348: vtoa is not loaded, or too old, and fastify-real-ip attach was not run for ' +

@@ -60,5 +60,5 @@ const none: Details = {}
 /** What is known of a connection. It is not `Checked` only if nothing can be refused. */
 export type Evidence = Claim | Fallback | Checked
 
-/** Not told by its class: another copy of this package may have made it. */
+/** Not checked by class: another copy of this package may have created it. */
 export const isChecked = (evidence: Evidence): evidence is Checked => 'column' in evidence

@@ -4,7 +4,7 @@ import { copyEndpoint, createEndpoint, type Endpoint } from '../kernel/sockaddr'
 import { remoteOf } from '../node/sockets'
 import type { ClaimSource, Course } from '../sources/course'
 
-/** What a source says of a connection. Stored as numbers: every connection has one, and most are never formatted. */
+/** A source's claim about a connection. Stored as numbers: every connection has one, and most are never formatted. */
 export class Claim implements Address {
   readonly course: Course
   readonly family: 'IPv4' | 'IPv6'
@@ -26,7 +26,7 @@ export class Claim implements Address {
     this.w3 = endpoint.w3
   }
 
-  // Where no source is left, this is the transport peer itself: there is a policy then, which says so.
+  // If no source is left, this is the transport peer itself: then there is a policy, whose ruling names the source.
   get source (): ClaimSource { return this.course.source as ClaimSource }
   get attempts (): ReadonlyArray<Attempt> { return this.course.attempts }
   get address (): string { return this.#text ??= formatAddress(this) }

@@ -17,7 +17,7 @@ export type PeerRow = 'unset' | 'any' | 'listed' | 'unlisted' | 'unknown' | 'uni
 export type ClaimColumn = 'absent' | 'local' | 'plausible' | 'implausible' | 'ambiguous' | 'fault'
 
 export interface Cell {
-  /** Whose address is the answer; `'source'`: the source's, be it a claim or the transport peer. */
+  /** Whose address is the answer; `'source'`: the source's, whether a claim or the transport peer. */
   readonly answer: 'source' | 'claim' | 'peer' | 'none'
   readonly trust: RealAddress['trust']
   readonly reason?: Reason

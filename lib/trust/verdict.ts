@@ -34,13 +34,13 @@ export function reasonOf (evidence: Checked, { reason }: Ruling): Reason | undef
   return hidesNobody ? why : reason ?? why
 }
 
-/** Whether to believe what a claim says beside the address, e.g. the virtual server. */
+/** Whether to believe the contents of a claim besides the address, e.g. the virtual server. */
 function isBelieved (evidence: Checked, ruling: Ruling): boolean {
   if (ruling.trust !== 'trusted') return whose(evidence, ruling) === 'source'
   return evidence.column === 'plausible' || evidence.column === 'absent'
 }
 
-/** Written out, for spreads of frozen objects took 4 µs of each connection. */
+/** Written out: spreading frozen objects took 4 µs per connection. */
 export function answerOf (evidence: Checked, ruling: Ruling): RealAddress {
   const { claim, peer, header } = evidence
   const whoseIs = whose(evidence, ruling)

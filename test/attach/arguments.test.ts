@@ -25,28 +25,28 @@ t.test('what is understood', async (t) => {
 
 const wrong: Array<[args: string[], says: RegExp]> = [
   [['attach'], /^attach needs --cgroup PATH/],
-  [['attach', '/c'], /^attach takes no '\/c': write the cgroup as --cgroup PATH/],
-  [['attach', '--cgroup', '/c'], /^attach needs --trusted-peers: .* or any, which lets every client forge/],
+  [['attach', '/c'], /^attach takes no argument '\/c': write the cgroup as --cgroup PATH/],
+  [['attach', '--cgroup', '/c'], /^attach needs --trusted-peers: .* or any, with which every client can forge its address/],
   [['attach', '--cgroup', '/c', '--trusted-peers', ' ,'], /^--trusted-peers is empty/],
   [['attach', '--cgroup', '/c', '--trusted-peers', 'any,10.0.0.1'], /^'--trusted-peers' has "any": this is no IP address/],
   [['attach', '--cgroup', '/c', '--trusted-peers', '10.0.0.1/8'], /it has bits behind its prefix/],
   [[...attach, '--toa', 'nobody'], /^--toa takes alibaba, ucloud, tencent, dpvs, or kind\/length\/family, .* not 'nobody'/],
   [[...attach, '--toa', '254/8/IPv4/first'], /not '254\/8\/IPv4\/first'/],
   [[...attach, '--toa', '254/8/IPv5'], /not '254\/8\/IPv5'/],
-  [[...attach, '--toa', '1/8/IPv4'], /'1\/8\/IPv4': kinds are 2 to 254/],
-  [[...attach, '--toa', '255/8/IPv4'], /kinds are 2 to 254/],
-  [[...attach, '--toa', '254/7/IPv4'], /the length counts both header bytes, 8 to 40 for IPv4/],
+  [[...attach, '--toa', '1/8/IPv4'], /'1\/8\/IPv4': the kind must be 2 to 254/],
+  [[...attach, '--toa', '255/8/IPv4'], /the kind must be 2 to 254/],
+  [[...attach, '--toa', '254/7/IPv4'], /the length is 8 to 40 for IPv4, including both header bytes/],
   [[...attach, '--toa', '253/19/IPv6'], /20 to 40 for IPv6/],
   [[...attach, '--toa', '253/41/IPv6'], /20 to 40 for IPv6/],
-  [[...attach, '--toa', Array(9).fill('254/8/IPv4').join()], /^--toa takes up to 8 formats/],
-  [[...attach, '--count', '1'], /^attach has no --count; it takes --cgroup, --trusted-peers, /],
+  [[...attach, '--toa', Array(9).fill('254/8/IPv4').join()], /^--toa takes at most 8 formats/],
+  [[...attach, '--count', '1'], /^attach has no option --count; it takes --cgroup, --trusted-peers, /],
   [['detach'], /^detach needs either --cgroup PATH or --id N/],
   [['detach', '--cgroup', '/c', '--id', '1'], /^detach needs either/],
   [['detach', '--id', 'all'], /^--id takes a number that status prints, not 'all'/],
-  [['detach', '--cgroup', '/c', '--verbose'], /^detach has no --verbose/],
-  [['status', '--cgroup', '/c'], /^status has no --cgroup; it takes --bpffs, --json/],
-  [['doctor', '--cgroup', '/c'], /^doctor has no --cgroup/],
-  [['watch', '80', '--getpeername'], /^watch has no --getpeername; --help has the options/]
+  [['detach', '--cgroup', '/c', '--verbose'], /^detach has no option --verbose/],
+  [['status', '--cgroup', '/c'], /^status has no option --cgroup; it takes --bpffs, --json/],
+  [['doctor', '--cgroup', '/c'], /^doctor has no option --cgroup/],
+  [['watch', '80', '--getpeername'], /^watch has no option --getpeername; see --help/]
 ]
 
 t.test('what is not: one sentence', async (t) => {

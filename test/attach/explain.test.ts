@@ -14,32 +14,32 @@ type Errno = keyof typeof constants.errno
 const root: Context = { release: '6.1.0', root: true, cgroup: '/c' }
 const user: Context = { ...root, root: false }
 const cases: Array<[command: Command, errno: Errno, context: Context, says: RegExp, log?: string]> = [
-  ['map', 'ENOSYS', root, /has no bpf\(2\) \(ENOSYS\): it takes CONFIG_BPF_SYSCALL, .*seccomp/],
+  ['map', 'ENOSYS', root, /bpf\(2\) is not available \(ENOSYS\): it needs CONFIG_BPF_SYSCALL, .*seccomp/],
   ['map', 'EPERM', user, /may not load eBPF programs \(EPERM\): run this as root \(sudo\)/],
   ['load', 'EPERM', user, /run this as root/],
   ['btf', 'EPERM', root, /though it is root \(EPERM\): a container without the capabilities/],
   ['map', 'EPERM', { ...root, release: '5.10.0' }, /or lock memory for them \(EPERM\): .*ulimit -l unlimited/],
   ['id', 'EACCES', user, /run this as root/],
-  ['map', 'EINVAL', root, /knows no map like x \(EINVAL\): Linux 5\.10 or newer/],
+  ['map', 'EINVAL', root, /does not support the map x \(EINVAL\): Linux 5\.10 or later/],
   ['map', 'ENOMEM', root, /no memory for x \(ENOMEM\)/],
   ['update', 'EBUSY', root, /x is in use \(EBUSY\): try again/],
-  ['load', 'EINVAL', root, /attaches no programs to cgroups \(EINVAL\): it takes CONFIG_CGROUP_BPF/, ''],
-  ['load', 'EACCES', root, /verifier refuses the program x \(EACCES, Linux 6\.1\.0\): .*--verbose/, 'R1 invalid'],
-  ['load', 'EINVAL', root, /verifier refuses/, 'unknown func'],
-  ['link', 'EPERM', root, /\/c takes no more programs \(EPERM\): .*bpftool cgroup tree/],
+  ['load', 'EINVAL', root, /cannot attach programs to cgroups \(EINVAL\): it needs CONFIG_CGROUP_BPF/, ''],
+  ['load', 'EACCES', root, /verifier rejects the program x \(EACCES, Linux 6\.1\.0\): .*--verbose/, 'R1 invalid'],
+  ['load', 'EINVAL', root, /verifier rejects/, 'unknown func'],
+  ['link', 'EPERM', root, /\/c accepts no more programs \(EPERM\): .*bpftool cgroup tree/],
   ['link', 'EPERM', { ...root, exclusive: 'eBPF program 7 of /a' }, /eBPF program 7 of \/a forbids other programs in \/c \(EPERM\): detach it/],
   ['link', 'E2BIG', root, /\/c already has 64 programs of one kind \(E2BIG\)/],
-  ['link', 'ENODEV', root, /\/c was removed meanwhile \(ENODEV\)/],
-  ['link', 'ENOENT', root, /\/c was removed meanwhile/],
-  ['link', 'EBADF', root, /\/c was removed meanwhile/],
+  ['link', 'ENODEV', root, /\/c has been removed \(ENODEV\)/],
+  ['link', 'ENOENT', root, /\/c has been removed/],
+  ['link', 'EBADF', root, /\/c has been removed/],
   ['link', 'EINVAL', root, /CONFIG_CGROUP_BPF/],
   ['link', 'ENOMEM', { release: '6.1.0', root: true }, /no memory for x/],
   ['pin', 'EACCES', root, /x may not be used \(EACCES\): a security module, or the mount options/],
   ['get', 'EPERM', user, /x may not be used \(EPERM\): run this as root/],
-  ['pin', 'ENOSPC', root, /x cannot be made \(ENOSPC\)/],
-  ['pin', 'ENOMEM', root, /x cannot be made \(ENOMEM\)/],
-  ['pin', 'EEXIST', root, /fails with EEXIST at x \(pin, Linux 6\.1\.0\)/],
-  ['freeze', 'EIO', root, /fails with EIO at x/]
+  ['pin', 'ENOSPC', root, /x cannot be created \(ENOSPC\)/],
+  ['pin', 'ENOMEM', root, /x cannot be created \(ENOMEM\)/],
+  ['pin', 'EEXIST', root, /failed with EEXIST for x \(pin, Linux 6\.1\.0\)/],
+  ['freeze', 'EIO', root, /failed with EIO for x/]
 ]
 
 t.test('every errno is a sentence with a cure', async (t) => {
@@ -59,8 +59,8 @@ t.test('kernels by their number', async (t) => {
 t.test('what another version wrote', async (t) => {
   t.equal(decodeDescription(Buffer.alloc(100)), undefined)
   const text = drawStatus([{ id: '7', state: 'gone', description: undefined, counters: { claims: 1, none: 2, malformed: 3, strangers: 4, unstored: 5 }, programs: {} }])
-  t.match(text, /^A cgroup that is not known any more\n {2}id {13}7\n/)
-  t.match(text, '1 with TOA, 2 without, 3 malformed, 4 from strangers, 5 lost for want of memory')
+  t.match(text, /^Unknown cgroup\n {2}id {13}7\n/)
+  t.match(text, '1 with TOA, 2 without, 3 malformed, 4 from strangers, 5 lost for lack of memory')
   t.notMatch(text, 'programs')
 })
 
@@ -86,5 +86,5 @@ t.test('without bpf(2)', async (t) => {
 t.test('on a machine that the programs are not made for', { skip: process.platform !== 'linux' }, async (t) => {
   loadLibc()
   t.intercept(process, 'arch', { value: 's390x' })
-  t.equal(openBpf(), 'the eBPF programs are not made for s390x')
+  t.equal(openBpf(), 'the eBPF programs do not support s390x')
 })

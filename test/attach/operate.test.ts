@@ -132,7 +132,7 @@ inAttachLab(__filename, {
     t.equal(ask1348(await connect(t, client, {})), 'ENOPROTOOPT')
     t.same(pinned(), [])
     const again = await run(['detach', '--cgroup', cgroup])
-    t.match(again, { code: 1, stdout: '', stderr: `fastify-real-ip: Nothing is attached to ${cgroup}; status shows what is.\n` })
+    t.match(again, { code: 1, stdout: '', stderr: `fastify-real-ip: Nothing is attached to ${cgroup}; status lists all attachments.\n` })
     t.match(await run(['detach', '--id', '1']), { code: 1, stderr: /Nothing is attached to the cgroup 1;/ })
 
     const verbose = await run(['attach', '--cgroup', cgroup, ...any, '--verbose', '--getpeername'])
@@ -159,7 +159,7 @@ inAttachLab(__filename, {
     t.equal(ask1348(socket), '203.0.113.7 1')
     for (const name of ['claims', 'counters', 'getsockopt']) unlinkSync(join(pinsOf(bpffs, idOf(cgroup)), name))
     t.match(attachment(), { state: 'incomplete', counters: undefined })
-    t.match((await run(['status'])).stdout, 'incomplete: an attach or detach was ended half-way; repeat it')
+    t.match((await run(['status'])).stdout, 'incomplete: an attach or detach was interrupted; repeat it')
     attach()
     t.match(attachment(), { state: 'attached', counters: { claims: 0 } })
     t.equal(ask1348(socket), 'ESRCH')
@@ -229,7 +229,7 @@ inAttachLab(__filename, {
 
   async 'kernels by their number, and without an errno of a program\'s own' (t, attachLab) {
     const { bpf, cgroup, detach, lab } = attachLab
-    t.match(thrownBy(() => attachWith(bpf, cgroup, {}, '5.9.16')).message, 'attach needs Linux 5.10 or newer, this is 5.9.16.')
+    t.match(thrownBy(() => attachWith(bpf, cgroup, {}, '5.9.16')).message, 'attach needs Linux 5.10 or later, this is 5.9.16.')
     const tried: Uint8Array[] = []
     let raised = 0
     const old: Bpf = {
@@ -292,7 +292,7 @@ inAttachLab(__filename, {
     }
     t.equal(attachToRoot(), 0)
     t.match(said[0], `Attached to ${root.path} (id 1).`)
-    t.match(noted, [/^Every process of this host pays for it at the root: prefer a slice/])
+    t.match(noted, [/^At the root it slows down every process of this host: prefer a slice/])
     rmdirSync(pinsOf(bpffs, '1'))
   },
 
@@ -310,7 +310,7 @@ inAttachLab(__filename, {
     for (const verbose of [[], ['--verbose']]) {
       const request = readArguments(['attach', '--cgroup', cgroup, ...any, ...verbose]) as AttachArguments
       const { message } = thrownBy(() => runAttach(request, { bpf: broken, version: '1', say: () => {}, note: (text) => { noted.push(text) } }))
-      t.match(message, /^The kernel's verifier refuses the program toa_sockops \(EINVAL, Linux .*\): please report it with its log, which --verbose prints\.$/)
+      t.match(message, /^The kernel's verifier rejects the program toa_sockops \(EINVAL, Linux .*\): please report it with its log, which --verbose prints\.$/)
     }
     t.equal(noted.length, 1)
     t.match(noted[0], /last insn is not an exit or jmp/)
@@ -327,7 +327,7 @@ inAttachLab(__filename, {
         return bpf.flock(fd, operation)
       }
     }, cgroup))
-    t.match(message, /was removed meanwhile \(E\w+\): attach to the slice above it/)
+    t.match(message, /has been removed \(E\w+\): attach to the slice above it/)
     t.same(pinned(), [])
   },
 
@@ -339,7 +339,7 @@ inAttachLab(__filename, {
     const foreign = commands.createMap('claims', { type: 2, keySize: 4, valueSize: 24, maxEntries: 1, flags: 0 })
     commands.pin(foreign, join(folder, 'claims'))
     closeSync(foreign)
-    t.match(thrownBy(() => attach()).message, /claims was made by another version of this program: detach first/)
+    t.match(thrownBy(() => attach()).message, /claims was created by another version of this program: detach first/)
     t.equal((await run(['status'])).code, 1)
     t.match((await run(['detach', '--cgroup', cgroup])), { code: 0 })
 
@@ -350,11 +350,11 @@ inAttachLab(__filename, {
     closeSync(counters)
     t.match(attachment(), { state: 'incomplete', description: undefined, counters: undefined, programs: { getpeername4: Number } })
     const { message } = thrownBy(() => statusOf(faulty(bpf, 2, fails('EIO')), bpffs))
-    t.match(message, /^bpf\(2\) fails with EIO at .*\/getsockopt \(get, Linux .*\)\.$/)
+    t.match(message, /^bpf\(2\) failed with EIO for .*\/getsockopt \(get, Linux .*\)\.$/)
     detach()
     mkdirSync(folder, { mode: 0o777 })
     spawnSync('chmod', ['777', folder])
-    t.match(thrownBy(() => attach()).message, /belongs to somebody else, or others may write to it: remove it\./)
+    t.match(thrownBy(() => attach()).message, /belongs to another user, or others may write to it: remove it\./)
     rmdirSync(folder)
   },
 
@@ -371,7 +371,7 @@ inAttachLab(__filename, {
       process.seteuid!(0)
     }
     for (const work of [() => detach(), () => status()]) {
-      t.match(thrownBy(work).message, /fastify-real-ip belongs to somebody else, or others may write to it: remove it\./)
+      t.match(thrownBy(work).message, /fastify-real-ip belongs to another user, or others may write to it: remove it\./)
     }
     t.same(readdirSync(victim), ['precious'])
     rmSync(pinsOf(bpffs), { recursive: true })
@@ -407,13 +407,13 @@ inAttachLab(__filename, {
     }
     rmdirSync(pinsOf(bpffs))
     chmodSync(bpffs, 0o755)
-    t.match(asNobody(() => attach()), /fastify-real-ip cannot be made \(EACCES\): run this as root\./)
+    t.match(asNobody(() => attach()), /fastify-real-ip cannot be created \(EACCES\): run this as root\./)
     chmodSync(bpffs, 0o1777)
-    t.match(asNobody(() => attach({ cgroup: closed })), `${closed} may not be read (EACCES): run this as root.`)
+    t.match(asNobody(() => attach({ cgroup: closed })), `${closed} cannot be read (EACCES): run this as root.`)
     attach()
-    t.match(asNobody(() => attach()), /belongs to somebody else, or others may write to it: run this as root\./)
-    t.match(asNobody(() => status()), /fastify-real-ip may not be read \(EACCES\): run this as root\./)
-    t.match(asNobody(() => detach()), /may not be read \(EACCES\): run this as root\./)
+    t.match(asNobody(() => attach()), /belongs to another user, or others may write to it: run this as root\./)
+    t.match(asNobody(() => status()), /fastify-real-ip cannot be read \(EACCES\): run this as root\./)
+    t.match(asNobody(() => detach()), /cannot be read \(EACCES\): run this as root\./)
     detach()
 
     // What is pinned by root is root's.
@@ -441,17 +441,17 @@ inAttachLab(__filename, {
     })
     const none = ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', 'mount -t tmpfs none /sys && exec "$@"', 'sh']
     t.match(await run(['attach', '--cgroup', '/sys/fs/cgroup/a.slice', ...any], { before: none }), {
-      code: 1, stderr: /There is no cgroup .* \(ENOENT\)\. No cgroup v2 is mounted here: mount -t cgroup2 .*nsenter/
+      code: 1, stderr: /There is no cgroup .* \(ENOENT\)\. cgroup v2 is not mounted here: mount -t cgroup2 .*nsenter/
     })
   },
 
   async 'what is not there' (t, { cgroup }) {
     const cases: Array<[args: string[], says: RegExp]> = [
       [['--cgroup', `${cgroup}/nowhere`], /There is no cgroup .*\/nowhere \(ENOENT\)\. cgroup v2 is mounted at /],
-      [['--cgroup', '/proc'], /\/proc is no directory of cgroup v2\. cgroup v2 is mounted at /],
-      [['--cgroup', `${cgroup}/cgroup.procs`], /is a file: give the cgroup's directory, /],
-      [['--cgroup', cgroup, '--bpffs', '/proc'], /\/proc is no BPF file system, .*: mount -t bpf bpf \/proc; or name another with --bpffs\./],
-      [['--cgroup', cgroup, '--bpffs', '/nowhere'], /\/nowhere is no BPF file system/]
+      [['--cgroup', '/proc'], /\/proc is not a cgroup v2 directory\. cgroup v2 is mounted at /],
+      [['--cgroup', `${cgroup}/cgroup.procs`], /is a file: use the cgroup's directory, /],
+      [['--cgroup', cgroup, '--bpffs', '/proc'], /\/proc is not a BPF file system, .*: mount -t bpf bpf \/proc; or set another one with --bpffs\./],
+      [['--cgroup', cgroup, '--bpffs', '/nowhere'], /\/nowhere is not a BPF file system/]
     ]
     for (const [args, says] of cases) {
       const { code, stdout, stderr } = await run(['attach', ...args, ...any])
@@ -460,7 +460,7 @@ inAttachLab(__filename, {
       t.match(stderr, /^fastify-real-ip: [^\n]+\.\n$/)
     }
     t.match(await run(['status'], { flags: ['--no-addons'] }), { code: 1, stderr: /status cannot work here: koffi cannot be loaded/ })
-    t.match(await run(['status', '--bpffs', '/proc']), { code: 1, stderr: /\/proc is no BPF file system/ })
-    t.match(await run(['detach', '--id', '7', '--bpffs', '/proc']), { code: 1, stderr: /\/proc is no BPF file system/ })
+    t.match(await run(['status', '--bpffs', '/proc']), { code: 1, stderr: /\/proc is not a BPF file system/ })
+    t.match(await run(['detach', '--id', '7', '--bpffs', '/proc']), { code: 1, stderr: /\/proc is not a BPF file system/ })
   }
 })

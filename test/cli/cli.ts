@@ -80,7 +80,7 @@ export async function startWatch (t: Test, args: readonly string[] = ['--json'],
     createInterface({ input: child.stderr! }).on('line', (line) => {
       notes.push(line)
       for (const look of waiting) look()
-      const port = /^Listening on .*:(\d+); Ctrl-C ends it\.$/.exec(line)?.[1]
+      const port = /^Listening on .*:(\d+); press Ctrl-C to exit\.$/.exec(line)?.[1]
       if (port !== undefined) resolve(Number(port))
     }).on('close', () => { reject(new Error(`watch has not listened: ${notes.join('\n')}`)) })
   })

@@ -74,33 +74,33 @@ t.test('each line', async (t) => {
   const notAsked = { kernel: 'koffi is broken' }
   const cases: Array<[name: string, changes: Partial<Machine>, state: Finding['state'], message: RegExp, fix?: RegExp]> = [
     ['platform', {}, 'good', /^linux on x64, Node\.js 20\.20\.2$/],
-    ['platform', { platform: 'darwin', kernel: 'no' }, 'bad', /^darwin .*TOA is read from Linux/, /^run the server on Linux/],
+    ['platform', { platform: 'darwin', kernel: 'no' }, 'bad', /^darwin .*TOA can be read on Linux only/, /^run the server on Linux/],
 
-    ['kernel', {}, 'unknown', /^6\.1\.0-28-amd64: vtoa is for Alibaba Cloud Linux 3 alone.*toa\.ko.*saved-syn/, /watch PORT/],
+    ['kernel', {}, 'unknown', /^6\.1\.0-28-amd64: vtoa is only for Alibaba Cloud Linux 3.*toa\.ko.*saved-syn/, /watch PORT/],
     ['kernel', { platform: 'darwin', release: '24.1.0' }, 'n/a', /^24\.1\.0, not Linux$/],
     ['kernel', { release: '5.10.134-17.al8.x86_64' }, 'good', /getsockopt 1348 and getpeername/],
     ['kernel', { release: '5.10.134-18.0.2.al8.aarch64' }, 'good', /getsockopt 1348 and getpeername/],
     ['kernel', { release: '5.10.140-1.al8.x86_64' }, 'good', /getsockopt 1348 and getpeername/],
     ['kernel', { release: '6.6.102-5.al8.x86_64' }, 'good', /getsockopt 1348 and getpeername/],
     ['kernel', { release: '10.0.1-1.al8.x86_64' }, 'good', /getsockopt 1348 and getpeername/],
-    ['kernel', { release: '5.10.134-16.3.al8.x86_64' }, 'good', /answers getpeername; getsockopt 1348 takes 5\.10\.134-17/, /yum update kernel/],
-    ['kernel', { release: '5.10.134-15.al8.x86_64' }, 'good', /answers getpeername; getsockopt 1348 takes 5\.10\.134-17/, /yum update kernel/],
-    ['kernel', { release: '5.10.134-14.1.al8.x86_64' }, 'bad', /vtoa takes 5\.10\.134-15 or later/, /yum update kernel/],
-    ['kernel', { release: '5.10.84-30.al8.x86_64' }, 'bad', /vtoa takes 5\.10\.134-15 or later/, /yum update kernel/],
-    ['kernel', { release: '4.19.91-27.al7.x86_64' }, 'unknown', /Alibaba Cloud Linux 3 alone/, /watch PORT/],
-    ['kernel', { release: 'mine-5.10.134-17.al8.x86_64' }, 'unknown', /Alibaba Cloud Linux 3 alone/, /watch PORT/],
-    ['kernel', { release: '5.10.134-17.an8.x86_64' }, 'unknown', /Alibaba Cloud Linux 3 alone/, /watch PORT/],
+    ['kernel', { release: '5.10.134-16.3.al8.x86_64' }, 'good', /answers getpeername; getsockopt 1348 needs 5\.10\.134-17/, /yum update kernel/],
+    ['kernel', { release: '5.10.134-15.al8.x86_64' }, 'good', /answers getpeername; getsockopt 1348 needs 5\.10\.134-17/, /yum update kernel/],
+    ['kernel', { release: '5.10.134-14.1.al8.x86_64' }, 'bad', /vtoa needs 5\.10\.134-15 or later/, /yum update kernel/],
+    ['kernel', { release: '5.10.84-30.al8.x86_64' }, 'bad', /vtoa needs 5\.10\.134-15 or later/, /yum update kernel/],
+    ['kernel', { release: '4.19.91-27.al7.x86_64' }, 'unknown', /only for Alibaba Cloud Linux 3/, /watch PORT/],
+    ['kernel', { release: 'mine-5.10.134-17.al8.x86_64' }, 'unknown', /only for Alibaba Cloud Linux 3/, /watch PORT/],
+    ['kernel', { release: '5.10.134-17.an8.x86_64' }, 'unknown', /only for Alibaba Cloud Linux 3/, /watch PORT/],
 
-    ['koffi', {}, 'good', /tried in a process of its own/],
-    ['koffi', { platform: 'darwin', koffi: { state: 'fails', message: 'TOA is read from Linux' } }, 'n/a', /^needed on Linux alone$/],
+    ['koffi', {}, 'good', /tried in a child process/],
+    ['koffi', { platform: 'darwin', koffi: { state: 'fails', message: 'TOA can be read on Linux only' } }, 'n/a', /^needed only on Linux$/],
     ['koffi', { koffi: { state: 'untried', message: 'no child process' } }, 'unknown', /^no child process$/, /^node --require koffi --eval 0/],
     ['koffi', { koffi: { state: 'fails', message: "koffi cannot be loaded (Cannot find module 'koffi')" } }, 'bad', /Cannot find/, /^npm install koffi$/],
     ['koffi', { koffi: { state: 'fails', message: 'koffi cannot be loaded (Cannot load native addon)' } }, 'bad', /Cannot load native addon/, /^start Node\.js without --no-addons/],
-    ['koffi', { koffi: { state: 'fails', message: 'koffi cannot be loaded (Cannot find the native Koffi module; did you bundle it correctly?)' } }, 'bad', /its binary is missing\. Optional dependencies were left out/, /^npm install --include=optional$/],
-    ['koffi', { koffi: { state: 'fails', message: 'koffi cannot be loaded (koffi.node: file too short)' } }, 'bad', /file too short\): its binary is cut short/, /^rm -rf node_modules\/koffi node_modules\/@koromix && npm install$/],
-    ['koffi', { koffi: { state: 'fails', message: 'a process that loads koffi is ended by SIGSEGV' } }, 'bad', /SIGSEGV: its binary is cut short, or not for this machine$/, /^rm -rf node_modules\/koffi node_modules\/@koromix && npm install$/],
+    ['koffi', { koffi: { state: 'fails', message: 'koffi cannot be loaded (Cannot find the native Koffi module; did you bundle it correctly?)' } }, 'bad', /its binary is missing\. Optional dependencies were omitted/, /^npm install --include=optional$/],
+    ['koffi', { koffi: { state: 'fails', message: 'koffi cannot be loaded (koffi.node: file too short)' } }, 'bad', /file too short\): its binary is truncated/, /^rm -rf node_modules\/koffi node_modules\/@koromix && npm install$/],
+    ['koffi', { koffi: { state: 'fails', message: 'a process that loads koffi was killed by SIGSEGV' } }, 'bad', /SIGSEGV: its binary is truncated, or for another platform$/, /^rm -rf node_modules\/koffi node_modules\/@koromix && npm install$/],
 
-    ['module vtoa', {}, 'n/a', /^not loaded: it is for Alibaba Cloud Linux 3 alone$/],
+    ['module vtoa', {}, 'n/a', /^not loaded: it is only for Alibaba Cloud Linux 3$/],
     ['module vtoa', { release: alinux.release, modules: { vtoa: false, toa: true } }, 'n/a', /^not loaded: another module is$/],
     ['module vtoa', { release: alinux.release }, 'bad', /^not loaded$/, /^sudo yum install vtoa -y && sudo systemctl start vtoa$/],
     ['module vtoa', { release: alinux.release, hostNetwork: false }, 'bad', /^not loaded$/, /^on the host: sudo yum/],
@@ -109,18 +109,18 @@ t.test('each line', async (t) => {
     ['module toa', {}, 'bad', /^not loaded.*DPVS/, /toa\.ko.* sudo insmod toa\.ko$/],
     ['module toa', { release: alinux.release }, 'n/a', /^not loaded.*DPVS/],
     ['module toa', { modules: { vtoa: true, toa: false } }, 'n/a', /^not loaded.*DPVS/],
-    ['module toa', { modules: { vtoa: false, toa: true } }, 'good', /^loaded: getpeername.*Huawei's does that for listeners on an IPv4 address alone: .* 0\.0\.0\.0, not on ::$/],
-    ['module toa', { modules: { vtoa: false, toa: true }, ...kernelOf({ optnames: { ...plain.optnames, 4096: 'EINVAL' } }) }, 'good', /^loaded: getpeername gives the client$/],
+    ['module toa', { modules: { vtoa: false, toa: true } }, 'good', /^loaded: getpeername.*Huawei's module does so only for listeners on an IPv4 address: .* 0\.0\.0\.0, not on ::$/],
+    ['module toa', { modules: { vtoa: false, toa: true }, ...kernelOf({ optnames: { ...plain.optnames, 4096: 'EINVAL' } }) }, 'good', /^loaded: getpeername returns the client$/],
     ['module toa', { modules: { vtoa: false, toa: true }, ...notAsked }, 'good', /Huawei/],
     ['module toa', { modules: undefined }, 'unknown', /\/sys\/module/, /lsmod/],
 
-    ['counters', {}, 'n/a', /^none: no module is seen$/],
-    ['counters', { modules: undefined }, 'unknown', /^none is seen, nor whether a module is loaded$/, /lsmod/],
+    ['counters', {}, 'n/a', /^none: no module is visible$/],
+    ['counters', { modules: undefined }, 'unknown', /^none visible; whether a module is loaded is unknown$/, /lsmod/],
     ['counters', { vtoaStats: '                    CPU0  CPU1\nsyn_recv_sock_toa :  3   4\nsyn_recv_sock_no_toa  1' }, 'good', /^vtoa_stats: syn_recv_sock_toa 7, syn_recv_sock_no_toa 1$/],
     ['counters', { vtoaStats: '', toaStats: 'getname_toa_ok : 2' }, 'good', /^vtoa_stats: empty; toa_stats: getname_toa_ok 2$/],
     ['counters', { toaStats: 'ok: 2\nfailed   : 3\nversion : 1.2 beta\nof-what : 9' }, 'good', /^toa_stats: ok 2, failed 3$/],
-    ['counters', { modules: { vtoa: true, toa: true } }, 'unknown', /^\/proc\/net\/vtoa_stats is not seen/, /^on the host: cat \/proc\/net\/vtoa_stats$/],
-    ['counters', { modules: { vtoa: false, toa: true } }, 'unknown', /^\/proc\/net\/toa_stats is not seen/, /^on the host: cat \/proc\/net\/toa_stats$/],
+    ['counters', { modules: { vtoa: true, toa: true } }, 'unknown', /^\/proc\/net\/vtoa_stats is not visible/, /^on the host: cat \/proc\/net\/vtoa_stats$/],
+    ['counters', { modules: { vtoa: false, toa: true } }, 'unknown', /^\/proc\/net\/toa_stats is not visible/, /^on the host: cat \/proc\/net\/toa_stats$/],
 
     ['getsockopt 1348', {}, 'bad', /^no module answers 1348: not loaded, or too old, and nothing is attached/, /^sudo fastify-real-ip attach --cgroup/],
     ['getsockopt 1348', { hostProcesses: false }, 'bad', /nothing is attached/, /^on the host: sudo fastify-real-ip attach --cgroup/],
@@ -135,31 +135,31 @@ t.test('each line', async (t) => {
     ['getsockopt 1348', { kernel: vtoa }, 'good', /^vtoa or attach: it answers \(ESRCH on a loopback connection, which has no TOA\)$/],
     ['getsockopt 1348', notAsked, 'unknown', /^not asked: koffi is broken$/, /^sudo ip link set lo up/],
     ['getsockopt 1348', { ...notAsked, koffi: { state: 'fails', message: 'koffi is broken' } }, 'unknown', /^not asked/, /^rm -rf/],
-    ['getsockopt 1348', { platform: 'darwin', kernel: 'TOA is read from Linux' }, 'n/a', /^not asked/],
+    ['getsockopt 1348', { platform: 'darwin', kernel: 'TOA can be read on Linux only' }, 'n/a', /^not asked/],
     ['attach', {}, 'bad', /^not attached: this process is in the cgroup \/sys\/fs\/cgroup\/a\.slice\/b\.scope; a service may be in another/, /^sudo fastify-real-ip attach --cgroup CGROUP --trusted-peers BALANCERS$/],
     ['attach', { attachments: [attachedTo('5')] }, 'bad', /^not attached/, /^sudo fastify-real-ip attach/],
     ['attach', { modules: { vtoa: false, toa: true } }, 'n/a', /^not attached/],
     ['attach', { attachments: [attachedTo('77', 'incomplete'), attachedTo('7')] }, 'good', /^attached to \/sys\/fs\/cgroup\/a\.slice: this process/],
     ['attach', { attachments: [attachedTo('7', 'detached')] }, 'bad', /^detached at \/sys\/fs\/cgroup\/a\.slice: /, /^sudo fastify-real-ip attach --cgroup \/sys\/fs\/cgroup\/a\.slice --trusted-peers BALANCERS$/],
     ['attach', { attachments: 'it may not be read (EACCES): run this as root.' }, 'unknown', /^this process is in .*cannot be read: .*EACCES/, /^run doctor as root$/],
-    ['attach', { attachments: '/sys/fs/bpf is no BPF file system', hostNetwork: false }, 'unknown', /is no BPF file system/, /^run doctor as root, on the host$/],
+    ['attach', { attachments: '/sys/fs/bpf is not a BPF file system', hostNetwork: false }, 'unknown', /is not a BPF file system/, /^run doctor as root, on the host$/],
     ['attach', { cgroups: [] }, 'unknown', /^the cgroup v2 of this process cannot be read$/, /mount -t cgroup2/],
     ['attach', { release: '5.4.0' }, 'n/a', /^5\.4\.0: attach needs Linux 5\.10/],
-    ['attach', { platform: 'darwin' }, 'n/a', /Linux only/],
+    ['attach', { platform: 'darwin' }, 'n/a', /only on Linux/],
     ['getsockopt 1345-1347', {}, 'n/a', /no module answers/],
     ['getsockopt 1345-1347', { kernel: vtoa }, 'good', /^1345, 1347 answered/],
     ['getsockopt 4096', {}, 'n/a', /only DPVS with NAT64 needs it/],
     ['getsockopt 4096', kernelOf({ optnames: { ...plain.optnames, 4096: 'EINVAL' } }), 'good', /^DPVS's toa module: it answers \(EINVAL/],
 
-    ['TCP_SAVE_SYN', {}, 'good', /read back/],
+    ['TCP_SAVE_SYN', {}, 'good', /a SYN was saved/],
     ['TCP_SAVE_SYN', kernelOf({ saveSyn: without, savedSyn: false }), 'bad', /^refused \(ENOPROTOOPT\).*Linux 4\.3/, /^update the kernel/],
-    ['TCP_SAVE_SYN', kernelOf({ savedSyn: false }), 'bad', /no SYN was kept/, /tcp_syncookies=1/],
-    ['sock_diag', {}, 'good', /who really sent/],
-    ['sock_diag', kernelOf({ diag: false }), 'bad', /does not tell/, /modprobe -a inet_diag tcp_diag/],
+    ['TCP_SAVE_SYN', kernelOf({ savedSyn: false }), 'bad', /no SYN was saved/, /tcp_syncookies=1/],
+    ['sock_diag', {}, 'good', /^finds the sender/],
+    ['sock_diag', kernelOf({ diag: false }), 'bad', /does not find/, /modprobe -a inet_diag tcp_diag/],
     ['sock_diag', notAsked, 'unknown', /not asked/, /lo up/],
 
     ['SYN cookies', { syncookies: '0' }, 'good', /^off/],
-    ['SYN cookies', { syncookies: '1' }, 'good', /under a flood only/],
+    ['SYN cookies', { syncookies: '1' }, 'good', /only in a SYN flood/],
     ['SYN cookies', { syncookies: '2' }, 'bad', /always on/, /sysctl -w net\.ipv4\.tcp_syncookies=1/],
     ['SYN cookies', { syncookies: undefined }, 'unknown', /cannot be read/, /^on the host: sysctl net\.ipv4\.tcp_syncookies$/],
     ['SYN cookies', { syncookies: undefined, platform: 'darwin' }, 'n/a', /cannot be read/],
@@ -171,9 +171,9 @@ t.test('each line', async (t) => {
     ['namespace', {}, 'good', /^the host's own network namespace$/],
     ['namespace', { hostProcesses: false }, 'good', /^a container in the host's own/],
     ['namespace', { hostProcesses: undefined }, 'good', /^the host's own network namespace$/],
-    ['namespace', { hostNetwork: false }, 'unknown', /loaded on the host.*; their counters are seen on the host alone$/, /^on the host: npx fastify-real-ip doctor$/],
-    ['namespace', { hostNetwork: undefined }, 'unknown', /cannot be told/, /^on the host/],
-    ['namespace', { hostNetwork: undefined, platform: 'darwin' }, 'n/a', /Linux's/],
+    ['namespace', { hostNetwork: false }, 'unknown', /modules on the host serve it too, but their counters are visible only on the host$/, /^on the host: npx fastify-real-ip doctor$/],
+    ['namespace', { hostNetwork: undefined }, 'unknown', /cannot be determined/, /^on the host/],
+    ['namespace', { hostNetwork: undefined, platform: 'darwin' }, 'n/a', /only on Linux/],
     ['PROXY protocol', {}, 'n/a', /sources: \['proxy-protocol'\] and 'trustedPeers'; .* watch PORT --proxy-protocol/]
   ]
   for (const [name, changes, state, message, fix] of cases) {
@@ -276,9 +276,9 @@ t.test('koffi that cannot be loaded', { skip: nothing }, async (t) => {
   const cases: Array<[what: string, flags: string[], koffi: Partial<Finding>, verdict: RegExp]> = [
     ['missing', preload(t, missing), { state: 'bad', fix: 'npm install koffi' }, /^No: koffi cannot be loaded \(Cannot find module 'koffi'\)\.$/],
     ['forbidden', ['--no-addons'], { state: 'bad' }, /^No: koffi cannot be loaded \(.*addon/],
-    ['deadly', preload(t, whenKoffiLoads("process.kill(process.pid, 'SIGKILL')")), { state: 'bad' }, /ended by SIGKILL/],
+    ['deadly', preload(t, whenKoffiLoads("process.kill(process.pid, 'SIGKILL')")), { state: 'bad' }, /killed by SIGKILL/],
     ['silent', preload(t, whenKoffiLoads('process.exit(7)')), { state: 'bad' }, /exit code 7/],
-    ['no child process, and forbidden', [...preload(t, nowhere), '--no-addons'], { state: 'unknown', message: 'no child process could try it (ENOENT)' }, /^No: koffi cannot be loaded \(.*addon/]
+    ['no child process, and forbidden', [...preload(t, nowhere), '--no-addons'], { state: 'unknown', message: 'no child process could be started to load it (ENOENT)' }, /^No: koffi cannot be loaded \(.*addon/]
   ]
   for (const [what, flags, koffi, verdict] of cases) {
     const printed = await run(['doctor', '--json'], { flags })
@@ -320,10 +320,10 @@ const binariesIn = (modules: string) => readdirSync(join(modules, '@koromix'), {
 t.test('koffi whose binary is broken, or was not installed', { skip: nothing }, async (t) => {
   const broken: Array<[what: string, change: (modules: string) => void, fix: string, message: RegExp]> = [
     ['left out', (modules) => { rmSync(join(modules, '@koromix'), { recursive: true }) }, 'npm install --include=optional',
-      /Cannot find the native Koffi module.*: its binary is missing\. Optional dependencies were left out/],
-    ['empty', (modules) => { for (const file of binariesIn(modules)) truncateSync(file) }, REINSTALL, /file too short\): its binary is cut short/],
+      /Cannot find the native Koffi module.*: its binary is missing\. Optional dependencies were omitted/],
+    ['empty', (modules) => { for (const file of binariesIn(modules)) truncateSync(file) }, REINSTALL, /file too short\): its binary is truncated/],
     ['cut short', (modules) => { for (const file of binariesIn(modules)) truncateSync(file, 100_000) }, REINSTALL,
-      /^a process that loads koffi is ended by SIG(BUS|SEGV): its binary is cut short/]
+      /^a process that loads koffi was killed by SIG(BUS|SEGV): its binary is truncated/]
   ]
   for (const [what, change, fix, message] of broken) {
     const program = install(t, change)
@@ -332,7 +332,7 @@ t.test('koffi whose binary is broken, or was not installed', { skip: nothing }, 
     t.match(find(parse(printed), 'koffi'), { state: 'bad', fix, message })
     const watch = await run(['watch', '0'], { program })
     t.same([watch.code, watch.stdout], [1, ''], what)
-    t.match(watch.stderr, /^fastify-real-ip: watch cannot look into connections here: .*koffi.*\.\n$/)
+    t.match(watch.stderr, /^fastify-real-ip: watch cannot examine connections here: .*koffi.*\.\n$/)
   }
 })
 
@@ -341,11 +341,11 @@ t.test('elsewhere than on Linux', async (t) => {
   const printed = await run(['doctor', '--json'], { flags })
   t.same([printed.code, printed.stderr], [1, ''])
   const report = parse(printed)
-  t.equal(report.message, 'No: TOA is read from Linux, this is plan9.')
+  t.equal(report.message, 'No: TOA can be read on Linux only, this is plan9.')
   t.match(find(report, 'platform'), { state: 'bad', message: /^plan9 / })
 
   const watch = await run(['watch', '0'], { flags })
-  t.same(watch, { code: 1, stdout: '', stderr: 'fastify-real-ip: watch cannot look into connections here: TOA is read from Linux, this is plan9.\n' })
+  t.same(watch, { code: 1, stdout: '', stderr: 'fastify-real-ip: watch cannot examine connections here: TOA can be read on Linux only, this is plan9.\n' })
 })
 
 t.test('the permission model', { skip: nothing }, async (t) => {
@@ -353,7 +353,7 @@ t.test('the permission model', { skip: nothing }, async (t) => {
   // tap's own preload does what the permission model forbids.
   const { code, stdout } = await run(['doctor', '--json'], { flags: [flag, '--allow-fs-read=*'], before: ['env', '-u', 'NODE_OPTIONS'] })
   t.equal(code, 1)
-  t.match(find(JSON.parse(stdout), 'koffi'), { state: 'unknown', message: 'no child process could try it (ERR_ACCESS_DENIED)' })
+  t.match(find(JSON.parse(stdout), 'koffi'), { state: 'unknown', message: 'no child process could be started to load it (ERR_ACCESS_DENIED)' })
 })
 
 const noTerminal = spawnSync('script', ['--version']).error !== undefined && 'needs script(1)'
@@ -375,7 +375,7 @@ t.test('without /proc, /sys and a loopback interface', {
   const printed = await run(['doctor', '--json'], { before })
   t.same([printed.code, printed.stderr], [1, ''])
   const report = parse(printed)
-  t.match(report.message, /^No: no loopback connection can be made \(E\w+\)\.$/)
+  t.match(report.message, /^No: no loopback connection can be opened \(E\w+\)\.$/)
   for (const name of ['module vtoa', 'counters', 'SYN cookies', 'Fast Open', 'namespace', 'sock_diag', "sources: 'auto'"]) {
     t.equal(find(report, name).state, 'unknown', name)
   }

@@ -33,7 +33,7 @@ t.test('the connection that is looked into is loopback alone, and asks no resolv
 
 t.test('a connection that is not made in time', async (t) => {
   t.intercept(AbortSignal, 'timeout', { value: () => AbortSignal.abort() })
-  t.equal(await kernelNow(), 'no loopback connection can be made (ABORT_ERR)')
+  t.equal(await kernelNow(), 'no loopback connection can be opened (ABORT_ERR)')
 })
 
 t.test('netlink refused', async (t) => {

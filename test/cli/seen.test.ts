@@ -281,19 +281,19 @@ const facts = { transportPeer: peer, syn: { options: own, payload: false }, ack:
 
 t.test('what cannot be seen, and what follows', async (t) => {
   t.same(notes(facts, 'EPERM', true), [
-    'TOA after the SYN, on the ACK or on data, is not visible here: no kernel module answers, and to capture it takes root (EPERM).'
+    'TOA after the SYN, on the ACK or on data, is not visible here: no kernel module answers, and capturing it needs root (EPERM).'
   ])
   t.match(notes(facts, undefined, true), [/no kernel module answers\.$/])
   t.same(notes({ ...facts, ack: own }, undefined, true), ['Neither the SYN nor the ACK carries TOA.'])
   t.same(notes({ ...facts, ack: stamped }, undefined, true), [
-    'TOA is seen on the ACK, not on the SYN: that takes a kernel module to read, vtoa or the toa.ko of the balancer.'
+    'Only the ACK carries TOA, not the SYN: to read it, load a kernel module, vtoa or the toa.ko of the balancer.'
   ])
-  t.match(notes({ ...facts, syn: null, ack: stamped }, undefined, true), [/^The kernel has not kept the SYN/, /^TOA is seen on the ACK, not on the SYN/])
+  t.match(notes({ ...facts, syn: null, ack: stamped }, undefined, true), [/^The kernel did not save the SYN/, /^Only the ACK carries TOA, not the SYN/])
   const onBoth = { ...facts, syn: { options: stamped, payload: false } }
   t.match(notes({ ...onBoth, ack: stamped }, undefined, true), [/^If 10\.0\.0\.2 is a balancer/])
   for (const other of [toa(254, '198.51.100.66', 51234), toa(254, '203.0.113.7', 666)]) {
     t.same(notes({ ...onBoth, ack: read(other) }, undefined, true), [
-      "The SYN and the ACK carry different TOAs: the SYN's is a client's own, and must not be believed."
+      "The SYN and the ACK carry different TOAs: a client wrote the SYN's, which must not be believed."
     ])
   }
   t.same(notes({ ...facts, syn: { options: read(option(28, Buffer.of(1), addressBytes('203.0.113.7'))), payload: false }, ack: own }, undefined, true), [],
@@ -303,7 +303,7 @@ t.test('what cannot be seen, and what follows', async (t) => {
   ])
   t.same(notes({ ...facts, syn: { options: stamped, payload: false }, ack: own }, undefined, false), [], 'with --toa there is nothing to find out')
   t.same(notes({ ...facts, transportPeer: null, syn: null, ack: own }, undefined, true), [
-    'The kernel has not kept the SYN, as in a SYN flood (SYN cookies): its options are not visible.'
+    'The kernel did not save the SYN, as in a SYN flood (SYN cookies): its options are not visible.'
   ])
 
   const claimed: Asked[] = [...none.slice(0, 3), { source: 'saved-syn', address: '203.0.113.7', port: 1 }]
@@ -320,15 +320,15 @@ t.test('what cannot be seen, and what follows', async (t) => {
 t.test('no advice under which connections would be reset', async (t) => {
   const on = (...options: Option[]) => ({ ...facts, ack: own, syn: { options: read(...options), payload: false } })
   const stamp = toa(254, '203.0.113.7', 51234)
-  t.same(notes(on(toa(254, '0.0.0.0', 1)), undefined, true), ["The SYN's TOA is none to believe: implausible: no client can have the address."])
-  t.match(notes(on(stamp, ...Array.from({ length: 28 }, () => nop)), undefined, true), [/^The SYN's TOA is none to believe: no-room: /])
+  t.same(notes(on(toa(254, '0.0.0.0', 1)), undefined, true), ["The SYN's TOA must not be believed: implausible: no client can have the address."])
+  t.match(notes(on(stamp, ...Array.from({ length: 28 }, () => nop)), undefined, true), [/^The SYN's TOA must not be believed: no-room: /])
   for (const other of [toa(254, '198.51.100.66', 51234), toa(253, '2001:db8::66', 51234)]) {
-    t.same(notes(on(stamp, other), undefined, true), ["The SYN carries TOAs that differ: all but one are a client's own, and which is not to be told."])
+    t.same(notes(on(stamp, other), undefined, true), ['The SYN carries TOAs that differ: a client wrote all but one, and which one is unknown.'])
   }
   t.match(notes(on(stamp, mss(1), stamp), undefined, true), [/--toa 254\/8\/IPv4\/first$/], 'twice the same')
   const sources: Asked[] = [...none.slice(0, 2), { source: 'getpeername', address: '198.51.100.66', port: 51234 }]
   t.same(notes({ ...on(stamp), ack: null, sources }, undefined, true), [
-    "The SYN's TOA is not what the kernel module answers: with --toa such a connection is reset as ambiguous."
+    "The SYN's TOA differs from the kernel module's answer: with --toa such a connection is reset as ambiguous."
   ])
   t.same(notes(on(toa(254, '0.0.0.0', 1)), undefined, false), [], 'with --toa the source itself says so')
 })
@@ -345,15 +345,15 @@ t.test('a module that does not read the format, or not for this listener', async
   const toaModule = { ...unloaded, toa: true } as const
   const dpvs = { ...unloaded, toa: 'DPVS' } as const
   const cases: Array<[what: string, option: Option, more: Partial<Circumstances>, note: RegExp]> = [
-    ['vtoa', v6(254), { loaded: vtoa }, /^TOA 254\/20 is here, but the module vtoa is not known to read it: vtoa reads 254\/8, 253\/20, 252\/20, 249\/40\.$/],
-    ['vtoa, IPv4', v6(253), { loaded: vtoa }, /^TOA 253\/20 is here, but the module vtoa reads it for listeners on an IPv6 address, as ::, alone: watch again with --host ::\.$/],
-    ['vtoa, IPv6', withVip, { loaded: vtoa, listener: 'AF_INET6' }, /the module vtoa reads it for listeners on an IPv4 address.*--host 0\.0\.0\.0\.$/],
-    ['vtoa that could', v4(254), { loaded: vtoa }, /^TOA 254\/8 is here, and the module vtoa gave nothing\. It is read here by vtoa\.$/],
-    ['Huawei or another', v4(254), { loaded: toaModule, listener: 'AF_INET6' }, /the module toa gave nothing.* read here by LVS, DPVS, UCloud; by Huawei for listeners on an IPv4 address, as 0\.0\.0\.0, alone; not by Tencent\.$/],
-    ['no toa.ko', v4(77), { loaded: toaModule }, /^TOA 77\/8 is here, but the module toa is not known to read it/],
+    ['vtoa', v6(254), { loaded: vtoa }, /^TOA 254\/20 was sent, but the module vtoa is not known to read it: vtoa reads 254\/8, 253\/20, 252\/20, 249\/40\.$/],
+    ['vtoa, IPv4', v6(253), { loaded: vtoa }, /^TOA 253\/20 was sent, but the module vtoa reads it only for listeners on an IPv6 address, such as ::: run watch again with --host ::\.$/],
+    ['vtoa, IPv6', withVip, { loaded: vtoa, listener: 'AF_INET6' }, /the module vtoa reads it only for listeners on an IPv4 address.*--host 0\.0\.0\.0\.$/],
+    ['vtoa that could', v4(254), { loaded: vtoa }, /^TOA 254\/8 was sent, but the module vtoa returned nothing\. On this listener it is read by vtoa\.$/],
+    ['Huawei or another', v4(254), { loaded: toaModule, listener: 'AF_INET6' }, /the module toa returned nothing.* listener it is read by LVS, DPVS, UCloud; by Huawei only for listeners on an IPv4 address, such as 0\.0\.0\.0; not by Tencent\.$/],
+    ['no toa.ko', v4(77), { loaded: toaModule }, /^TOA 77\/8 was sent, but the module toa is not known to read it/],
     ["DPVS's", v4(200), { loaded: dpvs }, /the toa module of DPVS is not known to read it: DPVS reads 254\/8, 254\/20\.$/],
-    ['both', v6(254), { loaded: { ...vtoa, toa: 'DPVS' } }, /the module vtoa and the toa module of DPVS gave nothing.* by DPVS; not by vtoa\.$/],
-    ['none', v4(254), {}, /^TOA is seen on the ACK, not on the SYN: that takes a kernel module/]
+    ['both', v6(254), { loaded: { ...vtoa, toa: 'DPVS' } }, /the module vtoa and the toa module of DPVS returned nothing.* by DPVS; not by vtoa\.$/],
+    ['none', v4(254), {}, /^Only the ACK carries TOA, not the SYN: to read it, load a kernel module/]
   ]
   for (const [what, given, more, note] of cases) {
     const seen = ackOf(given)
@@ -362,12 +362,12 @@ t.test('a module that does not read the format, or not for this listener', async
     t.match(notes({ ...seen, ack }, undefined, true, more), [note], what)
   }
   t.match(notes({ ...facts, syn: { options: stamped, payload: false } }, undefined, true, { loaded: toaModule, listener: 'AF_INET6' }), [
-    /the kernel module has nothing for this connection\.$/, /^TOA 254\/8 is here, and the module toa gave nothing\. .*Huawei/, /^If 10\.0\.0\.2/
+    /the kernel module has nothing for this connection\.$/, /^TOA 254\/8 was sent, but the module toa returned nothing\. .*Huawei/, /^If 10\.0\.0\.2/
   ], 'where the ACK is not visible, by the SYN')
   const claimed: Asked[] = [...none.slice(0, 2), { source: 'getpeername', address: '203.0.113.7', port: 1 }]
   t.same(notes({ ...ackOf(v4(254)), sources: claimed }, undefined, true, { loaded: toaModule }), [], 'it is read')
   const hidden = ackOf(option(250, v4(250).subarray(2)), v4(254))
-  t.match(notes(hidden, undefined, true, { loaded: vtoa }), [/^TOA 254\/8/, /^Kind 250, which names the virtual server, stands before the TOA/])
+  t.match(notes(hidden, undefined, true, { loaded: vtoa }), [/^TOA 254\/8/, /^Kind 250, the virtual server, comes before the TOA/])
   t.match(notes(ackOf(v4(254), option(250, v4(250).subarray(2))), undefined, true, { loaded: vtoa }), [/^TOA 254\/8/], 'behind it')
   t.same(notes(ackOf(option(250, v4(250).subarray(2))), undefined, true), ['Neither the SYN nor the ACK carries TOA.'])
 })
@@ -375,7 +375,7 @@ t.test('a module that does not read the format, or not for this listener', async
 t.test('beside a module nobody is told that there is none', async (t) => {
   for (const loaded of [{ ...unloaded, toa: true }, { ...unloaded, vtoa: true }, { ...unloaded, rewrites: true }] as const) {
     t.same(notes(facts, 'EPERM', true, { loaded }), [
-      'TOA after the SYN, on the ACK or on data, is not visible here: the kernel module has nothing for this connection, and to capture it takes root (EPERM).'
+      'TOA after the SYN, on the ACK or on data, is not visible here: the kernel module has nothing for this connection, and capturing it needs root (EPERM).'
     ])
   }
 })
@@ -411,7 +411,7 @@ t.test('a connection as text', async (t) => {
   }
   t.equal(drawSeen(seen, {}), [
     'Connection 3 at 2026-01-01T00:00:00.000Z',
-    '  transport peer   10.0.0.2:40000 (told by the saved SYN)',
+    '  transport peer   10.0.0.2:40000 (from the saved SYN)',
     '  SYN              TOA 254/8 203.0.113.7:51234 (Alibaba, DPVS, Huawei, UCloud), mss 1460, with data',
     '  ACK              not visible',
     '  vtoa             ENOPROTOOPT: no module answers: not loaded, or too old',
@@ -427,7 +427,7 @@ t.test('a connection as text', async (t) => {
 
   const options = read(option(250, stamped250), option(252, stamped250, Buffer.of(0, 0, 7, 0), addressBytes('198.51.100.1'), Buffer.of(1, 187, 0, 0)), option(77, stamped250))
   t.ok(drawSeen({ ...seen, syn: { options, payload: false } }, {}).includes(
-    '\n  SYN              250/8 203.0.113.7:51234 (Alibaba, the virtual server and no client), ' +
+    '\n  SYN              250/8 203.0.113.7:51234 (Alibaba, the virtual server, not a client), ' +
     'TOA 252/20 203.0.113.7:51234 (Alibaba, with the virtual server 198.51.100.1:443), kind 77 c822cb007107 (as TOA it would be 203.0.113.7:51234)\n'
   ))
 
@@ -447,14 +447,14 @@ t.test('a connection as text', async (t) => {
   }
   t.equal(drawSeen(flood, {}), [
     'Connection 3 at 2026-01-01T00:00:00.000Z',
-    '  transport peer   not known',
+    '  transport peer   unknown',
     '  SYN              not visible',
     '  ACK              no options',
     '  getpeername      [2001:db8::7]:443',
-    '  the plugin says  no address, unverified (unverified-peer: who sent the packets is not known); the connection is reset',
+    '  the plugin says  no address, unverified (unverified-peer: the sender of the packets is unknown); the connection is reset',
     ''
   ].join('\n'))
-  t.match(drawSeen({ ...flood, transportPeer: { ...peer, by: 'sock_diag' } }, {}), '10.0.0.2:40000 (told by sock_diag)')
+  t.match(drawSeen({ ...flood, transportPeer: { ...peer, by: 'sock_diag' } }, {}), '10.0.0.2:40000 (from sock_diag)')
 
   const coloured = drawSeen({ ...seen, decision: { ...seen.decision, reset: true } }, { colours: true })
   t.match(coloured, '\x1b[1mTOA 254/8 203.0.113.7:51234\x1b[22m')

@@ -62,13 +62,13 @@ testInNamespace(__filename, () => {
     const seen = await watch.seen()
     t.same(seen.syn?.options.filter(isToa), [])
     t.match(seen.ack?.filter(isToa), [claim])
-    t.match(seen.notes, [/^TOA is seen on the ACK, not on the SYN: that takes a kernel module to read/])
+    t.match(seen.notes, [/^Only the ACK carries TOA, not the SYN: to read it, load a kernel module/])
 
     await visit(player, watch, { ...through(balancers.dpvs, stamped), client: forgeries.first(forged, linuxSynOptions(1)) })
     t.match((await watch.seen()).notes, [/^The SYN and the ACK carry different TOAs/], 'and no advice to read what a client forged')
 
     const named = await startWatch(t, ['--json', '--trusted-peers', balancer, '--toa', 'dpvs'])
-    t.match(named.notes[0], /not saved-syn \(DPVS writes no TOA on the SYN/)
+    t.match(named.notes[0], /not saved-syn \(since 1.9.6 DPVS writes no TOA on the SYN/)
     await visit(player, named, { ...through(balancers.dpvs, stamped), client: forgeries.first(forged, linuxSynOptions(1)) })
     const untouched = await named.seen()
     t.match(untouched.decision, { address: balancer, source: 'transport-peer', reason: 'no-toa' })
@@ -106,6 +106,6 @@ testInNamespace(__filename, () => {
     const seen = await watch.seen()
     t.match(seen, { transportPeer: { address: balancer, port, by: 'sock_diag' }, syn: null })
     t.match(seen.ack?.[0], claim)
-    t.match(seen.notes, [/^The kernel has not kept the SYN/, /^TOA is seen on the ACK, not on the SYN/])
+    t.match(seen.notes, [/^The kernel did not save the SYN/, /^Only the ACK carries TOA, not the SYN/])
   })
 })

@@ -51,12 +51,12 @@ t.test('plain connections, one line of JSON for each, until --count', { skip: no
 
 t.test('as text, with trusted peers', { skip: nothing }, async (t) => {
   const { port, text, notes, ended } = await startWatch(t, ['--host', '127.0.0.1', '--trusted-peers', '10.0.0.0/8', '--count', '1'])
-  t.equal(notes[1], `Listening on 127.0.0.1:${port}; Ctrl-C ends it.`)
+  t.equal(notes[1], `Listening on 127.0.0.1:${port}; press Ctrl-C to exit.`)
   const { localPort } = await open(t, port)
   const lines = (await text()).split('\n')
   t.equal(await ended, 0)
   t.match(lines[0], /^Connection 1 at \d{4}-/)
-  t.equal(lines[1], `  transport peer   127.0.0.1:${localPort} (told by the saved SYN)`)
+  t.equal(lines[1], `  transport peer   127.0.0.1:${localPort} (from the saved SYN)`)
   t.match(lines[2], /^ {2}SYN {14}mss \d+, sackOK, ts \d+\/0, nop, wscale \d+$/)
   t.ok(lines.includes(`  getpeername      127.0.0.1:${localPort}, the transport peer: no claim`))
   t.ok(lines.includes(`  the plugin says  127.0.0.1:${localPort} by transport-peer, untrusted`))
@@ -71,7 +71,7 @@ t.test('without the right to a packet socket', { skip: nothing || noSetpriv }, a
   await open(t, port)
   const { ack, notes } = await seen()
   t.equal(ack, null)
-  t.match(notes, [/^TOA after the SYN, on the ACK or on data, is not visible here: .* takes root \(EPERM\)\.$/])
+  t.match(notes, [/^TOA after the SYN, on the ACK or on data, is not visible here: .* needs root \(EPERM\)\.$/])
 })
 
 t.test('what tells a client in the first bytes is noted, with the connection', { skip: nothing }, async (t) => {
@@ -107,9 +107,9 @@ t.test('where it cannot listen: a sentence and code 1', { skip: nothing }, async
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
   const cases: Array<[args: string[], flags: string[], says: RegExp]> = [
-    [[String(port), '--host', '127.0.0.1'], [], new RegExp(`port ${port} is taken: choose another`)],
+    [[String(port), '--host', '127.0.0.1'], [], new RegExp(`port ${port} is in use: choose another`)],
     [['0', '--host', '192.0.2.1'], [], /192\.0\.2\.1 is not an address of this machine/],
-    [['0'], ['--no-addons'], /watch cannot look into connections here: koffi cannot be loaded \(.*addon/]
+    [['0'], ['--no-addons'], /watch cannot examine connections here: koffi cannot be loaded \(.*addon/]
   ]
   for (const [args, flags, says] of cases) {
     const { code, stdout, stderr } = await run(['watch', ...args], { flags })
@@ -121,8 +121,8 @@ t.test('where it cannot listen: a sentence and code 1', { skip: nothing }, async
 
 t.test('each way in which listening fails', async (t) => {
   const explain = (code: string) => explainListen(Object.assign(new Error(`listen ${code}`), { code }), 80, 'example.org')
-  t.match(explain('EADDRINUSE'), /^port 80 is taken/)
-  t.match(explain('EACCES'), /^port 80 takes a right that this user does not have: choose one from 1024 on/)
+  t.match(explain('EADDRINUSE'), /^port 80 is in use/)
+  t.match(explain('EACCES'), /^this user may not listen on port 80: choose a port of at least 1024/)
   t.match(explain('EADDRNOTAVAIL'), /^example\.org is not an address of this machine\.$/)
   t.equal(explain('ENOTFOUND'), 'cannot listen on port 80: listen ENOTFOUND.')
 })
@@ -175,10 +175,10 @@ t.test('a kernel that keeps no SYN, and one that does not tell the sender either
     const socket = await open(t, cookies.port)
     const seen = await cookies.seen()
     t.match(seen, { transportPeer: { address: '127.0.0.1', port: socket.localPort, by: 'sock_diag' }, syn: null, ack: null })
-    t.match(seen.notes, [/^The kernel has not kept the SYN/, /is not visible here: .* \(EPERM\)\.$/])
+    t.match(seen.notes, [/^The kernel did not save the SYN/, /is not visible here: .* \(EPERM\)\.$/])
     if (args.length > 0) {
       t.match(seen.decision, { trust: 'trusted', source: 'transport-peer', reason: 'no-toa' })
-      t.match(cookies.notes.at(-1), /saved SYNs come back empty/, 'the plugin warns')
+      t.match(cookies.notes.at(-1), /no SYN was saved/, 'the plugin warns')
     }
 
     const blind = await watchOn(t, args, { readSavedSyn: () => 0, openDiag: () => 1 })
@@ -199,7 +199,7 @@ t.test('when it ends it leaves nothing open', { skip: nothing }, async (t) => {
 
 t.test('a kernel that refuses TCP_SAVE_SYN', { skip: nothing }, async (t) => {
   await t.rejects(watchOn(t, [], { setsockopt: () => 92 }), {
-    message: /^cannot listen on port 0: the kernel refuses TCP_SAVE_SYN \(ENOPROTOOPT\), without which no SYN can be seen\.$/
+    message: /^cannot listen on port 0: the kernel refuses TCP_SAVE_SYN \(ENOPROTOOPT\), without which no SYN is visible\.$/
   })
 })
 
@@ -231,7 +231,7 @@ inLab('an ordinary user beside a module that rewrites getpeername alone', async 
   const silent = await watch.seen()
   t.match(silent.decision, { address: '127.0.0.1' })
   t.same(silent.notes, [
-    'TOA after the SYN, on the ACK or on data, is not visible here: the kernel module has nothing for this connection, and to capture it takes root (EPERM).'
+    'TOA after the SYN, on the ACK or on data, is not visible here: the kernel module has nothing for this connection, and capturing it needs root (EPERM).'
   ])
 })
 
@@ -243,7 +243,7 @@ inLab('beside a module that does not read the format, or not for this listener',
   await connectFrom(client, vtoa.port)
   const seen = await vtoa.seen()
   t.match(seen.ack?.find(({ name }) => name === 'toa'), { kind: 254, length: 20, address: '2001:db8::7' })
-  t.match(seen.notes[0], /^TOA 254\/20 is here, but the module vtoa is not known to read it: vtoa reads 254\/8/)
+  t.match(seen.notes[0], /^TOA 254\/20 was sent, but the module vtoa is not known to read it: vtoa reads 254\/8/)
 })
 
 inLab('beside the stand-in for vtoa', async (t, lab) => {

@@ -123,8 +123,8 @@ t.test('cdn', linux, async (t) => {
   const filled = (bytes: number): Publish => (response) => response.end('127.0.0.9/32\n'.repeat(bytes / 13))
   for (const [what, answer, says] of [
     ['empty', '\n', 'an empty list'],
-    ['HTML', '<!doctype html>', 'is no range of addresses'],
-    ['words of the option', '127.0.0.9\nloopback\nunix\n', 'is no range of addresses'],
+    ['HTML', '<!doctype html>', 'is not a range of addresses'],
+    ['words of the option', '127.0.0.9\nloopback\nunix\n', 'is not a range of addresses'],
     ['host bits', '127.0.0.9/8', 'FST_REAL_IP_INVALID_OPTION'],
     ['all of IPv6', '::/0', 'is too wide'],
     ['an error', (response) => response.writeHead(503).end('127.0.0.9'), 'status 503'],
@@ -147,7 +147,7 @@ t.test('cdn', linux, async (t) => {
 
   await t.test('a list that does not come by https', async (t) => {
     const example = await startExample(t, 'cdn', { TRUSTED_PEERS: '127.0.0.20', LIST_URLS: list.url.replace('127.0.0.1', 'localhost') })
-    t.ok(await example.line('a list must come by https'))
+    t.ok(await example.line('a list must be fetched by https'))
     t.equal(await example.end(), 0, 'it ends well')
   })
 })

@@ -178,7 +178,7 @@ t.test('beside trustProxy it is an error before anything is decorated', async (t
     t.teardown(() => app.close())
     const listeners = app.server.listenerCount('connection')
     await t.rejects(async () => { await app.register(realIp, proxied) }, {
-      code: 'FST_REAL_IP_INVALID_OPTION', message: /'overrideRequest' and Fastify's 'trustProxy'.*remove 'trustProxy'/
+      code: 'FST_REAL_IP_INVALID_OPTION', message: /'overrideRequest' cannot be combined with Fastify's 'trustProxy'.*remove 'trustProxy'/
     })
     t.notOk(app.hasDecorator('realIp'))
     for (const name of ['realIp', 'realAddress']) t.notOk(app.hasRequestDecorator(name), name)

@@ -163,11 +163,11 @@ t.test('a request keeps the answer that it has when the list is swapped', { skip
 t.test('what can be swapped only where it was given', async (t) => {
   const [proxied] = await serve(t, plain, { forwarded: { trust: [] } })
   t.throws(() => proxied.realIp.setTrustedPeers([]), {
-    code: 'FST_REAL_IP_INVALID_OPTION', message: /'trustedPeers' can be swapped only where it was given/
+    code: 'FST_REAL_IP_INVALID_OPTION', message: /'trustedPeers' can be replaced only if the plugin was registered with it/
   })
   for (const options of [{}, { trustedPeers: [] }, { trustedPeers: 'any' as const }]) {
     const [app] = await serve(t, plain, options)
-    t.throws(() => app.realIp.setForwardedTrust([]), { code: 'FST_REAL_IP_INVALID_OPTION', message: /where 'forwarded' was given/ })
+    t.throws(() => app.realIp.setForwardedTrust([]), { code: 'FST_REAL_IP_INVALID_OPTION', message: /only if the plugin was registered with 'forwarded'/ })
   }
 })
 

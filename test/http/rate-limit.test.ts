@@ -54,7 +54,7 @@ t.test('who hides behind an address that many share, or has none, is no address'
 })
 
 const wrong: Array<[options: unknown, says: RegExp]> = [
-  [{ ipv6Subnet: 0 }, /'ipv6Subnet' must be a whole number from 1 to 128, .* not 0; 64 is what/],
+  [{ ipv6Subnet: 0 }, /'ipv6Subnet' must be a whole number from 1 to 128, .* not 0; most networks assign a \/64/],
   [{ ipv6Subnet: 129 }, /not 129/],
   [{ ipv6Subnet: 56.5 }, /not 56\.5/],
   [{ ipv6Subnet: '/64' }, /not "\/64"/],

@@ -212,7 +212,7 @@ for (const [name, serverFactory] of Object.entries(foreign)) {
         const listening = callback
           ? new Promise<void>((resolve, reject) => app.listen({ ...loopback, port }, (error) => error === null ? resolve() : reject(error)))
           : app.listen({ ...loopback, port })
-        await t.rejects(listening as Promise<unknown>, { code: 'FST_REAL_IP_NO_TRANSPORT_PEER', message: /began to listen unseen/ })
+        await t.rejects(listening as Promise<unknown>, { code: 'FST_REAL_IP_NO_TRANSPORT_PEER', message: /began to listen before the plugin could prepare it/ })
         t.notOk(app.server.listening)
         t.ok(await isFree(port), 'nothing stays bound')
       }
@@ -313,7 +313,7 @@ t.test('without koffi', async (t) => {
     const { stdout } = await promisify(execFile)(process.execPath, ['-e', program], { cwd: folder })
     return JSON.parse(stdout)
   }
-  const says = linux ? /koffi cannot be loaded/ : /TOA is read from Linux/
+  const says = linux ? /koffi cannot be loaded/ : /TOA can be read on Linux only/
   for (const callback of [false, true]) {
     t.match(await run({ plugin: policy, listen: { ...loopback, port: 0 }, callback }), {
       code: 'FST_REAL_IP_NO_TRANSPORT_PEER', message: says, listening: false

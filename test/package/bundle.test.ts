@@ -72,5 +72,5 @@ t.test('with koffi outside, and installed: the kernel is asked', { skip: oneLoop
 
 t.test('with koffi outside, and not installed: it serves, and says what is missing', { skip: oneLoopback }, async (t) => {
   const answer = await ask(await serve(t, await bundle(t, ['koffi'], false)))
-  t.match(answer, { address: '127.0.0.9', source: 'peer', warnings: [/^fastify-real-ip: (koffi cannot be loaded|TOA is read from Linux)/] })
+  t.match(answer, { address: '127.0.0.9', source: 'peer', warnings: [/^fastify-real-ip: (koffi cannot be loaded|TOA can be read on Linux only)/] })
 })

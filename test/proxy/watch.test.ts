@@ -50,17 +50,17 @@ t.test('a header in pieces, one that does not end, and strangers', { skip: nothi
   const { bytes } = goodHeaders.find(({ name }) => name === 'v2 TCP over IPv4') as typeof goodHeaders[number]
   const slow = await send(t, port, bytes.subarray(0, 20))
   const stranger = await send(t, port, Buffer.concat([bytes, request]), '127.0.0.66')
-  t.match(await seen(), { connection: 2, header: undefined, decision: { address: '127.0.0.66', trust: 'untrusted' }, notes: [/^It is not in --trusted-peers/] })
+  t.match(await seen(), { connection: 2, header: undefined, decision: { address: '127.0.0.66', trust: 'untrusted' }, notes: [/^The peer is not in --trusted-peers/] })
   t.match(await noted('Connection 2'), /begins with a header of the PROXY protocol, .* If 127\.0\.0\.66 is that balancer, read it with sources: \['proxy-protocol'\], trustedPeers: \['127\.0\.0\.66'\]/)
   stranger.destroy()
   slow.write(bytes.subarray(20))
   t.match(await seen(), { connection: 1, header: [/^PROXY version 2, PROXY, TCP over IPv4/], syn: { payload: false }, transportPeer: { port: slow.localPort, by: 'saved-syn' }, decision: { address: '203.0.113.7' } })
   const cut = await send(t, port, bytes.subarray(0, 20))
   cut.end()
-  t.match(await seen(), { connection: 3, header: [/^the start of a PROXY header, 20 bytes: the rest did not come/, /^ {2}0d 0a/], decision: { reason: 'proxy-cut-short', reset: true } })
+  t.match(await seen(), { connection: 3, header: [/^the start of a PROXY header, 20 bytes: the rest did not arrive/, /^ {2}0d 0a/], decision: { reason: 'proxy-cut-short', reset: true } })
   const silent = await send(t, port, Buffer.alloc(0))
   silent.end()
-  t.match(await seen(), { connection: 4, header: ['no bytes: a PROXY header was awaited'], decision: { reason: 'proxy-cut-short' } })
+  t.match(await seen(), { connection: 4, header: ['no bytes instead of a PROXY header'], decision: { reason: 'proxy-cut-short' } })
 })
 
 t.test('as text', { skip: nothing }, async (t) => {
@@ -75,8 +75,8 @@ t.test('as text', { skip: nothing }, async (t) => {
   t.ok(lines.includes('                     source       203.0.113.7:51234'))
   t.ok(lines.includes('                     TLV 0x01, ALPN, 2 bytes: "h2"'))
   t.ok(lines.includes('  the plugin says  203.0.113.7:51234 by proxy-protocol, trusted'))
-  t.ok(lines.includes('  PROXY header     proxy-missing at byte 0: no PROXY header begins like this'))
-  t.ok(lines.some((line) => line.includes('trusted (proxy-missing: not switched on at the balancer, or somebody else connects from there); the connection is reset')))
+  t.ok(lines.includes('  PROXY header     proxy-missing at byte 0: not the start of a PROXY header'))
+  t.ok(lines.some((line) => line.includes('trusted (proxy-missing: not enabled in the balancer, or another program on its host connected); the connection is reset')))
 })
 
 t.test('Ctrl-C ends it while a header is awaited', { skip: nothing, timeout: 20_000 }, async (t) => {

@@ -31,8 +31,8 @@ function kernelOf (optnames: number[]): Libc {
 const noVtoa = 'no module answers 1348: vtoa is not loaded, or too old, and fastify-real-ip attach was not run for this cgroup'
 const noNat64 = 'no module answers 4096: the toa module of DPVS is not loaded, or too old'
 const noSyn = "it needs 'toa' and a list of 'trustedPeers'"
-const silent = 'DPVS writes no TOA on the SYN since 1.9.6, and forwards what a client forged there. Load its toa.ko ' +
-  "and use sources: ['getpeername'], or let fastify-real-ip attach read its TOA on Linux 5.10 or newer"
+const silent = 'since 1.9.6 DPVS writes no TOA on the SYN, and forwards TOA that a client forged there. Load its toa.ko ' +
+  "and use sources: ['getpeername'], or run fastify-real-ip attach on Linux 5.10 or later"
 
 const rows: Array<[what: string, optnames: number[], options: FastifyRealIpOptions, names: string[], line: string]> = [
   ['no module', [], {}, ['vtoa', 'getpeername'],

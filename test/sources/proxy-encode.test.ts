@@ -94,9 +94,9 @@ t.test('what cannot be encoded is an error that says what to write', async (t) =
     [{ tlvs: [{ type: 1, value: 'abc' }] }, /hexadecimal text/],
     [{ tlvs: [{ type: 1 }] }, /needs a 'value' of bytes or of hexadecimal text, not undefined/],
     [{ tlvs: [{ type: 4, value: Buffer.alloc(65536) }] }, /'tlvs\[0\]' has 65536 bytes; a TLV has at most 65535/],
-    [{ tlvs: [{ type: 4, value: Buffer.alloc(4078) }] }, /the header would have 4097 bytes, and receivers read 4096 at most; leave out some of 'tlvs'/],
+    [{ tlvs: [{ type: 4, value: Buffer.alloc(4078) }] }, /the header would have 4097 bytes, but receivers read at most 4096; remove some of 'tlvs'/],
     [{ checksum: 'yes' }, /'checksum' must be true or false, not 'yes'/],
-    [{ version: 1, checksum: true }, /version 1 has no TLVs and no checksum; leave out .* or write version: 2/],
+    [{ version: 1, checksum: true }, /version 1 has no TLVs and no checksum; remove .* or use version: 2/],
     [{ version: 1, source, destination, tlvs: [{ type: 1, value: '' }] }, /version 1 has no TLVs/]
   ]
   for (const [options, message] of wrong) {
