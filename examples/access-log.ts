@@ -1,7 +1,7 @@
 // The client's address in every log line.
 // TRUSTED_PEERS=127.0.0.1 node dist/examples/access-log.js, then: curl http://127.0.0.1:3000
 //
-// "incoming request" has the address with its provenance; every line of the request has the address. With
+// The line "incoming request" has the address with its provenance; every line of the request has the address. With
 // LOG_NAMES=opentelemetry the fields are client.address, client.port and network.peer.address.
 
 import Fastify from 'fastify'

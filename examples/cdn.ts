@@ -1,11 +1,11 @@
 // Behind a CDN that publishes the addresses of its servers.
 // TRUSTED_PEERS=173.245.48.0/20,103.21.244.0/22 node dist/examples/cdn.js
 //
-// TRUSTED_PEERS is the list to begin with; from then on LIST_URLS has it. What cannot be fetched, or is no such
-// list, changes nothing: the last good one stays. The defaults are Cloudflare's.
+// TRUSTED_PEERS is the initial list; later lists come from LIST_URLS. If a list cannot be fetched or is invalid, the
+// previous one stays in use. The defaults are Cloudflare's.
 //
-// Let the firewall admit the same list only. Other customers of the CDN can send requests through its servers too: let
-// it prove that it sends yours, by a client certificate ("authenticated origin pulls") or a secret header.
+// Allow only the same list in the firewall. Other customers of the CDN can also send requests through its servers: the
+// CDN must prove that a request is yours, by a client certificate ("authenticated origin pulls") or a secret header.
 
 import { isIP } from 'node:net'
 import Fastify, { type FastifyInstance } from 'fastify'
@@ -15,20 +15,20 @@ const {
   HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS = '', HEADER = 'cf-connecting-ip',
   LIST_URLS = 'https://www.cloudflare.com/ips-v4,https://www.cloudflare.com/ips-v6', REFRESH_SECONDS = '3600'
 } = process.env
-// Lost or empty it is no list of addresses: the server then fails to start.
+// If TRUSTED_PEERS is missing or empty, this is not a list of addresses, and the server fails to start.
 const trust = TRUSTED_PEERS.split(',')
 
 const TIMEOUT = 5000 // milliseconds
 const SIZE_MAX = 64 * 1024 // bytes
 const ENTRIES_MAX = 1000
-// A wider range is no CDN's.
+// No CDN has a wider range.
 const PREFIX_MIN = { 4: 8, 6: 19 }
 
-/** One list: a range on each line. Throws where it is anything else. */
+/** Fetches one list: a range on each line. Throws for anything else. */
 async function fetchRanges (url: string): Promise<string[]> {
   const { protocol, hostname } = new URL(url)
-  // Who writes the list decides who is believed.
-  if (protocol !== 'https:' && hostname !== '127.0.0.1') throw new Error('a list must come by https')
+  // Whoever writes the list decides who is believed.
+  if (protocol !== 'https:' && hostname !== '127.0.0.1') throw new Error('a list must be fetched by https')
   const response = await fetch(url, { redirect: 'error', signal: AbortSignal.timeout(TIMEOUT) })
   if (response.status !== 200 || response.body === null) throw new Error(`status ${response.status}`)
   const chunks: Uint8Array[] = []
@@ -48,12 +48,12 @@ async function fetchRanges (url: string): Promise<string[]> {
 function checkRange (range: string): void {
   const [, address = '', bits] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(range) ?? []
   const version = isIP(address)
-  // Words that the option takes, like 'loopback', are no part of a published list.
-  if (version === 0) throw new Error(`${JSON.stringify(range.slice(0, 50))} is no range of addresses`)
+  // A published list must not contain the option's presets, like 'loopback'.
+  if (version === 0) throw new Error(`${JSON.stringify(range.slice(0, 50))} is not a range of addresses`)
   if (bits !== undefined && Number(bits) < PREFIX_MIN[version as 4 | 6]) throw new Error(`${range} is too wide`)
 }
 
-/** Swaps the list, or leaves it as it is. */
+/** Replaces the list, or keeps it if a new one is not available. */
 async function refresh (app: FastifyInstance): Promise<void> {
   try {
     const ranges = (await Promise.all(LIST_URLS.split(',').map(fetchRanges))).flat()

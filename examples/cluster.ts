@@ -1,8 +1,8 @@
 // A worker for each core. TRUSTED_PEERS=127.0.0.1 node dist/examples/cluster.js, then: curl http://127.0.0.1:3000
 //
-// Each worker listens on its own socket (reusePort), and the kernel distributes the connections: workers that get
-// connections from the primary look up each sender, which takes longer. Requires Linux and Node.js 22.12 or later;
-// elsewhere there is one worker, which has the port to itself.
+// Each worker listens on its own socket (reusePort), and the kernel distributes the connections. Workers that get their
+// connections from the primary must look up each sender, which takes longer. Requires Linux and Node.js 22.12 or later;
+// elsewhere there is only one worker.
 
 import cluster from 'node:cluster'
 import { availableParallelism } from 'node:os'

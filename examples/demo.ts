@@ -52,7 +52,7 @@ function show ({ about, way, options, checked, seen }: Stage): void {
   if (first.log !== undefined) say(`The first one's line in the access log, by pino:\n${drawJson(first.log)}\n`)
   const told = seen.find(({ visit, answer }) => visit.by === 'stranger' && answer?.ip === visit.client)
   if (told !== undefined) {
-    tell(`Fastify's own request.ip is ${told.visit.client} for the stranger too, who only claims to be it.\n`)
+    tell(`Fastify's own request.ip is ${told.visit.client} for the stranger too, who only claims this address.\n`)
   }
   const { ip, realAddress } = first.answer ?? {}
   if (ip !== realAddress?.address) {
@@ -68,8 +68,8 @@ async function serve ({ own }: Stage): Promise<void> {
     if (error.code !== 'EADDRINUSE') throw error
     return app.listen({ host: '127.0.0.1', port: 0 })
   })
-  tell(`Now your own requests, to a server of this process. ${own.about}\n`)
-  say(`${drawOptions(own.options)}\n\n  curl ${paint('bold', `${origin}/`)}\n\nCtrl-C ends this.\n`)
+  tell(`Now send your own requests to this server. ${own.about}\n`)
+  say(`${drawOptions(own.options)}\n\n  curl ${paint('bold', `${origin}/`)}\n\nPress Ctrl-C to exit.\n`)
   if (!stop.signal.aborted) await once(stop.signal, 'abort')
   await app.close()
 }

@@ -1,8 +1,8 @@
 // HTTPS and HTTP/2 on one port.
 // TRUSTED_PEERS=127.0.0.1 node dist/examples/https-http2.js, then: curl -k https://127.0.0.1:3000, with --http1.1 too
 //
-// TLS ends here, behind a balancer that forwards TCP: the balancer cannot add a header, so only the connection tells
-// the address.
+// The balancer forwards TCP, and this server terminates TLS: the balancer cannot add a header, so the address can only
+// come from the connection.
 
 import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'

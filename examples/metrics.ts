@@ -1,9 +1,9 @@
 // Connection counters for Prometheus.
 // TRUSTED_PEERS=127.0.0.1 node dist/examples/metrics.js, then: curl http://127.0.0.1:3000/metrics
 //
-// What to watch: real_ip_connections_by_reason_total{reason="no-toa"} counts clients behind a balancer that does not
-// name them, {reason="untrusted-peer"} claims of peers that are not balancers, {reason="unverified-peer"} connections
-// whose sender was not found.
+// Monitor real_ip_connections_by_reason_total: {reason="no-toa"} counts clients whose balancer does not name them,
+// {reason="untrusted-peer"} claims of peers that are not balancers, {reason="unverified-peer"} connections whose sender
+// was not found.
 
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Counter, Registry } from 'prom-client'
@@ -13,7 +13,7 @@ const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS = '' } = process.env
 // If TRUSTED_PEERS is missing or empty, this is not a list of addresses, and the server fails to start.
 const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.split(',')
 
-/** The plugin counts in any case: its counters are read only when Prometheus asks. */
+/** The plugin always counts: its counters are read only when Prometheus asks. */
 function countConnections (app: FastifyInstance): Registry {
   const registry = new Registry()
   type Read = (counter: Counter, stats: Stats) => void
@@ -45,7 +45,7 @@ async function main (): Promise<void> {
   const registry = countConnections(app)
 
   app.get('/', (request) => `Hello, ${request.realIp}\n`)
-  // Let only Prometheus reach it.
+  // Only Prometheus should be able to reach it.
   app.get('/metrics', async (_request, reply) => {
     reply.type(registry.contentType)
     return registry.metrics()

@@ -1,16 +1,16 @@
-// Behind nginx on the same host. By TCP on loopback:
+// Behind nginx on the same host, over TCP on loopback:
 //   TRUSTED_PEERS=127.0.0.1 node dist/examples/nginx.js
-// or by a Unix-domain socket:
+// or over a Unix-domain socket:
 //   TRUSTED_PEERS=unix SOCKET=/run/hello/hello.sock node dist/examples/nginx.js
 //
-// nginx writes who connected to it, over whatever the client sent:
+// nginx overwrites the client's headers with the address that connected to it:
 //   location / {
 //     proxy_pass http://127.0.0.1:3000;                  # or http://unix:/run/hello/hello.sock:
 //     proxy_set_header X-Real-IP $remote_addr;
 //     proxy_set_header X-Forwarded-Proto $scheme;
 //     proxy_set_header X-Forwarded-Host $http_host;
 //   }
-// No process on this host but nginx may reach the port, or the socket's folder: it could write any address.
+// No other process on this host may reach the port or the socket's folder: it could write any address.
 
 import Fastify from 'fastify'
 import realIp, { realIpIn } from 'fastify-real-ip'
@@ -18,9 +18,9 @@ import realIp, { realIpIn } from 'fastify-real-ip'
 const {
   HOST = '127.0.0.1', PORT = '3000', SOCKET, TRUSTED_PEERS = '', STAFF = '192.0.2.0/24,2001:db8:5::/48'
 } = process.env
-// Lost or empty it is no list of addresses: the server then fails to start.
+// If TRUSTED_PEERS is missing or empty, this is not a list of addresses, and the server fails to start.
 const trust = TRUSTED_PEERS.split(',')
-// Never true for nginx's own address, which a request without the header has.
+// Never true for nginx's own address, which is the answer if the header is missing.
 const isStaff = realIpIn(STAFF.split(','))
 
 async function main (): Promise<void> {

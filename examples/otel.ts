@@ -27,7 +27,7 @@ instrumentation.setTracerProvider(provider)
 
 async function main (): Promise<void> {
   const app = Fastify({ logger: true })
-  // First: its hook waits while a connection's sender is being looked up.
+  // First: its hook rejects requests before other hooks run.
   await app.register(realIp, { trustedPeers })
   await app.register(instrumentation.plugin())
   app.addHook('onClose', async () => { await provider.shutdown() })

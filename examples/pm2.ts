@@ -1,16 +1,16 @@
 // Under PM2, a worker for each core: TRUSTED_PEERS=127.0.0.1 npx pm2 start examples/pm2.config.js
 // then: curl http://127.0.0.1:3000
 //
-// In cluster mode PM2 accepts the connections and hands them to the workers in turn. No worker has a listening socket:
-// each connection's sender is looked up by sock_diag, which takes longer, and each worker warns of that once. Those of
-// examples/cluster.ts listen themselves.
+// In cluster mode PM2 accepts the connections and passes them to the workers in turn. No worker has a listening socket:
+// each connection's sender is looked up with sock_diag, which takes longer, and each worker logs a warning once. In
+// examples/cluster.ts the workers have their own listening sockets.
 
 import cluster from 'node:cluster'
 import Fastify from 'fastify'
 import realIp from 'fastify-real-ip'
 
 const { HOST = '127.0.0.1', PORT = '3000', TRUSTED_PEERS = '' } = process.env
-// Lost or empty it is no list of addresses: the server then fails to start.
+// If TRUSTED_PEERS is missing or empty, this is not a list of addresses, and the server fails to start.
 const trustedPeers = TRUSTED_PEERS === 'any' ? TRUSTED_PEERS : TRUSTED_PEERS.split(',')
 
 async function main (): Promise<void> {
@@ -19,12 +19,12 @@ async function main (): Promise<void> {
 
   app.get('/', (request) => `Hello, ${request.realIp}, from process ${process.pid}\n`)
 
-  // Connections may be on their way to this process: exit() would lose them.
+  // PM2 may already have sent connections to this process: exit() would lose them.
   for (const signal of ['SIGINT', 'SIGTERM']) {
     process.once(signal, () => { app.close().then(() => cluster.worker?.disconnect()) })
   }
   await app.listen({ host: HOST, port: Number(PORT) })
-  // For wait_ready.
+  // See wait_ready in pm2.config.js.
   process.send?.('ready')
 }
 

@@ -1,4 +1,4 @@
-// A limit per real client for many servers, which count in one Redis. Start two of them:
+// A limit per real client across servers that share one Redis. Start two of them:
 // export TRUSTED_PEERS=127.0.0.1
 // PORT=3000 node dist/examples/rate-limit-redis.js & PORT=3001 node dist/examples/rate-limit-redis.js
 //
@@ -19,7 +19,7 @@ async function main (): Promise<void> {
   const redis = new Redis(REDIS, { lazyConnect: true, connectTimeout: 500, enableOfflineQueue: false })
   redis.on('error', (error) => app.log.error({ err: error }, 'redis'))
   app.addHook('onClose', async () => { redis.disconnect() })
-  await redis.connect().catch(() => { /* logged above; it goes on trying */ })
+  await redis.connect().catch(() => { /* logged above; the client keeps trying */ })
 
   await app.register(realIp, { trustedPeers })
   await app.register(rateLimit, {

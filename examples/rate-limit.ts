@@ -15,8 +15,8 @@ async function main (): Promise<void> {
   await app.register(rateLimit, {
     max: 5,
     timeWindow: '1 minute',
-    // An IPv4 address or an IPv6 /64 is one client; clients behind a balancer that does not name them share a key of
-    // their own.
+    // An IPv4 address or an IPv6 /64 counts as one client; clients that their balancer does not name share a separate
+    // key.
     keyGenerator: realIpKey({ ipv6Subnet: 64 })
   })
 

@@ -12,7 +12,7 @@ in TOA, then serves your own requests.
 
   npm start
   npm start -- --client 198.51.100.23    the client's address, IPv4 or IPv6
-  npm start -- --once                    ends after the printout
+  npm start -- --once                    exits after the printout
   npm start -- --help
 `
 
@@ -37,7 +37,7 @@ export function readArguments (given: readonly string[]): Arguments | 'help' | E
     } else if ((name === '--help' || name === '-h') && value === undefined) {
       return 'help'
     } else {
-      return new Error(`There is no argument '${given[i]}'; there are --client ADDRESS, --once and --help.`)
+      return new Error(`Unknown argument '${given[i]}'; use --client ADDRESS, --once or --help.`)
     }
   }
   return { client, once }

@@ -32,7 +32,7 @@ export const openKernelLab: OpenStage = async (visits) => {
       options,
       checked: true,
       seen,
-      own: { options, about: 'They carry no TOA, so that their own address stands.' },
+      own: { options, about: 'They carry no TOA, so the answer is their own address.' },
       close: () => lab.close()
     }
   } catch (error) {
@@ -52,7 +52,7 @@ async function perform (lab: Lab, visits: readonly Visit[]): Promise<Seen[]> {
     client.set(visit.client === undefined ? null : { address: visit.client, port: CLIENT_PORT })
     const args = [__filename, String(port), addresses[visit.by]]
     const { stdout, code } = await client.run(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] })
-    if (code !== 0) throw new Error(`a client of the kernel lab ended with ${code}`)
+    if (code !== 0) throw new Error(`a client of the kernel lab exited with code ${code}`)
     const log = lines.pop()
     seen.push({ visit, ...stdout !== '' && { answer: JSON.parse(stdout) as Answer }, ...log !== undefined && { log } })
   }

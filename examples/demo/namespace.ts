@@ -28,15 +28,15 @@ export const openNamespace: OpenStage = async (visits, stop) => {
   child.once('message', (message) => reports.push(message as Report))
   const [status] = await once(child, 'close')
   const report = reports[0] ??
-    { error: `what runs in the private network namespace ended early, with status ${status}` }
+    { error: `the process in the private network namespace exited early with status ${status}` }
   if ('error' in report) throw new Error(report.error)
   return {
-    about: 'A balancer, played in a private network namespace, writes TOA on real TCP handshakes. The kernel is ' +
-      'this one, unmodified: it keeps each SYN, and the plugin reads it. None of it needs root.',
+    about: 'A simulated balancer in a private network namespace writes TOA on real TCP handshakes. This machine\'s ' +
+      'unmodified kernel saves each SYN, and the plugin reads it. No root is needed.',
     way: (first) => [
       ['client', first.visit.client as string],
       ['balancer', balancerAddresses[isIPv6(first.visit.client as string) ? 'IPv6' : 'IPv4'], 'adds TOA'],
-      ['kernel', 'keeps the SYN', 'with its TOA'],
+      ['kernel', 'saves the SYN', 'with its TOA'],
       ['plugin', 'trusted?', judgement(first)],
       ['handler', 'request.realIp', String(first.answer?.realAddress.address)]
     ],
@@ -45,7 +45,7 @@ export const openNamespace: OpenStage = async (visits, stop) => {
     seen: report.seen,
     own: {
       options: { ...readsTheSyn, trustedPeers: ['loopback'] },
-      about: 'They carry no TOA, so that their own address stands.'
+      about: 'They carry no TOA, so the answer is their own address.'
     },
     async close () {}
   }

@@ -9,21 +9,21 @@ import type { Answer, Seen } from './visit'
 /** Plain requests to this host: `why` names the obstacle to TOA, `client` is the requested address. */
 export async function openPlain (why: readonly string[], client: string | undefined): Promise<Stage> {
   return {
-    about: 'Only the peer is shown, the other end of each connection as the kernel or Node.js names it: on this ' +
-      'machine the demo cannot make connections that carry TOA' +
+    about: 'Only the peer is shown, the other end of each connection as the kernel or Node.js reports it: on this ' +
+      'machine the demo cannot create connections that carry TOA' +
       `${client === undefined ? '' : `, so that ${client} cannot be shown`}.\n` +
       why.map((reason) => `  - ${reason}`).join('\n'),
     way: ({ answer }) => [
       ['client', String(answer?.ip)],
       ['balancer', 'none here', 'no TOA'],
-      ['kernel', 'knows the peer', 'alone'],
+      ['kernel', 'knows only', 'the peer'],
       ['plugin', 'no TOA:', 'the peer'],
       ['handler', 'request.realIp', String(answer?.realAddress.address)]
     ],
     options: {},
     checked: false,
     seen: await perform(),
-    own: { options: {}, about: 'They carry no TOA either, so that you see their own address.' },
+    own: { options: {}, about: 'They carry no TOA either, so the answer is their own address.' },
     async close () {}
   }
 }
