@@ -96,19 +96,23 @@ export function register (app: FastifyInstance, options: Options, station: Stati
     unprepared: (server) => whyUnprepared(server, owners.current)
   }, senders !== undefined || options.proxyProtocol !== undefined)
 
+  app.addHook('onReady', (done) => {
+    owners.setReady(owner)
+    done()
+  })
   app.addHook('onListen', (done) => {
     decideFromNowOn()
     done()
   })
   app.addHook('preClose', (done) => {
-    if (owners.isOnly(owner)) arrivals.close()
+    if (owners.servesAlone(owner)) arrivals.close()
     done()
   })
   app.addHook('onClose', (_instance, done) => {
     registrations.delete(registration)
+    if (owners.servesAlone(owner)) senders?.search.close()
     if (owners.remove(owner)) {
       station.unfollow?.()
-      senders?.search.close()
       onEmpty()
     }
     done()

@@ -26,6 +26,7 @@ export interface Owner {
 export class Owners {
   readonly #all: Owner[] = []
   readonly #stack: Owner[] = []
+  readonly #ready = new Set<Owner>()
   #senders: Senders | undefined
 
   /** The one that decides; after all have closed, still the last one. */
@@ -50,6 +51,19 @@ export class Owners {
     this.#all.push(owner)
   }
 
+  /** The owner's application is ready, and listens next. */
+  setReady (owner: Owner): void {
+    this.#ready.add(owner)
+  }
+
+  /**
+   * Whether no other application serves, or is about to. One that failed before it was ready does not count: nobody may
+   * ever close it.
+   */
+  servesAlone (owner: Owner): boolean {
+    return this.#ready.size === (this.#ready.has(owner) ? 1 : 0)
+  }
+
   /** Makes an owner decide from now on. */
   put (owner: Owner): void {
     if (!this.#stack.includes(owner)) this.#stack.push(owner)
@@ -60,6 +74,7 @@ export class Owners {
    * late events.
    */
   remove (owner: Owner): boolean {
+    this.#ready.delete(owner)
     if (this.isOnly(owner)) return true
     remove(this.#all, owner)
     remove(this.#stack, owner)

@@ -218,11 +218,52 @@ t.test('what is held outlives the old application, and ends with the last', onLi
   t.equal(await held, 'reset')
 })
 
+t.test('a new application that becomes ready after the old one has closed is followed', onLinux, async (t) => {
+  const first = Fastify({ forceCloseConnections: true })
+  await first.register(realIp, { trustedPeers: [OTHER] })
+  await first.listen({ port: 0, host: '127.0.0.1' })
+  const { server } = first
+  const next = Fastify({
+    forceCloseConnections: true,
+    serverFactory (handler) {
+      server.removeAllListeners('request').on('request', handler)
+      return server
+    }
+  })
+  t.teardown(() => next.close())
+  await next.register(realIp, { trustedPeers: [BALANCER] })
+  next.get('/', (request) => request.realAddress)
+  await first.close()
+  await next.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = server.address() as AddressInfo
+  t.same(await trusts(port), ['trusted', 'untrusted'])
+  const searches = holdSearches(t)
+  const held = ask(port, BALANCER)
+  await searches.waiting()
+  searches.release()
+  t.match(await held, { address: BALANCER, trust: 'trusted' })
+  t.equal(next.realIp.stats().connections, 3)
+})
+
 t.test('other options within one application are an error all the same', async (t) => {
   const app = Fastify()
   t.teardown(() => app.close())
   await app.register(realIp, { sources: ['getpeername'] })
   await t.rejects(async () => await app.register(async (child) => { await child.register(realIp, { sources: ['vtoa'] }) }), { code: 'FST_REAL_IP_ALREADY_REGISTERED' })
+})
+
+t.test('who failed before it was ready does not serve', async (t) => {
+  const [a, b, c] = [{}, {}, {}] as [Owner, Owner, Owner]
+  const owners = new Owners()
+  for (const owner of [a, b, c]) owners.add(owner)
+  t.ok(owners.servesAlone(a), 'nobody is ready yet')
+  owners.setReady(a)
+  t.ok(owners.servesAlone(a))
+  t.notOk(owners.servesAlone(b))
+  owners.setReady(c)
+  t.notOk(owners.servesAlone(a))
+  t.notOk(owners.remove(a))
+  t.ok(owners.servesAlone(c))
 })
 
 t.test('the last of the stack decides; the last that is left stays', async (t) => {
