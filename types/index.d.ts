@@ -159,6 +159,7 @@ declare namespace fastifyRealIp {
    * - `'proxy-checksum'`: its CRC32C checksum is wrong.
    * - `'proxy-cut-short'`: the connection ended before the header was complete.
    * - `'proxy-timeout'`: the header was not complete within `proxyProtocol.timeout`.
+   * - `'proxy-evicted'`: more than 4,096 connections were held, and this was the oldest; its header was not complete.
    */
   export type ProxyFaultReason =
     | 'proxy-missing'
@@ -167,6 +168,7 @@ declare namespace fastifyRealIp {
     | 'proxy-checksum'
     | 'proxy-cut-short'
     | 'proxy-timeout'
+    | 'proxy-evicted'
 
   /**
    * The contents of a PROXY header besides the client's address (HAProxy's proxy-protocol.txt). Frozen, and safe to

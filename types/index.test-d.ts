@@ -175,6 +175,7 @@ switch (reason) {
   case 'proxy-checksum':
   case 'proxy-cut-short':
   case 'proxy-timeout':
+  case 'proxy-evicted':
   case 'forwarded-malformed':
   case 'forwarded-missing':
   case 'native-unavailable':
@@ -281,7 +282,7 @@ expectType<boolean | undefined>(proxy.ssl?.verified)
 expectType<ReadonlyArray<ProxyTlv>>(proxy.tlvs)
 expectError(proxy.tlvs.push({ type: 1, value: '6832' }))
 expectError(proxy.local = true)
-expectType<'proxy-missing' | 'proxy-malformed' | 'proxy-too-long' | 'proxy-checksum' | 'proxy-cut-short' | 'proxy-timeout'>({} as ProxyFaultReason)
+expectType<'proxy-missing' | 'proxy-malformed' | 'proxy-too-long' | 'proxy-checksum' | 'proxy-cut-short' | 'proxy-timeout' | 'proxy-evicted'>({} as ProxyFaultReason)
 const end: ProxyEndpoint = { address: '203.0.113.7', port: 51234 }
 expectType<Buffer>(encodeProxyHeader())
 expectType<Buffer>(encodeProxyHeader({ version: 1, source: end, destination: end }))

@@ -28,7 +28,8 @@ const meanings: Readonly<Record<string, string>> = {
   'proxy-too-long': 'no balancer writes such a long header',
   'proxy-checksum': 'changed on the way, or computed wrongly',
   'proxy-cut-short': 'the connection ended first',
-  'proxy-timeout': 'the rest did not arrive in time'
+  'proxy-timeout': 'the rest did not arrive in time',
+  'proxy-evicted': 'too many connections waited for their headers, and this was the oldest'
 }
 
 const explain = (reason: string): string => meanings[reason] === undefined ? reason : `${reason}: ${meanings[reason]}`

@@ -2,9 +2,8 @@ import type { Server, Socket } from 'node:net'
 import { constants } from 'node:os'
 import type { Senders } from '../sources/choose'
 import type { Sender } from '../trust/guard'
-import { type Checked, type Evidence, isChecked } from '../trust/checked'
+import { Checked, type Evidence, isChecked } from '../trust/checked'
 import { keepEndpoint } from '../trust/claim'
-import type { Ruling } from '../trust/table'
 import { reasonOf, sourceOf } from '../trust/verdict'
 import type { Remembered } from '../node/remembered'
 import { acceptedSocket, fdOf, isUnixListener, pipeFdOf, reset, startReading, stopReading } from '../node/sockets'
@@ -57,7 +56,8 @@ export class Arrivals {
     return this.#decide(socket, evidence)
   }
 
-  #decide (socket: object, evidence: Evidence): boolean {
+  #decide (socket: object, found: Evidence): boolean {
+    const evidence = isChecked(found) && this.#mayClaim(found) ? asClaim(found) : found
     this.#remembered.set(acceptedSocket(socket) as object, evidence)
     const { judge, tally, suspicions } = this.#owners.current
     if (!isChecked(evidence)) {
@@ -67,7 +67,7 @@ export class Arrivals {
       return true
     }
     const ruling = judge.rule(evidence)
-    const isAllowed = !this.#mayClaim(evidence, ruling) && judge.decide(evidence) !== undefined
+    const isAllowed = judge.decide(evidence) !== undefined
     const reason = reasonOf(evidence, ruling)
     if (!isAllowed) reset(socket)
     tally.count(sourceOf(evidence, ruling), ruling.trust, reason, !isAllowed)
@@ -76,10 +76,12 @@ export class Arrivals {
     return isAllowed
   }
 
-  /** Whether a stranger is refused unread: his bytes may be a header, which claims a client. */
-  #mayClaim ({ isUnix }: Checked, { trust }: Ruling): boolean {
-    const { headers, options } = this.#owners.current
-    return headers !== undefined && options.settings.untrusted === 'reject' && trust === 'untrusted' && !isUnix
+  /** Whether a stranger is refused unread: the bytes may be a header, which claims a client. */
+  #mayClaim (evidence: Checked): boolean {
+    const { headers, judge, options } = this.#owners.current
+    if (headers === undefined || options.settings.untrusted !== 'reject' || evidence.isUnix) return false
+    const { trust, rejects } = judge.rule(evidence)
+    return trust === 'untrusted' && !rejects
   }
 
   /** Undefined where no header is expected from the sender. */
@@ -184,3 +186,6 @@ export class Arrivals {
     this.#hold.open()
   }
 }
+
+/** What a stranger claims without having been read. */
+const asClaim = ({ claim, peer }: Checked): Checked => new Checked(claim, peer, { column: 'plausible' })

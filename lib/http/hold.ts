@@ -1,8 +1,11 @@
 import { AsyncResource } from 'node:async_hooks'
 import { reset } from '../node/sockets'
 
-/** The number of connections that may be held at once; with one more the oldest is let go, undecided. */
+/** The number of connections that may be held at once; with one more the oldest is evicted. */
 export const HELD_MAX = 4096
+
+/** Why a connection is held no longer without having been released. */
+export type Expiry = 'timeout' | 'evicted'
 
 /** A connection that is held. */
 export interface Held {
@@ -19,14 +22,14 @@ export interface Held {
  */
 export class Hold {
   // In the order of their arrival.
-  readonly #entries = new Map<Held, { readonly socket: object, readonly expire: () => void }>()
+  readonly #entries = new Map<Held, { readonly socket: object, readonly expire: (why: Expiry) => void }>()
   #closed = false
 
   /**
    * Holds a connection: after `milliseconds`, or when there are too many, it is released with `expire`. Undefined, and
    * the connection is reset, where nothing is held any more.
    */
-  take (socket: object, milliseconds: number, expire: () => void): Held | undefined {
+  take (socket: object, milliseconds: number, expire: (why: Expiry) => void): Held | undefined {
     if (this.#closed) {
       reset(socket)
       return undefined
@@ -41,15 +44,17 @@ export class Hold {
         process.nextTick(() => { context.runInAsyncScope(then) })
       }
     }
-    const timer = setTimeout(() => { held.release(expire) }, milliseconds).unref()
+    const timer = setTimeout(() => { held.release(() => { expire('timeout') }) }, milliseconds).unref()
     entries.set(held, { socket, expire })
-    if (entries.size > HELD_MAX) this.#expireOldest()
+    if (entries.size > HELD_MAX) this.#evictOldest()
     return held
   }
 
-  #expireOldest (): void {
+  #evictOldest (): void {
     const [oldest] = this.#entries
-    if (oldest !== undefined) oldest[0].release(oldest[1].expire)
+    if (oldest === undefined) return
+    const [held, { expire }] = oldest
+    held.release(() => { expire('evicted') })
   }
 
   /** Resets what is held; nothing is held from now on. */

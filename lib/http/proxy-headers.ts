@@ -68,8 +68,8 @@ export function awaitHeader (
 ): void {
   let read: Buffer = Buffer.alloc(0)
   let isOver = false
-  const held = hold.take(socket, milliseconds, () => {
-    setImmediate(() => { finish('proxy-timeout') })
+  const held = hold.take(socket, milliseconds, (why) => {
+    setImmediate(() => { finish(`proxy-${why}`) })
   })
   if (held === undefined) return
 

@@ -43,7 +43,7 @@ export interface ProxyHeader {
 
 /** Why the first bytes of a connection are not a valid header. */
 export interface ProxyFault {
-  readonly reason: Exclude<ProxyFaultReason, 'proxy-cut-short' | 'proxy-timeout'>
+  readonly reason: Exclude<ProxyFaultReason, 'proxy-cut-short' | 'proxy-timeout' | 'proxy-evicted'>
   /** The offset of the first invalid byte. */
   readonly at: number
   /** What is wrong there, as text. */

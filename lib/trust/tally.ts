@@ -54,6 +54,7 @@ export class Tally {
       'proxy-checksum': 0,
       'proxy-cut-short': 0,
       'proxy-timeout': 0,
+      'proxy-evicted': 0,
       'native-unavailable': 0,
       'no-fd': 0,
       'no-answer': 0,

@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import t from 'tap'
-import { type Held, Hold, HELD_MAX } from '../../lib/http/hold'
+import { type Expiry, type Held, Hold, HELD_MAX } from '../../lib/http/hold'
 
 /** A connection that notes that it was reset. */
 class Connection {
@@ -33,24 +33,24 @@ t.test('after its time it goes on, and cannot be released any more', async (t) =
   })
   const hold = new Hold()
   const order: string[] = []
-  const held = hold.take(new Connection(), 5000, () => { order.push('expired') }) as Held
+  const held = hold.take(new Connection(), 5000, (why) => { order.push(why) }) as Held
   t.match(timers, [{ milliseconds: 5000, alive: false }], 'which keeps no process alive')
   timers[0]!.callback()
   held.release(() => { order.push('released') })
   await soon()
-  t.same(order, ['expired'])
+  t.same(order, ['timeout'])
 })
 
 t.test('with one too many the oldest goes on', async (t) => {
   const hold = new Hold()
-  const order: number[] = []
-  const all = Array.from({ length: HELD_MAX }, (_, n) => hold.take(new Connection(), 60_000, () => { order.push(n) }) as Held)
+  const order: Array<[number, Expiry]> = []
+  const all = Array.from({ length: HELD_MAX }, (_, n) => hold.take(new Connection(), 60_000, (why) => { order.push([n, why]) }) as Held)
   await soon()
   t.same(order, [])
   all[1]!.release(() => {})
-  for (let n = HELD_MAX; n < HELD_MAX + 3; n++) all.push(hold.take(new Connection(), 60_000, () => { order.push(n) }) as Held)
+  for (let n = HELD_MAX; n < HELD_MAX + 3; n++) all.push(hold.take(new Connection(), 60_000, (why) => { order.push([n, why]) }) as Held)
   await soon()
-  t.same(order, [0, 2], 'one has left room')
+  t.same(order, [[0, 'evicted'], [2, 'evicted']], 'one has left room')
   for (const held of all) held.release(() => {})
 })
 

@@ -137,7 +137,7 @@ t.test('of too many the oldest goes, and nobody else', onLinux, async (t) => {
   t.match(served.app.realIp.stats(), { connections: 0 })
   const next = await hold(served, header.subarray(0, 8))
   await closed
-  t.match(served.app.realIp.stats(), { connections: 1, rejected: 1, reason: { 'proxy-timeout': 1 } })
+  t.match(served.app.realIp.stats(), { connections: 1, rejected: 1, reason: { 'proxy-timeout': 0, 'proxy-evicted': 1 } })
   next.write(Buffer.concat([header.subarray(8), request]))
   const [answer] = await once(next, 'data')
   t.match(String(answer), /203\.0\.113\.7/)

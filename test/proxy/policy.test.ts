@@ -49,7 +49,9 @@ t.test("a stranger without a header is served, and with untrusted: 'reject' rese
   for (const bytes of [Buffer.alloc(0), header]) t.equal(await askHttp(connectFrom(strict, STRANGER), { header: bytes }), 'reset')
   t.equal(looks(), 0)
   t.same(strict.events, [])
-  t.match(strict.app.realIp.stats(), { connections: 2, rejected: 2, trust: { untrusted: 2 } })
+  const stats = strict.app.realIp.stats()
+  t.match(stats, { connections: 2, rejected: 2, trust: { untrusted: 2 }, source: { 'transport-peer': 2 } })
+  t.same(counted(stats), { 'untrusted-peer': 2 })
   t.match(await askHttp(connectFrom(strict, PEER), { header }), client)
 })
 
