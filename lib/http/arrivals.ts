@@ -6,7 +6,9 @@ import { Checked, type Evidence, isChecked } from '../trust/checked'
 import { keepEndpoint } from '../trust/claim'
 import { reasonOf, sourceOf } from '../trust/verdict'
 import type { Remembered } from '../node/remembered'
-import { acceptedSocket, fdOf, isUnixListener, pipeFdOf, reset, startReading, stopReading } from '../node/sockets'
+import {
+  acceptedSocket, fdOf, isAcceptedBy, isUnixListener, keepBytes, pipeFdOf, reset, startReading, stopReading
+} from '../node/sockets'
 import { type Held, Hold } from './hold'
 import type { Owners } from './owners'
 import { awaitHeader, type HeaderOutcome, type HeaderPolicy, takeHeader } from './proxy-headers'
@@ -16,6 +18,7 @@ const { EAGAIN } = constants.errno
 const SENDER_TIMEOUT = 5000 // milliseconds
 
 type HandOver = (socket: object) => void
+type Outcome = 'allowed' | 'refused' | 'held'
 
 /**
  * The way of each connection, before any listener sees it: sender, claim, ruling, remember, count. Then it is
@@ -34,21 +37,41 @@ export class Arrivals {
 
   /** Whether the event goes on to the listeners now. Never throws: a connection that cannot be examined is reset. */
   accept (socket: object, server: Server, handOver: HandOver): boolean {
+    let outcome: Outcome
     try {
-      const key = acceptedSocket(socket) as object
-      // Handed over a second time: a saved SYN can be read once, and what was found stands.
-      if (this.#remembered.of(key) !== undefined) return (socket as Socket).destroyed !== true
-      if (this.#held.has(key)) return false
-      const fd = fdOf(socket)
-      const isUnix = fd < 0 && pipeFdOf(socket) >= 0 && isUnixListener(server)
-      return this.#receive(socket, fd, this.#owners.current.guard.readSender(fd), isUnix, handOver)
+      outcome = this.#begin(socket, server, handOver)
     } catch (error) {
-      return this.#fail(socket, error)
+      this.#warn(error)
+      outcome = 'refused'
     }
+    if (outcome === 'refused') this.#refuse(socket, server, handOver)
+    return outcome === 'allowed'
+  }
+
+  #begin (socket: object, server: Server, handOver: HandOver): Outcome {
+    const key = acceptedSocket(socket) as object
+    const found = this.#remembered.of(key)
+    if (found !== undefined) return this.#decideAgain(socket, found)
+    if (this.#held.has(key)) return 'held'
+    const fd = fdOf(socket)
+    const isUnix = fd < 0 && pipeFdOf(socket) >= 0 && isUnixListener(server)
+    return this.#receive(socket, fd, this.#owners.current.guard.readSender(fd), isUnix, handOver)
+  }
+
+  /** Handed over a second time: a saved SYN can be read once, and what was found stands. It was counted. */
+  #decideAgain (socket: object, found: Evidence): Outcome {
+    if ((socket as Socket).destroyed === true) return 'refused'
+    return isChecked(found) && this.#owners.current.judge.decide(found) === undefined ? 'refused' : 'allowed'
+  }
+
+  /** Whoever emits a connection by hand may go on to use it, as socket.io-sticky does, and is not to find it closed. */
+  #refuse (socket: object, server: Server, handOver: HandOver): void {
+    if (handOver === reset || isAcceptedBy(socket, server)) reset(socket)
+    else process.nextTick(reset, socket)
   }
 
   /** Goes on with a connection whose sender is known, or cannot be, or was not looked for yet. */
-  #receive (socket: object, fd: number, sender: Sender, isUnix: boolean, handOver: HandOver): boolean {
+  #receive (socket: object, fd: number, sender: Sender, isUnix: boolean, handOver: HandOver): Outcome {
     const headers = sender === undefined ? undefined : this.#headersFrom(sender, isUnix)
     if (headers !== undefined) return this.#readHeader(socket, fd, sender, isUnix, headers, handOver)
     const evidence = this.#owners.current.guard.examine(socket, fd, sender, isUnix)
@@ -56,7 +79,7 @@ export class Arrivals {
     return this.#decide(socket, evidence)
   }
 
-  #decide (socket: object, found: Evidence): boolean {
+  #decide (socket: object, found: Evidence): Outcome {
     const evidence = isChecked(found) && this.#mayClaim(found) ? asClaim(found) : found
     this.#remembered.set(acceptedSocket(socket) as object, evidence)
     const { judge, tally, suspicions } = this.#owners.current
@@ -64,16 +87,15 @@ export class Arrivals {
       const reason = evidence.course === undefined ? evidence.reason : undefined
       tally.count(evidence.source, 'unchecked', reason, false)
       if (tally.hasSubscribers) tally.publish(socket, evidence.realAddress)
-      return true
+      return 'allowed'
     }
     const ruling = judge.rule(evidence)
     const isAllowed = judge.decide(evidence) !== undefined
     const reason = reasonOf(evidence, ruling)
-    if (!isAllowed) reset(socket)
     tally.count(sourceOf(evidence, ruling), ruling.trust, reason, !isAllowed)
     suspicions.ruled(evidence, ruling.trust, reason)
     if (tally.hasSubscribers) tally.publish(socket, judge.answer(evidence))
-    return isAllowed
+    return isAllowed ? 'allowed' : 'refused'
   }
 
   /** Whether a stranger is refused unread: the bytes may be a header, which claims a client. */
@@ -93,7 +115,7 @@ export class Arrivals {
   /** Holds the connection where not all of its header has come. */
   #readHeader (
     socket: object, fd: number, sender: Sender, isUnix: boolean, headers: HeaderPolicy, handOver: HandOver
-  ): boolean {
+  ): Outcome {
     const libc = this.#owners.senders?.libc
     const at = isUnix ? pipeFdOf(socket) : fd
     const isUnread = at >= 0 && (socket as Socket).readableLength === 0
@@ -107,10 +129,10 @@ export class Arrivals {
     awaitHeader(socket as Socket, this.#hold, headers.timeout, (outcome, read) => {
       this.#goOn(socket, handOver, () => this.#takeAwaited(socket as Socket, peer, isUnix, outcome, read))
     })
-    return false
+    return 'held'
   }
 
-  #takeAwaited (socket: Socket, sender: Sender, isUnix: boolean, outcome: HeaderOutcome, read: Buffer): boolean {
+  #takeAwaited (socket: Socket, sender: Sender, isUnix: boolean, outcome: HeaderOutcome, read: Buffer): Outcome {
     const { guard } = this.#owners.current
     // The list may have been swapped meanwhile: then these bytes are a stranger's, who sends no header.
     const headers = this.#headersFrom(sender, isUnix)
@@ -119,18 +141,20 @@ export class Arrivals {
     const evidence = headers !== undefined
       ? guard.examineHeader(sender, isUnix, outcome)
       : guard.examine(socket, fdOf(socket), sender, isUnix) as Evidence
-    if (!this.#decide(socket, evidence) || socket.destroyed) return false
+    if (this.#decide(socket, evidence) === 'refused' || socket.destroyed) return 'refused'
     if (rest.length > 0) socket.unshift(rest)
-    return true
+    return 'allowed'
   }
 
   /** Holds the connection where the search does not end at once. */
-  #findSender (socket: object, fd: number, handOver: HandOver): boolean {
+  #findSender (socket: object, fd: number, handOver: HandOver): Outcome {
     const { search } = this.#owners.senders as Senders
     let sender: Sender
     const waiting: { held?: Held | undefined } = {}
+    let giveBack: (() => void) | undefined
     const goOn = (): void => {
-      this.#goOn(socket, handOver, () => this.#receiveAwaited(socket, sender ?? null, handOver))
+      giveBack?.()
+      this.#goOn(socket, handOver, () => this.#receiveAwaited(socket as Socket, sender ?? null, handOver))
     }
     search.ask(fd, (peer) => {
       sender = peer === undefined ? null : keepEndpoint(peer)
@@ -138,30 +162,33 @@ export class Arrivals {
     })
     if (sender !== undefined) return this.#receive(socket, fd, sender, false, handOver)
     stopReading(socket)
+    giveBack = keepBytes(socket as Socket)
     this.#held.add(acceptedSocket(socket) as object)
     waiting.held = this.#hold.take(socket, SENDER_TIMEOUT, goOn)
-    return false
+    return 'held'
   }
 
-  #receiveAwaited (socket: object, sender: Sender, handOver: HandOver): boolean {
+  #receiveAwaited (socket: Socket, sender: Sender, handOver: HandOver): Outcome {
     const fd = fdOf(socket)
-    const isGone = this.#isGone(fd)
+    const isGone = socket.destroyed || (socket.readableLength === 0 && this.#isGone(fd))
     if (isGone) reset(socket)
-    if (!this.#receive(socket, isGone ? -1 : fd, sender, false, handOver) || isGone) return false
-    startReading(socket)
-    return true
+    const outcome = this.#receive(socket, isGone ? -1 : fd, sender, false, handOver)
+    if (isGone) return 'refused'
+    if (outcome === 'allowed') startReading(socket)
+    return outcome
   }
 
-  /** Goes on with a connection that was held: `step` says whether it is handed over. */
-  #goOn (socket: object, handOver: HandOver, step: () => boolean): void {
+  /** Goes on with a connection that was held. */
+  #goOn (socket: object, handOver: HandOver, step: () => Outcome): void {
     this.#held.delete(acceptedSocket(socket) as object)
-    let goesOn = false
+    let outcome: Outcome = 'refused'
     try {
-      goesOn = step()
+      outcome = step()
     } catch (error) {
-      this.#fail(socket, error)
+      this.#warn(error)
     }
-    if (goesOn) handOver(socket)
+    if (outcome === 'allowed') handOver(socket)
+    else if (outcome === 'refused') reset(socket)
   }
 
   /** Whether the client has ended the connection, or reset it, without a word. A closed descriptor is EBADF. */
@@ -171,10 +198,8 @@ export class Arrivals {
     return waiting === 0 || (waiting < 0 && waiting !== -EAGAIN)
   }
 
-  #fail (socket: object, error: unknown): false {
+  #warn (error: unknown): void {
     this.#owners.current.warnings.error('a connection could not be examined and was reset', error)
-    reset(socket)
-    return false
   }
 
   /** Resets what is held; nothing is held from now on. */

@@ -76,16 +76,19 @@ export function awaitHeader (
   function finish (outcome: HeaderOutcome): void {
     if (isOver) return
     isOver = true
-    socket.off('readable', onReadable).off('end', onEnd).off('close', onEnd).off('error', ignore)
+    socket.off('readable', onReadable).off('data', onData).off('end', onEnd).off('close', onEnd).off('error', ignore)
     held?.release(() => {})
     done(outcome, read)
   }
 
   function onReadable (): void {
-    for (let chunk = socket.read() as Buffer | null; chunk !== null; chunk = socket.read() as Buffer | null) {
-      read = read.length === 0 ? chunk : Buffer.concat([read, chunk])
-    }
-    const decoded = read.length === 0 ? 'more' : decodeProxyHeader(read, read.length)
+    while (!isOver && socket.read() !== null);
+  }
+
+  // Also emitted by hand, by whoever has read the first bytes.
+  function onData (chunk: Buffer): void {
+    read = read.length === 0 ? chunk : Buffer.concat([read, chunk])
+    const decoded = decodeProxyHeader(read, read.length)
     if (decoded !== 'more') finish('reason' in decoded ? decoded.reason : decoded)
   }
 
@@ -94,6 +97,8 @@ export function awaitHeader (
   }
 
   // Without an 'error' listener a reset would end the process; 'close' follows.
-  socket.on('readable', onReadable).once('end', onEnd).once('close', onEnd).on('error', ignore)
+  socket.on('readable', onReadable).on('data', onData).once('end', onEnd).once('close', onEnd).on('error', ignore)
   startReading(socket)
+  // Where 'readable' was listened to before, it is not emitted for what the stream has already.
+  if (socket.readableLength > 0) process.nextTick(onReadable)
 }

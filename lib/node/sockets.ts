@@ -1,3 +1,5 @@
+import type { Socket } from 'node:net'
+
 // Access to private fields of Node.js (_handle, _parent). No other file uses them.
 interface Handle {
   readonly fd?: unknown
@@ -68,15 +70,42 @@ export function startReading (socket: object): void {
   handle?.readStart?.()
 }
 
-/** Destroys a connection, with a TCP reset if possible. */
-export function reset (socket: object): void {
-  const { resetAndDestroy, destroy } = socket as { resetAndDestroy?: () => void, destroy?: () => void }
-  try {
-    (resetAndDestroy ?? destroy)?.call(socket)
-  } catch {
-    // A pipe, or a TLS socket that was given to an HTTP server.
-    destroy?.call(socket)
+const ignore = (): void => {}
+
+/**
+ * Keeps the bytes that whoever emitted a connection by hand gives it while it is held: pushed into the stream, or emitted
+ * as 'data'. The stream may also be resumed, as by socket.io-sticky. Returns a function that ends this, with all of them
+ * in the stream.
+ */
+export function keepBytes (socket: Socket): () => void {
+  const emitted: Buffer[] = []
+  const keep = (bytes: Buffer): void => { emitted.push(bytes) }
+  // A stream with a listener of 'readable' does not flow: without one, resume() would drop what is read. Without a
+  // listener of 'error' a reset would end the process.
+  socket.on('readable', ignore).on('data', keep).on('error', ignore)
+  return () => {
+    socket.off('readable', ignore).off('data', keep)
+    if (socket.destroyed) return
+    socket.off('error', ignore)
+    if (emitted.length > 0) socket.unshift(Buffer.concat(emitted))
   }
+}
+
+/** Destroys a connection, with a TCP reset if possible. Never throws. */
+export function reset (socket: object): void {
+  for (const name of ['resetAndDestroy', 'destroy'] as const) {
+    try {
+      const end = (socket as Partial<Socket>)[name]
+      if (end !== undefined) return void end.call(socket)
+    } catch {
+      // A pipe, or a TLS socket that was given to an HTTP server, cannot be reset.
+    }
+  }
+}
+
+/** Whether this server accepted the connection itself, so that nobody else has it yet. */
+export function isAcceptedBy (socket: object, server: object): boolean {
+  return (socket as { readonly server?: unknown }).server === server
 }
 
 /** The descriptor of a listening server; -1 if it has none, e.g. in a cluster worker whose primary listens. */
