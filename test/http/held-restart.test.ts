@@ -2,10 +2,11 @@ import { once } from 'node:events'
 import net, { type AddressInfo } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 import { restartable } from '@fastify/restartable'
-import type { FastifyInstance } from 'fastify'
+import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import realIp, { encodeProxyHeader, type FastifyRealIpOptions } from 'fastify-real-ip'
 import { holdSearches } from '../kernel/held-searches'
+import { bothLocalhosts, noIPv6 } from '../kinds'
 
 // Connections that are held while @fastify/restartable replaces the application on the same server.
 
@@ -32,7 +33,7 @@ interface Served {
   connections: number
 }
 
-async function serve (t: Test, options: FastifyRealIpOptions): Promise<Served> {
+async function serve (t: Test, options: FastifyRealIpOptions, host = '127.0.0.1'): Promise<Served> {
   const served: Served = { app: undefined as never, options, prepare: () => {}, connections: 0 }
   served.app = await restartable(async (fastify, given) => {
     const made = fastify(given) as unknown as FastifyInstance
@@ -44,7 +45,7 @@ async function serve (t: Test, options: FastifyRealIpOptions): Promise<Served> {
   let isClosed = false
   t.teardown(() => isClosed || served.app.close())
   served.app.server.on('close', () => { isClosed = true })
-  await served.app.listen({ host: '127.0.0.1', port: 0 })
+  await served.app.listen({ host, port: 0 })
   served.app.server.on('connection', () => { served.connections++ })
   return served
 }
@@ -207,4 +208,67 @@ t.test('what is held when the last application closes is ended at once', async (
   searches.release()
   for (let turn = 0; turn < 10; turn++) await setImmediate()
   t.equal(served.connections, 0)
+})
+
+/** The trust of a client of this address; `'reset'`; or the code of an error. */
+async function ask (port: number, host: string): Promise<unknown> {
+  const socket = net.connect({ port, host })
+  let heard = ''
+  let code = 'reset'
+  socket.on('data', (part) => { heard += String(part) }).on('error', (error: NodeJS.ErrnoException) => { code = String(error.code) })
+  socket.write(get)
+  await new Promise((resolve) => { socket.once('close', resolve) })
+  return heard === '' ? code.replace('ECONNRESET', 'reset') : trustOf(heard)
+}
+
+t.test("listen({ host: 'localhost' }) under @fastify/restartable", { skip: noIPv6 }, async (t) => {
+  bothLocalhosts(t)
+  const served = await serve(t, { trustedPeers: ['loopback'] }, 'localhost')
+  const { port, address } = served.app.server.address() as AddressInfo
+  // Fastify opens further servers only where there is no serverFactory.
+  t.equal(address, '127.0.0.1')
+  t.same([await ask(port, '127.0.0.1'), await ask(port, '::1')], ['trusted', 'ECONNREFUSED'])
+  served.options = { trustedPeers: [] }
+  await served.app.restart()
+  t.same([await ask(port, '127.0.0.1'), await ask(port, '::1')], ['untrusted', 'ECONNREFUSED'])
+})
+
+t.test("the second server of listen({ host: 'localhost' }), where another application takes over the first", { skip: noIPv6 }, async (t) => {
+  bothLocalhosts(t)
+  const first = Fastify({ forceCloseConnections: true })
+  await first.register(realIp, { trustedPeers: ['loopback'] })
+  first.get('/', (request) => request.realAddress)
+  await first.listen({ host: 'localhost', port: 0 })
+  const { server } = first
+  const { port } = server.address() as AddressInfo
+  const hosts = ['127.0.0.1', '::1'] as const
+  const askBoth = async () => [await ask(port, hosts[0]), await ask(port, hosts[1])]
+  t.same(await askBoth(), ['trusted', 'trusted'])
+
+  const { listen, close } = server
+  server.listen = (() => {
+    server.emit('listening')
+    return server
+  }) as typeof listen
+  server.close = (() => server) as typeof close
+  let isAdmitted = true
+  const next = Fastify({ forceCloseConnections: true, serverFactory: () => server })
+  await next.register(realIp, { trustedPeers: ['::1'], admit: () => isAdmitted })
+  await next.listen({ host: '127.0.0.1', port })
+  // The routes of the second server stay the first application's, with its list. Its connections are the new one's.
+  t.same(await askBoth(), ['trusted', 'trusted'])
+  t.match(next.realIp.stats(), { connections: 2, trust: { trusted: 1, untrusted: 1 } })
+  isAdmitted = false
+  t.same(await askBoth(), ['reset', 'reset'])
+  const searches = holdSearches(t)
+  const held = hosts.map((host) => ask(port, host))
+  await searches.waiting(2)
+  isAdmitted = true
+  searches.release()
+  t.same(await Promise.all(held), ['trusted', 'trusted'])
+  t.match(next.realIp.stats(), { connections: 6, rejected: 2 })
+
+  Object.assign(server, { listen, close })
+  await Promise.all([first.close(), next.close()])
+  t.same(await askBoth(), ['ECONNREFUSED', 'ECONNREFUSED'])
 })
