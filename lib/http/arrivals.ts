@@ -151,9 +151,8 @@ export class Arrivals {
     const { search } = this.#owners.senders as Senders
     let sender: Sender
     const waiting: { held?: Held | undefined } = {}
-    let giveBack: (() => void) | undefined
     const goOn = (): void => {
-      giveBack?.()
+      giveBack()
       this.#goOn(socket, handOver, () => this.#receiveAwaited(socket as Socket, sender ?? null, handOver))
     }
     search.ask(fd, (peer) => {
@@ -162,7 +161,7 @@ export class Arrivals {
     })
     if (sender !== undefined) return this.#receive(socket, fd, sender, false, handOver)
     stopReading(socket)
-    giveBack = keepBytes(socket as Socket)
+    const giveBack = keepBytes(socket as Socket)
     this.#held.add(acceptedSocket(socket) as object)
     waiting.held = this.#hold.take(socket, SENDER_TIMEOUT, goOn)
     return 'held'

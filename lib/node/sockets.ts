@@ -73,15 +73,15 @@ export function startReading (socket: object): void {
 const ignore = (): void => {}
 
 /**
- * Keeps the bytes that whoever emitted a connection by hand gives it while it is held: pushed into the stream, or emitted
- * as 'data'. The stream may also be resumed, as by socket.io-sticky. Returns a function that ends this, with all of them
- * in the stream.
+ * Keeps the bytes that whoever emitted a connection by hand gives it while it is held: pushed into the stream, or
+ * emitted as 'data'. The stream may also be resumed, as by socket.io-sticky. Returns a function that ends this, with
+ * all of them in the stream.
  */
 export function keepBytes (socket: Socket): () => void {
   const emitted: Buffer[] = []
   const keep = (bytes: Buffer): void => { emitted.push(bytes) }
-  // A stream with a listener of 'readable' does not flow: without one, resume() would drop what is read. Without a
-  // listener of 'error' a reset would end the process.
+  // With a listener of 'readable', resume() does not drop what is read. Without a listener of 'error', a reset would end
+  // the process.
   socket.on('readable', ignore).on('data', keep).on('error', ignore)
   return () => {
     socket.off('readable', ignore).off('data', keep)
@@ -105,7 +105,7 @@ export function reset (socket: object): void {
 
 /** Whether this server accepted the connection itself, so that nobody else has it yet. */
 export function isAcceptedBy (socket: object, server: object): boolean {
-  return (socket as { readonly server?: unknown }).server === server
+  return (socket as { readonly server?: unknown } | null | undefined)?.server === server
 }
 
 /** The descriptor of a listening server; -1 if it has none, e.g. in a cluster worker whose primary listens. */
