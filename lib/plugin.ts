@@ -93,8 +93,8 @@ export function register (app: FastifyInstance, options: Options, station: Stati
     session: (session) => { remembered.inherit(session, socketOfSession(session)) },
     stream: (stream) => { remembered.inherit(stream, stream.session) },
     prepare: (server) => arm(server, owners.current, senders, libc),
-    unprepared: (server) => whyUnprepared(server, owners.current)
-  }, senders !== undefined || options.proxyProtocol !== undefined)
+    unprepared: (server) => senders && whyUnprepared(server, owners.current)
+  })
 
   app.addHook('onReady', (done) => {
     owners.setReady(owner)

@@ -217,7 +217,7 @@ export async function watch (
     handshakes.open(openCapture, (server.address() as AddressInfo).port)
     return undefined
   }
-  const unfollow = followServers(server, { accept, prepare }, true)
+  const unfollow = followServers(server, { accept, prepare })
   signal.addEventListener('abort', () => {
     arrivals.close()
     end()

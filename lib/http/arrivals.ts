@@ -44,7 +44,7 @@ export class Arrivals {
       this.#warn(error)
       outcome = 'refused'
     }
-    if (outcome === 'refused') this.#refuse(socket, server, handOver)
+    if (outcome === 'refused') refuse(socket, server)
     return outcome === 'allowed'
   }
 
@@ -62,12 +62,6 @@ export class Arrivals {
   #decideAgain (socket: object, found: Evidence): Outcome {
     if ((socket as Socket).destroyed === true) return 'refused'
     return isChecked(found) && this.#owners.current.judge.decide(found) === undefined ? 'refused' : 'allowed'
-  }
-
-  /** Whoever emits a connection by hand may go on to use it, as socket.io-sticky does, and is not to find it closed. */
-  #refuse (socket: object, server: Server, handOver: HandOver): void {
-    if (handOver === reset || isAcceptedBy(socket, server)) reset(socket)
-    else process.nextTick(reset, socket)
   }
 
   /** Goes on with a connection whose sender is known, or cannot be, or was not looked for yet. */
@@ -209,6 +203,12 @@ export class Arrivals {
   open (): void {
     this.#hold.open()
   }
+}
+
+/** Whoever emits a connection by hand may go on to use it, as socket.io-sticky does, and must not find it closed. */
+function refuse (socket: object, server: Server): void {
+  if (isAcceptedBy(socket, server)) reset(socket)
+  else process.nextTick(reset, socket)
 }
 
 /** What a stranger claims without having been read. */

@@ -1,6 +1,5 @@
 import { tracingChannel } from 'node:diagnostics_channel'
 import type { Server } from 'node:net'
-import { reset } from './sockets'
 
 /** Handlers for the events of one application's servers. */
 export interface ServerEvents {
@@ -48,18 +47,16 @@ const subscribers = { asyncEnd: onServerListening } as Parameters<typeof listeni
  * Follows `main` and each server that Fastify opens beside it: `listen({ host: 'localhost' })` opens one for each
  * further address, with the same request listener. Returns a function that undoes it.
  *
- * `canHold`: whether connections may have to wait. If so, `emit` of each server is replaced, so that no listener runs
- * first; if not, prepended listeners are enough.
+ * `emit` of each server is replaced, so that no listener runs first.
  */
-export function followServers (main: Server, events: ServerEvents, canHold: boolean): () => void {
+export function followServers (main: Server, events: ServerEvents): () => void {
   const followed = new Map<Server, () => void>()
   const prepared = new WeakSet<Server>()
 
-  const take = canHold ? intercept : prependListeners
-
   function attach (server: Server): void {
     if (!followed.has(server)) {
-      followed.set(server, take(server, events, () => prepared.has(server) ? undefined : events.unprepared?.(server)))
+      const whyUnprepared = () => prepared.has(server) ? undefined : events.unprepared?.(server)
+      followed.set(server, intercept(server, events, whyUnprepared))
     }
   }
 
@@ -138,21 +135,5 @@ function intercept (server: Server, events: ServerEvents, whyUnprepared: () => E
     if ((server.emit as unknown) !== emit) return
     if (before === undefined) delete (server as { emit?: unknown }).emit
     else Object.defineProperty(server, 'emit', before)
-  }
-}
-
-/** The same for servers whose connections never wait. */
-function prependListeners (server: Server, events: ServerEvents): () => void {
-  const listeners = {
-    // Nothing is held here; a connection that were is reset.
-    connection: (socket: object) => { events.accept(socket, server, reset) },
-    ...(events.session && { session: events.session }),
-    ...(events.stream && { stream: events.stream })
-  }
-  const names = Object.keys(listeners) as Array<keyof typeof listeners>
-  // HTTP/1 servers emit neither 'session' nor 'stream'.
-  for (const name of names) server.prependListener(name, listeners[name] as () => void)
-  return () => {
-    for (const name of names) server.removeListener(name, listeners[name] as () => void)
   }
 }

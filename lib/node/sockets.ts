@@ -80,8 +80,7 @@ const ignore = (): void => {}
 export function keepBytes (socket: Socket): () => void {
   const emitted: Buffer[] = []
   const keep = (bytes: Buffer): void => { emitted.push(bytes) }
-  // With a listener of 'readable', resume() does not drop what is read. Without a listener of 'error', a reset would end
-  // the process.
+  // With a listener of 'readable', resume() drops nothing. Without one of 'error', a reset would end the process.
   socket.on('readable', ignore).on('data', keep).on('error', ignore)
   return () => {
     socket.off('readable', ignore).off('data', keep)
