@@ -7,7 +7,7 @@ import { keepEndpoint } from '../trust/claim'
 import { reasonOf, sourceOf } from '../trust/verdict'
 import type { Remembered } from '../node/remembered'
 import {
-  acceptedSocket, fdOf, isAcceptedBy, isUnixListener, keepBytes, pipeFdOf, reset, startReading, stopReading
+  acceptedSocket, fdOf, hasServer, isUnixListener, keepBytes, pipeFdOf, reset, startReading, stopReading
 } from '../node/sockets'
 import { type Held, Hold } from './hold'
 import type { Owners } from './owners'
@@ -37,15 +37,12 @@ export class Arrivals {
 
   /** Whether the event goes on to the listeners now. Never throws: a connection that cannot be examined is reset. */
   accept (socket: object, server: Server, handOver: HandOver): boolean {
-    let outcome: Outcome
     try {
-      outcome = this.#begin(socket, server, handOver)
+      return this.#begin(socket, server, handOver) === 'allowed'
     } catch (error) {
-      this.#warn(error)
-      outcome = 'refused'
+      this.#fail(socket, error)
+      return false
     }
-    if (outcome === 'refused') refuse(socket, server)
-    return outcome === 'allowed'
   }
 
   #begin (socket: object, server: Server, handOver: HandOver): Outcome {
@@ -61,7 +58,9 @@ export class Arrivals {
   /** Handed over a second time: a saved SYN can be read once, and what was found stands. It was counted. */
   #decideAgain (socket: object, found: Evidence): Outcome {
     if ((socket as Socket).destroyed === true) return 'refused'
-    return isChecked(found) && this.#owners.current.judge.decide(found) === undefined ? 'refused' : 'allowed'
+    if (!isChecked(found) || this.#owners.current.judge.decide(found) !== undefined) return 'allowed'
+    refuse(socket)
+    return 'refused'
   }
 
   /** Goes on with a connection whose sender is known, or cannot be, or was not looked for yet. */
@@ -85,6 +84,7 @@ export class Arrivals {
     }
     const ruling = judge.rule(evidence)
     const isAllowed = judge.decide(evidence) !== undefined
+    if (!isAllowed) refuse(socket)
     const reason = reasonOf(evidence, ruling)
     tally.count(sourceOf(evidence, ruling), ruling.trust, reason, !isAllowed)
     suspicions.ruled(evidence, ruling.trust, reason)
@@ -178,10 +178,9 @@ export class Arrivals {
     try {
       outcome = step()
     } catch (error) {
-      this.#warn(error)
+      this.#fail(socket, error)
     }
     if (outcome === 'allowed') handOver(socket)
-    else if (outcome === 'refused') reset(socket)
   }
 
   /** Whether the client has ended the connection, or reset it, without a word. A closed descriptor is EBADF. */
@@ -191,7 +190,8 @@ export class Arrivals {
     return waiting === 0 || (waiting < 0 && waiting !== -EAGAIN)
   }
 
-  #warn (error: unknown): void {
+  #fail (socket: object, error: unknown): void {
+    refuse(socket)
     this.#owners.current.warnings.error('a connection could not be examined and was reset', error)
   }
 
@@ -205,9 +205,12 @@ export class Arrivals {
   }
 }
 
-/** Whoever emits a connection by hand may go on to use it, as socket.io-sticky does, and must not find it closed. */
-function refuse (socket: object, server: Server): void {
-  if (isAcceptedBy(socket, server)) reset(socket)
+/**
+ * Resets a connection. One that came from another process was emitted by hand: whoever did may go on to use its handle,
+ * as socket.io-sticky does, and must not find it closed.
+ */
+function refuse (socket: object): void {
+  if (hasServer(socket)) reset(socket)
   else process.nextTick(reset, socket)
 }
 

@@ -102,9 +102,9 @@ export function reset (socket: object): void {
   }
 }
 
-/** Whether this server accepted the connection itself, so that nobody else has it yet. */
-export function isAcceptedBy (socket: object, server: object): boolean {
-  return (socket as { readonly server?: unknown } | null | undefined)?.server === server
+/** Whether a server of this process accepted the connection. */
+export function hasServer (socket: object): boolean {
+  return (socket as { readonly server?: object } | null | undefined)?.server != null
 }
 
 /** The descriptor of a listening server; -1 if it has none, e.g. in a cluster worker whose primary listens. */
