@@ -21,7 +21,7 @@ type HandOver = (socket: object) => void
 type Outcome = 'allowed' | 'refused' | 'held'
 
 /**
- * The way of each connection, before any listener sees it: sender, claim, ruling, remember, count. Then it is
+ * The way of each connection, before any listener sees it: sender, header, claim, remember, ruling, count. Then it is
  * handed over to the listeners, or reset. A connection that has to wait is held.
  */
 export class Arrivals {
