@@ -1,7 +1,7 @@
 import net from 'node:net'
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
-import realIp, { type FastifyRealIpOptions, type RealAddress } from 'fastify-real-ip'
+import realIp, { type FastifyRealIpOptions, type RealAddress, type TrustedPeers } from 'fastify-real-ip'
 import { kinds, listen, oneLoopback } from '../kinds'
 import { logOf } from './log'
 
@@ -40,10 +40,35 @@ t.test('asked once per connection, before anything is parsed; only exact true ad
       const policed = 'trustedPeers' in policy
       const common = { family: 'IPv4', source: policed ? 'transport-peer' : source, trust: policed ? 'trusted' : 'unchecked' }
       t.match(asked, [{ ...common, address: '127.0.0.51' }, { ...common, address: '127.0.0.52', port: client.localPort }])
+      t.equal(asked.length, 2)
       t.ok(asked.every(Object.isFrozen))
       await client.close()
     }
   }
+})
+
+t.test('asked again on a kept connection where a swapped list gives another answer', { skip: !linux && 'not Linux' }, async (t) => {
+  const asked: string[] = []
+  const app = Fastify()
+  await app.register(realIp, {
+    trustedPeers: ['127.0.0.0/8'],
+    admit ({ trust }) {
+      asked.push(trust)
+      return trust === 'trusted'
+    }
+  })
+  app.get('/', (request) => [request.realAddress.trust])
+  t.teardown(() => app.close())
+  const client = await http!.connect(await listen(app))
+  client.socket.on('error', () => {})
+  for (const trustedPeers of [['127.0.0.0/8'], 'any', ['127.0.0.0/16']] as TrustedPeers[]) {
+    app.realIp.setTrustedPeers(trustedPeers)
+    t.same(await client.get('/'), ['trusted'])
+  }
+  t.same(asked, ['trusted'], 'the answer was the same')
+  app.realIp.setTrustedPeers([])
+  await t.rejects(client.get('/'), 'admitted no longer')
+  t.same(asked, ['trusted', 'untrusted'])
 })
 
 async function outcome (t: Test, admit: () => any): Promise<[admitted: boolean, errors: string[]]> {

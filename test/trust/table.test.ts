@@ -137,6 +137,10 @@ t.test('what holds of every cell', async (t) => {
   }
 })
 
+t.test('a swapped list gives another answer only with another trust', async (t) => {
+  for (const [column, { answer, trust, reason }] of Object.entries(table.any)) t.match(table.listed[column as keyof typeof table.any], { answer, trust, reason })
+})
+
 t.test('loopback is a claim only where the transport peer is loopback itself', async (t) => {
   for (const [family, own, stranger] of [['IPv4', 0x7f000001n, 0x0a000002n], ['IPv6', 1n, 1n << 125n]] as const) {
     const [claim, peer] = [endpoint({ family, value: own }, 1), endpoint({ family, value: stranger }, 2)]
