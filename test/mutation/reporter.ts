@@ -1,5 +1,5 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
-import { relative, resolve } from 'node:path'
+import { relative } from 'node:path'
 import type { Reporter } from '@stryker-mutator/api/report' with { 'resolution-mode': 'import' }
 
 // Keeps what each file of lib/ came to, from runs over all of them or over some, and names the survivors that nobody has
@@ -7,10 +7,10 @@ import type { Reporter } from '@stryker-mutator/api/report' with { 'resolution-m
 
 type Report = Parameters<Required<Reporter>['onMutationTestReportReady']>[0]
 type Place = Pick<Report['files'][string]['mutants'][number], 'location' | 'replacement'>
-type Mutant = Place & Pick<Report['files'][string]['mutants'][number], 'id' | 'status'>
+type Mutant = Place & Pick<Report['files'][string]['mutants'][number], 'status'>
 
 /** Mutants that no test can tell from the original, by the line they are in and what they put in place of what. */
-interface Equivalent {
+export interface Equivalent {
   readonly file: string
   readonly line: string
   readonly from: string
@@ -46,9 +46,9 @@ function place (file: string, { location: { start, end }, replacement = '' }: Pl
   return { line, from: oneLine(lines.join(' ')), to: oneLine(replacement) }
 }
 
-/** Whether no test can tell a mutant of a file, whose text is at `path`, from the original. */
-export function isKnown (name: string, mutant: Place, path = name): boolean {
-  const { line, from, to } = place(path, mutant)
+/** Whether no test can tell a mutant of a file from the original. */
+function isKnown (name: string, mutant: Place): boolean {
+  const { line, from, to } = place(name, mutant)
   return equivalents.some((known) => known.file === name && known.line === line && known.from === from && known.to.includes(to))
 }
 
@@ -68,15 +68,7 @@ function sum (counted: readonly Result[]): Result {
   }
 }
 
-// Where runners write which mutants live after all, though they were counted as killed.
-// Runners load this file too, and run elsewhere.
-const revoked = process.env.MUTATION_REVOKED ??= resolve('dist/mutation-revoked.txt')
-
 class Results implements Reporter {
-  constructor () {
-    writeFileSync(revoked, '')
-  }
-
   onMutantTested (mutant: Mutant & { readonly fileName: string }): void {
     const name = relative(process.cwd(), mutant.fileName)
     if (!isOpen(mutant) || isKnown(name, mutant)) return
@@ -86,12 +78,7 @@ class Results implements Reporter {
 
   onMutationTestReportReady ({ files }: Report): void {
     const kept = existsSync(results) ? JSON.parse(readFileSync(results, 'utf8')) as { files: Record<string, Result> } : { files: {} }
-    const alive = new Set(readFileSync(revoked, 'utf8').split('\n'))
     for (const [name, file] of Object.entries(files)) {
-      for (const mutant of file.mutants.filter(({ id }) => alive.has(id))) {
-        mutant.status = 'Survived'
-        this.onMutantTested({ ...mutant, fileName: name })
-      }
       const count = (status: Mutant['status']) => file.mutants.filter((mutant) => mutant.status === status).length
       kept.files[name] = sum([{
         mutants: file.mutants.filter(({ status }) => status !== 'Ignored').length,
