@@ -3,7 +3,9 @@ import t from 'tap'
 import realIp, { type FastifyRealIpOptions, realIpKey } from 'fastify-real-ip'
 import { fromClient } from 'fastify-real-ip/testing'
 
-const policies: FastifyRealIpOptions[] = [{}, { trustedPeers: [] }, { trustedPeers: 'any' }, { trustedPeers: ['10.0.0.0/8'], missing: 'reject' }]
+const policies: FastifyRealIpOptions[] = [
+  {}, { trustedPeers: [] }, { trustedPeers: 'any' }, { trustedPeers: ['10.0.0.0/8'], missing: 'reject', unverified: 'reject' }
+]
 
 t.test('a request of inject() comes from the client that a test chooses, under any policy', async (t) => {
   for (const options of policies) {
