@@ -31,6 +31,16 @@ t.test('a request of inject() comes from the client that a test chooses, under a
   }
 })
 
+t.test('no forwarding header changes it, not even one of a proxy', async (t) => {
+  const app = Fastify()
+  await app.register(realIp, { trustedPeers: [], forwarded: { trust: ['10.0.0.0/8'] } })
+  app.get('/', (request) => [request.realIp])
+  t.teardown(() => app.close())
+  const headers = { 'x-forwarded-for': '203.0.113.7' }
+  t.same((await app.inject({ url: '/', headers, remoteAddress: '10.0.0.2' })).json(), ['203.0.113.7'])
+  t.same((await app.inject({ url: '/', headers, ...fromClient('10.0.0.2') })).json(), ['10.0.0.2'])
+})
+
 t.test('admit is asked about it', async (t) => {
   const app = Fastify()
   let handled = 0
