@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -237,4 +238,14 @@ t.test('a subscriber sees rejected connections', { skip: !linux && 'not Linux' }
   t.equal(messages.length, 1)
   t.equal(messages[0]?.realAddress.address, '127.0.0.8')
   t.ok(messages[0]?.socket.destroyed)
+})
+
+t.test('NODE_DEBUG=fastify-real-ip: a line for each connection', async (t) => {
+  const program = `
+    const { Tally } = require(${JSON.stringify(require.resolve('../../lib/trust/tally'))})
+    const transportPeer = { address: '10.0.0.2' }
+    new Tally().publish({}, { address: '203.0.113.7', source: 'vtoa', trust: 'trusted', transportPeer })
+    new Tally().publish({}, { address: '10.0.0.2', source: 'transport-peer', trust: 'trusted', reason: 'no-toa', transportPeer })`
+  const { stderr } = spawnSync(process.execPath, ['-e', program], { encoding: 'utf8', env: { ...process.env, NODE_DEBUG: 'fastify-real-ip' } })
+  t.match(stderr, /: 203\.0\.113\.7 by vtoa, trusted, sent by 10\.0\.0\.2\n.*: 10\.0\.0\.2 by transport-peer, trusted \(no-toa\), sent by 10\.0\.0\.2\n$/)
 })
