@@ -4,6 +4,7 @@ import type { ConnectionMessage, RealAddress, Stats } from '../../types'
 
 // NODE_DEBUG=fastify-real-ip
 const debug = debuglog('fastify-real-ip')
+const isDebugged = debug.enabled
 const connectionChannel = channel('fastify-real-ip:connection')
 
 type Counts<By extends 'source' | 'trust' | 'reason'> = { -readonly [Key in keyof Stats[By]]: number }
@@ -28,7 +29,7 @@ export class Tally {
   }
 
   /** Whether anyone subscribes to connections. */
-  get hasSubscribers (): boolean { return connectionChannel.hasSubscribers || debug.enabled }
+  get hasSubscribers (): boolean { return connectionChannel.hasSubscribers || isDebugged }
 
   publish (socket: object, realAddress: RealAddress): void {
     connectionChannel.publish({ socket, realAddress } as ConnectionMessage)

@@ -1,6 +1,6 @@
 import type { RealAddress, Reason, TransportPeer } from '../../types'
 import { formatAddress } from '../address/address'
-import type { Endpoint } from '../kernel/sockaddr'
+import { type Endpoint, sameEndpoint } from '../kernel/sockaddr'
 import { describeProxyHeader } from '../sources/proxy-tlvs'
 import type { Checked } from './checked'
 import { answer } from './claim'
@@ -15,6 +15,15 @@ function whose ({ claim, peer }: Checked, ruling: Ruling): 'source' | 'peer' | '
   if (peer !== undefined) return 'peer'
   // If the claim is absent and the transport peer unknown, its address is the one that Node.js reports.
   return claim.course === undefined ? 'source' : 'none'
+}
+
+/** Whether the answer's address is the claim's, which can be the peer's own. */
+export function answersClaim (evidence: Checked, ruling: Ruling): boolean {
+  const { claim, peer, staged } = evidence
+  if (staged !== undefined) return false
+  const whoseIs = whose(evidence, ruling)
+  return whoseIs === 'source' ||
+    (whoseIs === 'peer' && peer !== undefined && claim.course !== undefined && sameEndpoint(claim, peer))
 }
 
 export function sourceOf (evidence: Checked, ruling: Ruling): RealAddress['source'] {

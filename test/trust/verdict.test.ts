@@ -1,11 +1,11 @@
 import t from 'tap'
 import { formatAddress, parseAddress } from '../../lib/address/address'
-import { createEndpoint } from '../../lib/kernel/sockaddr'
+import { createEndpoint, type Endpoint } from '../../lib/kernel/sockaddr'
 import { Course } from '../../lib/sources/course'
 import { Checked } from '../../lib/trust/checked'
 import { Claim, Fallback } from '../../lib/trust/claim'
 import { applySettings, type ClaimColumn, type Ruling } from '../../lib/trust/table'
-import { answerOf, reasonOf, sourceOf } from '../../lib/trust/verdict'
+import { answerOf, answersClaim, reasonOf, sourceOf } from '../../lib/trust/verdict'
 
 const address = (text: string) => parseAddress(text)!
 const endpoint = (text: string) => ({ ...createEndpoint(), ...address(text), port: 51234 })
@@ -59,9 +59,28 @@ t.test('whose address each cell gives, whatever is known of the connection', asy
     t.equal(reason, why, `${name}: the reason`)
     // What is made without the object says the same.
     t.same([sourceOf(evidence, ruling), reasonOf(evidence, ruling)], [source, reason], name)
+    if (answersClaim(evidence, ruling)) t.equal(address, claim.address, `${name}: the claim's address`)
     seen.add(source)
   }
   t.same([...seen].sort(), ['getpeername', 'none', 'peer', 'transport-peer'])
+})
+
+t.test('the address of the answer is taken from the claim where both are the same', (t) => {
+  const { listed, unlisted, unknown, any } = applySettings({
+    untrusted: 'ignore', missing: 'ignore', invalid: 'ignore', unverified: 'ignore'
+  })
+  const claim = (of: Endpoint) => new Claim(of, course)
+  const other = endpoint('203.0.113.7')
+  t.ok(answersClaim(new Checked(claim(peer), peer), listed.absent))
+  t.ok(answersClaim(new Checked(claim(peer), peer), unlisted.absent))
+  t.ok(answersClaim(new Checked(claim(other), peer), listed.plausible))
+  t.ok(answersClaim(new Checked(new Fallback('192.0.2.1', 80, 'no-fd'), undefined), any.absent))
+  t.notOk(answersClaim(new Checked(claim(other), peer), unlisted.plausible))
+  t.notOk(answersClaim(new Checked(claim(other), undefined), unknown.plausible))
+  t.notOk(answersClaim(new Checked(new Fallback('192.0.2.1', 80, 'no-answer'), peer), listed.absent))
+  const staged = { ...claim(other).realAddress, address: '198.51.100.1' }
+  t.notOk(answersClaim(new Checked(claim(other), peer, { staged }), listed.plausible))
+  t.end()
 })
 
 t.test('a port that is not known is none', async (t) => {
