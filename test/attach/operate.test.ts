@@ -378,7 +378,7 @@ inAttachLab(__filename, {
     // Nor through a link in the plugin's own folder.
     mkdirSync(pinsOf(bpffs), { mode: 0o700 })
     symlinkSync(victim, folder)
-    t.match(thrownBy(() => detach()).message, `${folder} belongs to somebody else`)
+    t.match(thrownBy(() => detach()).message, `${folder} belongs to another user`)
     t.same(readdirSync(victim), ['precious'])
     unlinkSync(folder)
   },

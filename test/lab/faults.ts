@@ -40,9 +40,9 @@ const faults: ReadonlyArray<Fault> = [
     edits: [
       ['lib/http/arrivals.ts', 'type HandOver = (socket: object) => void\n',
         'type HandOver = (socket: object) => void\nexport const late = new WeakMap<object, () => void>()\n'],
-      ['lib/http/arrivals.ts', 'const fd = fdOf(socket)\n      const isUnix',
-        'if (this.#owners.current.headers === undefined && !late.has(key)) { late.set(key, () => { late.set(key, () => {}); this.accept(socket, server, handOver) }); return true }\n' +
-        'const fd = fdOf(socket)\n      const isUnix'],
+      ['lib/http/arrivals.ts', 'const fd = fdOf(socket)\n    const isUnix',
+        'if (this.#owners.current.headers === undefined && !late.has(key)) { late.set(key, () => { late.set(key, () => {}); this.accept(socket, server, handOver) }); return "allowed" }\n' +
+        'const fd = fdOf(socket)\n    const isUnix'],
       ['lib/http/observer.ts', "import type { Owner } from './owners'\n", "import type { Owner } from './owners'\nimport { late } from './arrivals'\n"],
       ['lib/http/observer.ts', 'return this.#recall(streamOf(raw) ?? acceptedSocket(raw.socket))\n',
         'const s: any = (raw.stream as any)?.session?.socket ?? raw.socket; const k = acceptedSocket(s?.valueOf()) as object; late.get(k)?.(); ' +

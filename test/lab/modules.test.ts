@@ -414,7 +414,7 @@ testInNamespace(__filename, () => {
       [{ as: 'dpvs' }, policies.listed.options, nat64,
         /vtoa \(not now: .*\), nat64, getpeername; not saved-syn/, 'nat64 trusted vtoa:ENOPROTOOPT'],
       [{ as: 'dpvs' }, { ...policies.listed.options, toa: 'dpvs' }, {},
-        /vtoa \(not now: .*\), nat64, getpeername; not saved-syn \(DPVS/, 'getpeername trusted vtoa:ENOPROTOOPT nat64:EFAULT'],
+        /vtoa \(not now: .*\), nat64, getpeername; not saved-syn \(since 1\.9\.6 DPVS/, 'getpeername trusted vtoa:ENOPROTOOPT nat64:EFAULT'],
       [{ as: 'ucloud' }, {}, { kind: 200 },
         /vtoa \(not now: .*\), getpeername; not nat64 \(.*\), not saved-syn/, 'getpeername unchecked vtoa:ENOPROTOOPT'],
       [undefined, { ...policies.listed.options, toa }, {},
