@@ -52,8 +52,7 @@ export class Hold {
 
   #evictOldest (): void {
     const [oldest] = this.#entries
-    if (oldest === undefined) return
-    const [held, { expire }] = oldest
+    const [held, { expire }] = oldest as NonNullable<typeof oldest>
     held.release(() => { expire('evicted') })
   }
 
