@@ -18,9 +18,7 @@ const dotted = octets.map((octet) => octet + '.')
 
 /** Dotted decimal text of an IPv4 address. */
 export function formatIPv4 (word: number): string {
-  // In pairs: appending to a string copies it.
-  return ((dotted[word >>> 24] as string) + dotted[word >>> 16 & 0xff]) +
-    ((dotted[word >>> 8 & 0xff] as string) + octets[word & 0xff])
+  return (dotted[word >>> 24] as string) + dotted[word >>> 16 & 0xff] + dotted[word >>> 8 & 0xff] + octets[word & 0xff]
 }
 
 const hex = Array.from({ length: 256 }, (_, n) => n.toString(16))

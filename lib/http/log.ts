@@ -123,7 +123,7 @@ export function bindLogger (
     const withAddress: Factory = function (logger, bindings, options, raw: Raw) {
       const address = addressOf(raw)
       if (address === undefined) return factory.call(this, logger, bindings, options, raw)
-      // Far cheaper than a child of the child, whose prototype would be another pino instance.
+      // Not a child of the child, whose prototype would be another pino instance.
       bindings[name] = address
       const child = factory.call(this, logger, bindings, options, raw)
       raw[kBound] = true
