@@ -3,7 +3,7 @@ const KEPT = 2000
 
 /**
  * Whether Node.js may have dropped the last lines of an HTTP/1 request, where proxies append theirs. It keeps about
- * `server.maxHeadersCount` lines, 1,000 by default.
+ * `server.maxHeadersCount` lines, 1,000 by default; newer versions answer 431.
  */
 export function isCutShort (rawHeaders: ReadonlyArray<string>, socket: unknown): boolean {
   const { maxHeadersCount } =

@@ -118,7 +118,10 @@ t.test('of more lines than Node.js keeps, the last of which would be the proxy\'
     const whole = { address: header === 'cf-connecting-ip' ? '198.51.100.66' : '203.0.113.7', source: 'forwarded' }
     t.match(await ask(30), whole, `${header} among few`)
     const cut = { address: PROXY, source: 'transport-peer', reason: 'forwarded-malformed' }
-    t.match(await ask(1200), most === 0 ? whole : cut, `${header} among many`)
+    const answer = await ask(1200)
+    // Newer versions of Node.js refuse the request.
+    const expected = answer.statusCode === 431 ? { message: 'Exceeded maximum allowed HTTP header size' } : cut
+    t.match(answer, most === 0 ? whole : expected, `${header} among many`)
   }
 })
 
