@@ -1,6 +1,6 @@
 import type { Server } from 'node:net'
 import type { FastifyInstance } from 'fastify'
-import type { RealIp } from '../types'
+import type { RealIp, TrustedPeers } from '../types'
 import type { Address } from './address/address'
 import { compileRanges } from './address/ranges'
 import { FST_REAL_IP_INVALID_OPTION, FST_REAL_IP_NATIVE_UNAVAILABLE, FST_REAL_IP_NO_TRANSPORT_PEER } from './errors'
@@ -183,7 +183,7 @@ function whyUnprepared (server: Server, { options, judge }: Owner): Error | unde
     'serverFactory return a server of node:http, node:https or node:http2, and run it on Node.js')
 }
 
-function createRealIp ({ options, judge, tally }: Owner, observer: Observer, requests: Requests): RealIp {
+function createRealIp ({ options, judge, tally, warnings }: Owner, observer: Observer, requests: Requests): RealIp {
   return {
     lookup: (connection) => observer.lookup(connection, (request) => requests.kept(request)),
     setTrustedPeers (trustedPeers) {
@@ -191,25 +191,33 @@ function createRealIp ({ options, judge, tally }: Owner, observer: Observer, req
         throw new FST_REAL_IP_INVALID_OPTION(
           "'trustedPeers' can be replaced only if the plugin was registered with it; [] trusts nobody")
       }
-      judge.setTrustedPeers(trustedPeers)
+      warnOfEverybody(judge.setTrustedPeers(trustedPeers), warnings)
     },
     setForwardedTrust (trust) {
       if (observer.readHops === undefined) {
         throw new FST_REAL_IP_INVALID_OPTION("'forwarded.trust' can be replaced only if the plugin was registered " +
           "with 'forwarded'")
       }
-      observer.setForwardedTrust(checkForwardedTrust(trust))
+      const checked = checkForwardedTrust(trust)
+      observer.setForwardedTrust(checked)
+      warnOfEverybody(checked.addresses, warnings)
     },
     stats: () => tally.read()
   }
 }
 
-function warnOfOptions ({ trustedPeers, forwarded }: Options, warnings: Warnings): void {
+function warnOfOptions ({ trustedPeers, proxyProtocol, forwarded }: Options, warnings: Warnings): void {
   if (trustedPeers === undefined) warnings.warn('FORGEABLE')
+  for (const list of [trustedPeers, proxyProtocol?.from?.addresses, forwarded?.trust.addresses]) {
+    warnOfEverybody(list, warnings)
+  }
   if (!Array.isArray(trustedPeers)) return
-  if (trustedPeers.some((entry) => entry.endsWith('/0'))) warnings.warn('EVERYBODY')
   if (forwarded !== undefined &&
     compileRanges(trustedPeers, 'trustedPeers').overlaps(compileRanges(forwarded.trust.addresses, 'forwarded.trust'))) {
     warnings.warn('OVERLAP')
   }
+}
+
+function warnOfEverybody (list: TrustedPeers | undefined, warnings: Warnings): void {
+  if (Array.isArray(list) && list.some((entry) => entry.endsWith('/0'))) warnings.warn('EVERYBODY')
 }

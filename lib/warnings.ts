@@ -5,8 +5,8 @@ import { createWarning } from 'process-warning'
 const messages = {
   FORGEABLE: "'trustedPeers' is not set: anyone who reaches this port can forge the address. List the balancers, or " +
     "set trustedPeers: 'any' if only they can reach it",
-  EVERYBODY: "'trustedPeers' contains a range of all addresses: every peer is believed. List the " +
-    "balancers, or set 'any' if only they can reach this port",
+  EVERYBODY: "'trustedPeers', 'proxyProtocol.from' or 'forwarded.trust' contains a range of all addresses: every " +
+    "host is believed. List the balancers and proxies, or set trustedPeers: 'any' if only they can reach this port",
   TRUST_PROXY: "a kernel module rewrites the socket's remote address, which Fastify's 'trustProxy' checks: a forged " +
     "address can become a trusted proxy. Use this plugin's 'forwarded' instead of 'trustProxy'",
   DISAGREE: 'getpeername returns an address that is neither the one from vtoa nor the transport peer: another ' +

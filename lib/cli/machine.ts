@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { ownCgroups } from '../attach/cgroup'
 import { type Attachment, status } from '../attach/status'
 import { fdOf, listeningFdOf } from '../node/sockets'
+import { IPPROTO_IP } from '../kernel/constants'
 import { errnoName } from '../kernel/errno'
 import { type Libc, loadLibc, openBpf } from '../kernel/libc'
 import { createEndpoint } from '../kernel/sockaddr'
@@ -60,7 +61,6 @@ export interface Kernel {
 
 const PATIENCE = 10_000
 const BPFFS = '/sys/fs/bpf'
-const IPPROTO_IP = 0
 const optnames = [1345, 1346, 1347, 1348, 4096]
 // The inode number of the initial PID namespace, <linux/proc_ns.h>.
 const FIRST_PID_NAMESPACE = 'pid:[4026531836]'

@@ -3,6 +3,7 @@ import type { RealAddress } from '../../types'
 import { parseAddress } from '../address/address'
 import { compileRanges } from '../address/ranges'
 import { FST_REAL_IP_INVALID_OPTION } from '../errors'
+import { copyList } from '../options/trust'
 import { isNotCalled } from './not-called'
 import { isShared } from './shared'
 
@@ -17,7 +18,7 @@ export function realIpIn (list: ReadonlyArray<string>): (asked: Asked) => boolea
   if (!Array.isArray(list)) {
     throw new FST_REAL_IP_INVALID_OPTION("realIpIn() takes a list of addresses and ranges, like ['10.0.0.0/8']")
   }
-  const { includes } = compileRanges(list, 'realIpIn()')
+  const { includes } = compileRanges(copyList(list), 'realIpIn()')
   return (asked) => {
     try {
       const { address, trust, reason } = 'realAddress' in asked ? asked.realAddress : asked as RealAddress

@@ -155,7 +155,7 @@ export class Arrivals {
     })
     if (sender !== undefined) return this.#receive(socket, fd, sender, false, handOver)
     stopReading(socket)
-    const giveBack = keepBytes(socket as Socket)
+    const giveBack = keepBytes(socket as Socket, () => { waiting.held?.release(goOn) })
     this.#held.add(acceptedSocket(socket) as object)
     waiting.held = this.#hold.take(socket, SENDER_TIMEOUT, goOn)
     return 'held'

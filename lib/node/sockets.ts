@@ -72,18 +72,36 @@ export function startReading (socket: object): void {
 
 const ignore = (): void => {}
 
+// Bytes that held connections of this process may keep altogether.
+const KEPT_MAX = 64 * 1024 * 1024
+let keptByAll = 0
+
 /**
  * Keeps the bytes that whoever emitted a connection by hand gives it while it is held: pushed into the stream, or
- * emitted as 'data'. The stream may also be resumed, as by socket.io-sticky. Returns a function that ends this, with
- * all of them in the stream.
+ * emitted as 'data'. The stream may also be resumed, as by socket.io-sticky. Calls `onTooMany` where all connections
+ * keep more than 64 MiB. Returns a function that ends this, with all of the bytes in the stream.
  */
-export function keepBytes (socket: Socket): () => void {
+export function keepBytes (socket: Socket, onTooMany: () => void): () => void {
   const emitted: Buffer[] = []
-  const keep = (bytes: Buffer): void => { emitted.push(bytes) }
+  let length = 0
+  let kept = 0
+  const count = (bytes: number): void => {
+    keptByAll += bytes - kept
+    kept = bytes
+    if (keptByAll > KEPT_MAX) onTooMany()
+  }
+  const onReadable = (): void => { count(length + socket.readableLength) }
+  const onData = (bytes: Buffer): void => {
+    emitted.push(bytes)
+    length += bytes.length
+    onReadable()
+  }
+  const onClose = (): void => { count(0) }
   // With a listener of 'readable', resume() drops nothing. Without one of 'error', a reset would end the process.
-  socket.on('readable', ignore).on('data', keep).on('error', ignore)
+  socket.on('readable', onReadable).on('data', onData).on('error', ignore).once('close', onClose)
   return () => {
-    socket.off('readable', ignore).off('data', keep)
+    socket.off('readable', onReadable).off('data', onData).off('close', onClose)
+    count(0)
     if (socket.destroyed) return
     socket.off('error', ignore)
     if (emitted.length > 0) socket.unshift(Buffer.concat(emitted))

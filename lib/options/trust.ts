@@ -29,8 +29,8 @@ export interface ProxyProtocolOptions {
   readonly timeout: number
 }
 
-/** Copies a list before it is checked, so that the checked copy is the one used. */
-function copyList (list: ReadonlyArray<unknown>): ReadonlyArray<string> {
+/** Copies and trims a list before it is checked, so that the checked copy is the one used. */
+export function copyList (list: ReadonlyArray<unknown>): ReadonlyArray<string> {
   return Object.freeze([...list].map((entry) => typeof entry === 'string' ? entry.trim() : entry) as string[])
 }
 

@@ -27,9 +27,11 @@ export class Judge {
     this.#policy = createPolicy(options.trustedPeers, this.#table, onError)
   }
 
-  /** Replaces the policy at once. Throws FST_REAL_IP_INVALID_OPTION, and then changes nothing. */
-  setTrustedPeers (trustedPeers: TrustedPeers): void {
-    this.#policy = createPolicy(checkTrustedPeers(trustedPeers, this.#options), this.#table, this.#onError)
+  /** Replaces the policy at once; returns its list. Throws FST_REAL_IP_INVALID_OPTION, and then changes nothing. */
+  setTrustedPeers (given: TrustedPeers): TrustedPeers {
+    const trustedPeers = checkTrustedPeers(given, this.#options)
+    this.#policy = createPolicy(trustedPeers, this.#table, this.#onError)
+    return trustedPeers
   }
 
   /** The ruling of the current policy, made once per connection and policy. */

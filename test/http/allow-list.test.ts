@@ -24,6 +24,8 @@ t.test('what is in the list, of an answer and of a request', async (t) => {
     }
   }
   t.equal(realIpIn([])(answer({})), false)
+  t.equal(realIpIn(' 192.0.2.0/24, 10.0.0.0/8'.split(','))(answer({})), true)
+  t.equal(realIpIn([' uniquelocal '])(answer({})), true)
   t.equal(realIpIn(['::/0'])(answer({})), false, 'families never mix')
   t.equal(realIpIn(['0.0.0.0/0'])(answer({ address: '2001:db8::1' })), false)
   t.equal(realIpIn(['uniquelocal'])(answer({})), true)

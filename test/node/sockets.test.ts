@@ -1,8 +1,9 @@
 import t from 'tap'
+import { once } from 'node:events'
 import net from 'node:net'
 import realIp from 'fastify-real-ip'
 import type { RealAddress } from 'fastify-real-ip'
-import { acceptedSocket, fdOf, listeningFdOf, reset } from '../../lib/node/sockets'
+import { acceptedSocket, fdOf, keepBytes, listeningFdOf, reset } from '../../lib/node/sockets'
 import { CLIENT, kinds, listen, oneLoopback } from '../kinds'
 
 const linux = process.platform === 'linux'
@@ -152,6 +153,41 @@ t.test('what cannot be reset is destroyed', async (t) => {
   reset({ destroy, resetAndDestroy () { throw new TypeError('a pipe') } })
   t.equal(destroyed, 2)
   t.doesNotThrow(() => reset({ resetAndDestroy () { throw new TypeError('a pipe') } }))
+})
+
+t.test('bytes that held connections keep are limited, those of all together', async (t) => {
+  const MiB = 1024 * 1024
+  const hold = () => {
+    const socket = new net.Socket()
+    t.teardown(() => socket.destroy())
+    const held = { socket, tooMany: 0, giveBack: () => {} }
+    held.giveBack = keepBytes(socket, () => { held.tooMany++ })
+    return held
+  }
+  const a = hold()
+  const b = hold()
+  a.socket.emit('data', Buffer.alloc(40 * MiB))
+  b.socket.emit('data', Buffer.alloc(24 * MiB))
+  t.same([a.tooMany, b.tooMany], [0, 0])
+  b.socket.emit('data', Buffer.alloc(1))
+  t.same([a.tooMany, b.tooMany], [0, 1], 'the one that keeps more')
+  const closed = once(a.socket, 'close')
+  a.socket.destroy()
+  await closed
+  b.socket.emit('data', Buffer.alloc(39 * MiB))
+  t.equal(b.tooMany, 1, 'one that has closed keeps nothing')
+  b.giveBack()
+  t.equal(b.socket.readableLength, 63 * MiB + 1, 'nothing is lost')
+  const c = hold()
+  c.socket.push(Buffer.alloc(64 * MiB + 1))
+  await once(c.socket, 'readable')
+  t.equal(c.tooMany, 1, 'what is pushed counts')
+  c.giveBack()
+  c.giveBack()
+  const d = hold()
+  d.socket.emit('data', Buffer.alloc(64 * MiB))
+  t.equal(d.tooMany, 0)
+  d.giveBack()
 })
 
 t.test('headers that are none do not make lookup() throw', async (t) => {

@@ -171,11 +171,13 @@ t.test("the list of sources is copied: changing the user's own later changes not
   t.same(options.sources, ['getpeername'])
 })
 
-t.test("Fastify's own options of register() are no unknown options", async (t) => {
-  const app = Fastify()
+t.test('options of register(), @fastify/autoload and fastify-cli are no unknown options', async (t) => {
+  const { logger, codes } = logOf()
+  const app = Fastify({ loggerInstance: logger })
   t.teardown(() => app.close())
-  await app.register(realIp, { prefix: '/x', logLevel: 'warn', logSerializers: {}, encapsulate: true } as object)
+  await app.register(realIp, { prefix: '/x', logLevel: 'warn', logSerializers: {}, encapsulate: true, autoConfig: {}, skipOverride: true } as object)
   t.ok(app.hasDecorator('realIp'))
+  t.notOk(codes.includes('FST_REAL_IP_UNKNOWN_OPTION'))
 })
 
 t.test('an option that is nobody\'s does nothing, and is named', async (t) => {

@@ -67,6 +67,17 @@ t.test("'require' says what is missing of each source, and is content with one",
   t.equal(choose(false).length, 2, 'nothing is required')
 })
 
+t.test('a list of sources: those that do not work now are named', async (t) => {
+  const said: string[] = []
+  const choose = (...optnames: number[]) => chooseSources(kernelOf(optnames), syn,
+    checkOptions({ sources: ['vtoa', 'nat64', 'getpeername'] }), (message) => { said.push(message) })
+  t.equal(choose(VTOA, NAT64).length, 3)
+  t.same(said, [])
+  t.equal(choose(VTOA).length, 3)
+  choose()
+  t.same(said, [noNat64, `${noVtoa}; ${noNat64}`].map((why) => `fastify-real-ip: some sources do not work now: ${why}`))
+})
+
 t.test("under 'toa' the SYN must not contradict the source that answers, nor with 'saved-syn' the modules", async (t) => {
   const witnesses = (options: FastifyRealIpOptions) => {
     const checked = checkOptions({ ...list, ...options })

@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import realIp, { type FastifyRealIpOptions } from 'fastify-real-ip'
@@ -33,6 +34,20 @@ const visits = (...localAddresses: string[]) => async (app: FastifyInstance) => 
   }
 }
 
+t.test('the process is warned by an application whose log is off', onLinux, async (t) => {
+  // A process is warned of each once: by the first test.
+  for (const [logger, options, code] of [
+    [false, { trustedPeers: ['0.0.0.0/0'] }, 'EVERYBODY'],
+    [{ level: 'silent' }, {}, 'FORGEABLE']
+  ] as const) {
+    const given = once(process, 'warning')
+    const app = Fastify({ logger })
+    t.teardown(() => app.close())
+    await app.register(realIp, options)
+    t.match(await given, [{ code: `FST_REAL_IP_${code}` }])
+  }
+})
+
 t.test('a kernel source without trustedPeers can be forged', onLinux, async (t) => {
   t.same(await warned(t, {}, visits('127.0.0.20', '127.0.0.21')), ['FORGEABLE'])
   t.same(await warned(t, { sources: ['vtoa'] }), ['FORGEABLE'])
@@ -51,13 +66,29 @@ t.test('forwarded.trust that overlaps trustedPeers', onLinux, async (t) => {
   t.same(await overlap(['10.1.0.0/16'], ['192.0.2.0/24', '10.0.0.0/8']), ['OVERLAP'])
   t.same(await overlap(['loopback'], ['::1']), ['OVERLAP'])
   t.same(await overlap(['10.0.0.0/8'], ['::ffff:10.0.0.1']), ['OVERLAP'])
-  t.same(await overlap(['10.0.0.0/8'], ['11.0.0.0/8', '::/0']), [])
-  t.same(await warned(t, { trustedPeers: 'any', forwarded: { trust: ['0.0.0.0/0'] } }), [])
+  t.same(await overlap(['10.0.0.0/8'], ['11.0.0.0/8', '2001:db8::/32']), [])
+  t.same(await warned(t, { trustedPeers: 'any', forwarded: { trust: ['10.0.0.0/8'] } }), [])
+})
+
+t.test('a list that everybody is in', onLinux, async (t) => {
+  const header = { sources: ['proxy-protocol'] as const, trustedPeers: ['10.0.0.0/8'] }
+  t.same(await warned(t, { trustedPeers: [' 0.0.0.0/0 '] }), ['EVERYBODY'])
+  t.same(await warned(t, { trustedPeers: ['::/0', '10.0.0.0/8'] }), ['EVERYBODY'])
+  t.same(await warned(t, { ...header, proxyProtocol: { from: ['0.0.0.0/0'] } }), ['EVERYBODY'])
+  t.same(await warned(t, { forwarded: { trust: ['::/0'] } }), ['EVERYBODY'])
+  t.same(await warned(t, { trustedPeers: ['10.0.0.0/8', '10.0.0.0/10'] }), [])
+  t.same(await warned(t, { trustedPeers: [] }, (app) => {
+    app.realIp.setTrustedPeers(['::/0'])
+    app.realIp.setTrustedPeers(() => true)
+    app.realIp.setTrustedPeers(['0.0.0.0/0'])
+  }), ['EVERYBODY'])
+  t.same(await warned(t, { forwarded: { trust: [] } }, (app) => { app.realIp.setForwardedTrust(['unix', '0.0.0.0/0']) }), ['EVERYBODY'])
 })
 
 t.test('the first peer that is not in the list, where it is this host', onLinux, async (t) => {
   t.same(await warned(t, { trustedPeers: ['127.0.0.20'] }, visits('127.0.0.20', '127.0.0.20')), [])
   t.same(await warned(t, { trustedPeers: ['127.0.0.20'] }, visits('127.0.0.20', '127.0.0.21', '127.0.0.22')), ['SIDECAR'])
+  t.same(await warned(t, { forwarded: { trust: ['127.0.0.20'] } }, visits('127.0.0.20')), [], 'a proxy on this host')
 })
 
 t.test('nothing is said of a module where getpeername alone answers, whoever was looked for', onLinux, async (t) => {
