@@ -59,7 +59,7 @@ async function main (host: string, inARow: number): Promise<void> {
     least (socket) {
       const fd = fdOf(socket)
       if ((source === 'vtoa' ? libc.getsockopt(fd, 0, 1348) : libc.getpeername(fd)) !== 0) return
-      remembered.set(socket, new Least(word(libc.answer, 4)))
+      remembered.set(socket, new Least(word(libc.bytes, 4)))
       seen.address = remembered.get(socket)?.address
     },
     call (socket) { seen.errno = libc.getsockopt(fdOf(socket), 0, 1348) },

@@ -69,11 +69,11 @@ export function awaitHeader (
   let read: Buffer = Buffer.alloc(0)
   let isOver = false
   const held = hold.take(socket, milliseconds, (why) => {
-    setImmediate(() => { finish(`proxy-${why}`) })
+    setImmediate(() => { end(`proxy-${why}`) })
   })
   if (held === undefined) return
 
-  function finish (outcome: HeaderOutcome): void {
+  function end (outcome: HeaderOutcome): void {
     if (isOver) return
     isOver = true
     socket.off('readable', onReadable).off('data', onData).off('end', onEnd).off('close', onEnd).off('error', ignore)
@@ -89,11 +89,11 @@ export function awaitHeader (
   function onData (chunk: Buffer): void {
     read = read.length === 0 ? chunk : Buffer.concat([read, chunk])
     const decoded = decodeProxyHeader(read, read.length)
-    if (decoded !== 'more') finish('reason' in decoded ? decoded.reason : decoded)
+    if (decoded !== 'more') end('reason' in decoded ? decoded.reason : decoded)
   }
 
   function onEnd (): void {
-    finish('proxy-cut-short')
+    end('proxy-cut-short')
   }
 
   // Without an 'error' listener a reset would end the process; 'close' follows.

@@ -9,7 +9,7 @@ export interface Libc {
    * The answer of the last call, 128 bytes. The part that is decoded is cleared before each call: a short answer must
    * not show the previous one.
    */
-  readonly answer: Uint8Array
+  readonly bytes: Uint8Array
   /** The same bytes as a view, to read whole words. */
   readonly sockaddr: DataView
   /** `sa_family` of the answer, in host byte order. */

@@ -47,7 +47,7 @@ function bind (koffi: typeof Koffi): Libc {
   }
 
   const [memory, address] = allocate(SOCKADDR_STORAGE + 8)
-  const answer = new Uint8Array(memory, 0, SOCKADDR_STORAGE)
+  const bytes = new Uint8Array(memory, 0, SOCKADDR_STORAGE)
   const words = new Float64Array(memory, 0, CLEARED / 8)
   const [savedSynMemory, savedSynAddress] = allocate(SAVED_SYN)
   const [peekedMemory, peekedAddress] = allocate(PEEKED)
@@ -73,7 +73,7 @@ function bind (koffi: typeof Koffi): Libc {
   let diagMemory: [buffer: ArrayBuffer, address: number] | undefined
 
   return {
-    answer,
+    bytes,
     sockaddr: new DataView(memory, 0, SOCKADDR_STORAGE),
     family: () => family[0] as number,
     getsockopt (fd, level, optname) {

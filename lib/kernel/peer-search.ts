@@ -98,20 +98,20 @@ export class PeerSearch {
   #identify (fd: number): boolean {
     const libc = this.#libc
     if (libc.getpeername(fd) !== 0) return false
-    this.#peer.set(libc.answer.subarray(0, SOCKADDR_IN6))
+    this.#peer.set(libc.bytes.subarray(0, SOCKADDR_IN6))
     this.#peerFamily = libc.family()
     if (libc.getsockname(fd) !== 0) return false
-    this.#local.set(libc.answer.subarray(0, SOCKADDR_IN6))
+    this.#local.set(libc.bytes.subarray(0, SOCKADDR_IN6))
     this.#family = libc.family()
     if (libc.getsockopt(fd, SOL_SOCKET, SO_COOKIE) !== 0) return false
-    this.#cookie.set(libc.answer.subarray(0, 8))
+    this.#cookie.set(libc.bytes.subarray(0, 8))
     return true
   }
 
   #isHandshakeFinished (fd: number): boolean {
-    const { answer } = this.#libc
-    return this.#libc.getsockopt(fd, IPPROTO_TCP, TCP_INFO) === 0 && answer[TCPI_STATE] !== TCP_SYN_RECV &&
-      ((answer[TCPI_OPTIONS] as number) & TCPI_OPT_SYN_DATA) === 0
+    const { bytes } = this.#libc
+    return this.#libc.getsockopt(fd, IPPROTO_TCP, TCP_INFO) === 0 && bytes[TCPI_STATE] !== TCP_SYN_RECV &&
+      ((bytes[TCPI_OPTIONS] as number) & TCPI_OPT_SYN_DATA) === 0
   }
 
   /** Whether getpeername(2) gives the transport peer, which is then in #endpoint. */
@@ -153,7 +153,7 @@ export class PeerSearch {
     clearTimeout(this.#timer)
     this.#timer = undefined
     const start = this.#now()
-    const settled: Array<() => void> = []
+    const calls: Array<() => void> = []
     while (this.#waiting.size > 0) {
       const [first] = this.#waiting.values()
       const { family, localPort } = first as Waiting
@@ -166,26 +166,26 @@ export class PeerSearch {
           this.#waiting.delete(cookie)
           const peer = createEndpoint()
           copyEndpoint(this.#endpoint, peer)
-          settled.push(() => { waiting.found(peer) })
+          calls.push(() => { waiting.found(peer) })
         })
       }
       // A connection that was missing from this dump is no longer connected.
       for (const [cookie, waiting] of this.#waiting) {
         if (waiting.family !== family || waiting.localPort !== localPort) continue
         this.#waiting.delete(cookie)
-        settled.push(() => { waiting.found(undefined) })
+        calls.push(() => { waiting.found(undefined) })
       }
     }
     const end = this.#now()
     this.#nextDump = end + Math.min((end - start) * (1 / DUMP_SHARE - 1), DUMP_PAUSE_MAX)
-    this.#settle(settled)
+    this.#callEach(calls)
   }
 
   /** A callback that throws must not affect the others. */
-  #settle (all: ReadonlyArray<() => void>): void {
-    for (const settle of all) {
+  #callEach (calls: ReadonlyArray<() => void>): void {
+    for (const call of calls) {
       try {
-        settle()
+        call()
       } catch (error) {
         this.#onError(error)
       }
@@ -203,7 +203,7 @@ export class PeerSearch {
     this.#timer = undefined
     const waiting = [...this.#waiting.values()]
     this.#waiting.clear()
-    this.#settle(waiting.map(({ found }) => () => { found(undefined) }))
+    this.#callEach(waiting.map(({ found }) => () => { found(undefined) }))
     this.#closeDiag()
   }
 }

@@ -5,7 +5,7 @@ import { AF_INET, AF_INET6 } from './constants'
 import { createEndpoint, decodeIPv4, decodeIPv6 } from './sockaddr'
 import { Optname } from './optname'
 
-// vtoa's public optnames: the first knows IPv4 only, the second both families. They answer { u32 VPC id; be32 address;
+// vtoa's public optnames: the first knows IPv4 only, the second both families. They bytes { u32 VPC id; be32 address;
 // be16 port } and { u32 VPC id; 16 bytes of address; u16 family; be16 port }.
 const VTOA_SO_GET_VS = 1345
 const HYBRID_VTOA_SO_GET_VS = 1347
@@ -22,22 +22,22 @@ export function createVirtualServerReader (libc: Libc): VirtualServerReader {
   const endpoint = createEndpoint()
 
   return (fd) => {
-    const { answer } = libc
-    const view = new DataView(answer.buffer, answer.byteOffset)
+    const { bytes } = libc
+    const view = new DataView(bytes.buffer, bytes.byteOffset)
     let port: number
     if (hybrid.ask(fd) === undefined) {
-      const family = new Uint16Array(answer.buffer, answer.byteOffset + 20, 1)[0]
-      if (family === AF_INET6) decodeIPv6(answer, 4, endpoint)
-      else if (family === AF_INET) decodeIPv4(answer, 4, endpoint)
+      const family = new Uint16Array(bytes.buffer, bytes.byteOffset + 20, 1)[0]
+      if (family === AF_INET6) decodeIPv6(bytes, 4, endpoint)
+      else if (family === AF_INET) decodeIPv4(bytes, 4, endpoint)
       else return undefined
       port = view.getUint16(22)
     } else if (plain.ask(fd) === undefined) {
-      decodeIPv4(answer, 4, endpoint)
+      decodeIPv4(bytes, 4, endpoint)
       port = view.getUint16(8)
     } else {
       return undefined
     }
-    const vpcId = new Uint32Array(answer.buffer, answer.byteOffset, 1)[0] as number
+    const vpcId = new Uint32Array(bytes.buffer, bytes.byteOffset, 1)[0] as number
     // A vtoa built with a 32-byte field answers this for kind 249, which needs 40: it kept no virtual server.
     if (vpcId === VPC_NOT_KEPT && (endpoint.w0 | endpoint.w1 | endpoint.w2 | endpoint.w3) === 0) return undefined
     return Object.freeze({

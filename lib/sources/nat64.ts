@@ -24,10 +24,10 @@ export class Nat64 implements Source {
   read (fd: number, into: Endpoint): string | undefined {
     const reason = this.#optname.ask(fd)
     if (reason !== undefined) return reason
-    const { answer } = this.#libc
-    decodeIPv6(answer, 0, into)
+    const { bytes } = this.#libc
+    decodeIPv6(bytes, 0, into)
     unmap(into)
-    into.port = (answer[16] as number) << 8 | (answer[17] as number)
+    into.port = (bytes[16] as number) << 8 | (bytes[17] as number)
     return undefined
   }
 

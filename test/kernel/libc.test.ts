@@ -64,8 +64,8 @@ if (process.argv[2] === 'without descriptors') {
     let seen
     libc.withSocket((fd) => { seen = errnoName(libc.getpeername(fd)) })
     t.equal(seen, 'ENOTCONN')
-    t.same(libc.answer.subarray(0, 32), new Uint8Array(32))
-    t.equal(libc.answer.length, SOCKADDR_STORAGE)
+    t.same(libc.bytes.subarray(0, 32), new Uint8Array(32))
+    t.equal(libc.bytes.length, SOCKADDR_STORAGE)
   })
 
   t.test('a netlink socket that is closed fails, and waits for nothing', onLinux, async (t) => {

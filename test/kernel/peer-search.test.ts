@@ -57,7 +57,7 @@ function lying (lie: (answer: Uint8Array) => void = (answer) => { answer.set([0,
     dumps: 0,
     getpeername (fd: number) {
       const errno = libc.getpeername(fd)
-      if (errno === 0) lie(libc.answer)
+      if (errno === 0) lie(libc.bytes)
       return errno
     },
     openDiag (): Diag | number {
@@ -112,7 +112,7 @@ t.test('a lie that is the truth of another connection', async (t) => {
   const place = await listen(t)
   const [a, b] = [await place.connect('127.0.0.30'), await place.connect('127.0.0.31')]
   libc.getpeername(fdOf(b.accepted))
-  const ofB = libc.answer.slice(0, 28)
+  const ofB = libc.bytes.slice(0, 28)
   const search = new PeerSearch(lying((answer) => { answer.set(ofB) }), ignore)
   t.same(await ask(search, fdOf(a.accepted)), ['127.0.0.30', a.client.localPort])
   t.same(await ask(search, fdOf(b.accepted)), ['127.0.0.31', b.client.localPort])
@@ -402,8 +402,8 @@ t.test('who has not finished the handshake, or sent data with the SYN, may be an
       getsockopt (fd: number, level: number, optname: number) {
         const errno = libc.getsockopt(fd, level, optname)
         if (level === 6 && optname === 11) {
-          libc.answer[0] = state
-          libc.answer[5] = options
+          libc.bytes[0] = state
+          libc.bytes[5] = options
         }
         return errno
       }

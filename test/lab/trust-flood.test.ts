@@ -167,8 +167,8 @@ testInNamespace(__filename, () => {
     const player = open(t)
     const libc = loadLibc() as Libc
     const fdOf = (socket: object): number => (socket as { _handle: { fd: number } })._handle.fd
-    const state = (socket: net.Socket): number => libc.getsockopt(fdOf(socket), 6, TCP_INFO) === 0 ? libc.answer[0]! : 0
-    const hasSynData = (socket: net.Socket): boolean => libc.getsockopt(fdOf(socket), 6, TCP_INFO) === 0 && (libc.answer[5]! & TCPI_OPT_SYN_DATA) !== 0
+    const state = (socket: net.Socket): number => libc.getsockopt(fdOf(socket), 6, TCP_INFO) === 0 ? libc.bytes[0]! : 0
+    const hasSynData = (socket: net.Socket): boolean => libc.getsockopt(fdOf(socket), 6, TCP_INFO) === 0 && (libc.bytes[5]! & TCPI_OPT_SYN_DATA) !== 0
 
     const app = kinds[0]!.create({ forceCloseConnections: true })
     await app.register(realIp, { trustedPeers: [balancer] })

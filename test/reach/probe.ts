@@ -80,7 +80,7 @@ async function callKernel (): Promise<Record<string, string>> {
     strictEqual(text(), `198.51.100.60 ${client.localPort}`)
     strictEqual(errnoName(libc.getpeername(-1)), 'EBADF')
     strictEqual(libc.getsockopt(fd, SOL_SOCKET, SO_TYPE), 0)
-    strictEqual(new Int32Array(libc.answer.buffer, libc.answer.byteOffset, 1)[0], 1)
+    strictEqual(new Int32Array(libc.bytes.buffer, libc.bytes.byteOffset, 1)[0], 1)
     strictEqual(errnoName(libc.getsockopt(-1, SOL_SOCKET, SO_TYPE)), 'EBADF')
     // qemu's own answer where it emulates: the kernel is not asked.
     strictEqual(errnoName(libc.getsockopt(fd, IPPROTO_IP, VTOA)), 'ENOPROTOOPT')

@@ -21,7 +21,7 @@ function fakeLibc (next: () => Uint8Array | number): Libc & { asked: number } {
   }
   const libc = {
     asked: 0,
-    answer,
+    bytes: answer,
     sockaddr: new DataView(answer.buffer),
     family: () => family[0] as number,
     getsockopt: call,
