@@ -11,7 +11,9 @@ import { parseArgs } from 'node:util'
 import { loadBpf } from '../lab/bpf'
 
 const project = dirname(require.resolve('fastify-real-ip/package.json'))
-const MODULES = ['koffi', '@koromix', 'ipaddr.js', '@fastify/error']
+// '@koromix' has koffi's binaries; no other dependency has dependencies of its own.
+const { dependencies } = require('fastify-real-ip/package.json') as { dependencies: Record<string, string> }
+const MODULES = [...Object.keys(dependencies), '@koromix']
 const BOOT_WITHIN = 1_800_000
 
 const init = (connections: string) => `#!/bin/sh
