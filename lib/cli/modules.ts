@@ -5,9 +5,10 @@ import type { SegmentOption } from './segment-options'
 /** The family of a listening socket and its connections: on `::` it is AF_INET6 for IPv4 clients too. */
 export type SocketFamily = 'AF_INET' | 'AF_INET6'
 
-/** The loaded kernel modules that read TOA, as far as they are visible. */
+/** What reads TOA in the kernel, as far as it is visible. */
 export interface Loaded {
-  readonly vtoa: boolean
+  /** `'or attach'` if 1348 answers, but no module vtoa is visible: it may be `attach`. */
+  readonly vtoa: boolean | 'or attach'
   /** `'DPVS'` if getsockopt 4096 answers; no other module does. */
   readonly toa: boolean | 'DPVS'
   /** Whether getpeername(2) was seen rewritten, by a module or an eBPF program. */
@@ -51,14 +52,14 @@ export class Modules {
     this.#rewrites ||= transportPeer !== null && sources.some((asked) =>
       asked.source === 'getpeername' && 'address' in asked && asked.address !== transportPeer.address)
     return {
-      vtoa: answers('vtoa') || this.#isLoaded('vtoa'),
+      vtoa: this.#isLoaded('vtoa') || (answers('vtoa') && 'or attach'),
       toa: answers('nat64') ? 'DPVS' : this.#isLoaded('toa'),
       rewrites: this.#rewrites
     }
   }
 }
 
-export const isAnyLoaded = ({ vtoa, toa, rewrites }: Loaded): boolean => vtoa || toa !== false || rewrites
+export const isAnyLoaded = ({ vtoa, toa, rewrites }: Loaded): boolean => vtoa !== false || toa !== false || rewrites
 
 const socketsOf = {
   AF_INET: 'listeners on an IPv4 address, such as 0.0.0.0',
@@ -66,12 +67,16 @@ const socketsOf = {
 } as const
 
 /**
- * Why the loaded modules returned nothing for a connection with this TOA; `undefined` if none is known to be loaded.
+ * Why they returned nothing for a connection with this TOA; `undefined` if none is known to be loaded.
  */
 export function explainUnread (
   { kind, length }: SegmentOption, { vtoa, toa }: Loaded, listener: SocketFamily
 ): string | undefined {
   const format = `${kind}/${length}`
+  if (vtoa === 'or attach') {
+    return `TOA ${format} was sent, but getsockopt 1348 returned nothing. vtoa or attach answers it: with attach, ` +
+      'compare --toa and --trusted-peers (sudo fastify-real-ip status).'
+  }
   const loaded = readers.filter(({ module, by }) => module === 'vtoa' ? vtoa : toa === true || toa === by)
   if (loaded.length === 0) return undefined
   const names = loaded.map(({ module, by }) => toa === by ? `the toa module of ${by}` : `the module ${module}`)

@@ -7,8 +7,8 @@ import type { Asked, Seen } from './sighting'
 
 const meanings: Readonly<Record<string, string>> = {
   ENOPROTOOPT: 'no module answers: not loaded, or too old',
-  ESRCH: 'no TOA on the segment that completed the handshake',
-  EPERM: 'no TOA on the segment that completed the handshake',
+  ESRCH: 'no TOA on the segment that completed the handshake, or attach does not trust its sender',
+  EPERM: 'no TOA on the segment that completed the handshake, or attach does not trust its sender',
   EINVAL: 'no TOA on the segment that completed the handshake',
   EFAULT: 'TOA, but not of NAT64: getpeername returns it',
   'not-asked': "sources: 'auto' omits it, for the reason printed at the start",
@@ -75,9 +75,9 @@ export function noteOn (facts: Facts, { captureRefused, asks, loaded, listener }
     notes.push(unread)
   } else if (!module && onSyn === undefined && onAck !== undefined) {
     notes.push('Only the ACK carries TOA, not the SYN: to read it, load a kernel module, vtoa or the toa.ko of the ' +
-      'balancer.')
+      'balancer, or run fastify-real-ip attach (Linux 5.10 or later).')
   }
-  if (hasVirtualServerFirst(ack ?? [])) {
+  if (claims.length === 0 && hasVirtualServerFirst(ack ?? [])) {
     notes.push('Kind 250, the virtual server, comes before the TOA: vtoa then finds no client.')
   }
   if (onSyn === undefined) return notes

@@ -5,15 +5,17 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 import { BpfCommands } from '../../lib/attach/bpf'
 import { ownCgroups } from '../../lib/attach/cgroup'
-import { setRetval } from '../../lib/attach/config'
+import { documentFormats, setRetval } from '../../lib/attach/config'
 import { kinds, pinsOf } from '../../lib/attach/pins'
 import { status as statusOf } from '../../lib/attach/status'
 import { readArguments } from '../../lib/cli/arguments'
 import { runAttach } from '../../lib/cli/attach'
 import type { AttachArguments } from '../../lib/cli/attach-arguments'
 import type { Finding, Report } from '../../lib/cli/doctor'
+import type { Seen } from '../../lib/cli/sighting'
 import type { Bpf } from '../../lib/kernel/libc'
-import { run } from '../cli/cli'
+import { open, run, startWatch, type Watch } from '../cli/cli'
+import { derivedAddress, type StampingClient } from '../lab/lab'
 import {
   ask1348, attachWith, bpffs, connect, idOf, inAttachLab, openForTest, pinned, thrownBy, works
 } from './attach-lab'
@@ -53,7 +55,39 @@ async function examine (before: readonly string[] = []): Promise<Report & { find
   return { ...report, find: (name) => report.findings.find((finding) => finding.name === name) }
 }
 
+/** What `watch` says of a connection of `client`. */
+async function seenBy (t: Test, watch: Watch, client: StampingClient): Promise<{ seen: Seen, port: number }> {
+  client.enter()
+  const { localPort } = await open(t, watch.port)
+  return { seen: await watch.seen(), port: localPort as number }
+}
+
 inAttachLab(__filename, {
+  async 'watch: what is read, and what to compare where nothing is' (t, { attach, lab }) {
+    attach()
+    const watch = await startWatch(t, ['--json', '--host', '127.0.0.1'])
+    const client = await lab.client()
+    const unread = (format: RegExp) => new RegExp(`^TOA ${format.source} was sent, but getsockopt 1348 returned nothing\\. ` +
+      'vtoa or attach answers it: .* --toa and --trusted-peers .*fastify-real-ip status')
+
+    client.set({ derive: 'v6' })
+    const claimed = await seenBy(t, watch, client)
+    t.match(claimed.seen.ack?.find(({ name }) => name === 'toa'), { kind: 253, length: 20 })
+    t.match(claimed.seen.decision, { address: derivedAddress(claimed.port, 'v6'), source: 'vtoa' }, 'on an IPv4 listener too')
+    t.notMatch(claimed.seen.notes.join(), 'was sent')
+
+    attach({ formats: documentFormats.slice(0, 1) })
+    const { seen: foreign } = await seenBy(t, watch, client)
+    t.match(foreign.decision, { address: '127.0.0.1' })
+    t.match(foreign.notes[0], unread(/253\/20/), 'a format that is not in --toa')
+
+    client.set({})
+    attach({ trustedPeers: ['10.0.0.1'] })
+    const { seen: stranger } = await seenBy(t, watch, client)
+    t.match(stranger.decision, { address: '127.0.0.1' })
+    t.match(stranger.notes[0], unread(/254\/8/), 'a peer that is not in --trusted-peers')
+  },
+
   async 'the doctor tells whether this cgroup is attached' (t, { attach, cgroup, detach, newCgroup }) {
     attach({ cgroup: newCgroup(t) })
     const without = await examine()

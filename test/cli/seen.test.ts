@@ -286,7 +286,8 @@ t.test('what cannot be seen, and what follows', async (t) => {
   t.match(notes(facts, undefined, true), [/no kernel module answers\.$/])
   t.same(notes({ ...facts, ack: own }, undefined, true), ['Neither the SYN nor the ACK carries TOA.'])
   t.same(notes({ ...facts, ack: stamped }, undefined, true), [
-    'Only the ACK carries TOA, not the SYN: to read it, load a kernel module, vtoa or the toa.ko of the balancer.'
+    'Only the ACK carries TOA, not the SYN: to read it, load a kernel module, vtoa or the toa.ko of the balancer, ' +
+      'or run fastify-real-ip attach (Linux 5.10 or later).'
   ])
   t.match(notes({ ...facts, syn: null, ack: stamped }, undefined, true), [/^The kernel did not save the SYN/, /^Only the ACK carries TOA, not the SYN/])
   const onBoth = { ...facts, syn: { options: stamped, payload: false } }
@@ -349,6 +350,7 @@ t.test('a module that does not read the format, or not for this listener', async
     ['vtoa, IPv4', v6(253), { loaded: vtoa }, /^TOA 253\/20 was sent, but the module vtoa reads it only for listeners on an IPv6 address, such as ::: run watch again with --host ::\.$/],
     ['vtoa, IPv6', withVip, { loaded: vtoa, listener: 'AF_INET6' }, /the module vtoa reads it only for listeners on an IPv4 address.*--host 0\.0\.0\.0\.$/],
     ['vtoa that could', v4(254), { loaded: vtoa }, /^TOA 254\/8 was sent, but the module vtoa returned nothing\. On this listener it is read by vtoa\.$/],
+    ['vtoa or attach', v6(253), { loaded: { ...toaModule, vtoa: 'or attach' } }, /^TOA 253\/20 was sent, but getsockopt 1348 returned nothing\. vtoa or attach answers it: .* --toa and --trusted-peers \(sudo fastify-real-ip status\)\.$/],
     ['Huawei or another', v4(254), { loaded: toaModule, listener: 'AF_INET6' }, /the module toa returned nothing.* listener it is read by LVS, DPVS, UCloud; by Huawei only for listeners on an IPv4 address, such as 0\.0\.0\.0; not by Tencent\.$/],
     ['no toa.ko', v4(77), { loaded: toaModule }, /^TOA 77\/8 was sent, but the module toa is not known to read it/],
     ["DPVS's", v4(200), { loaded: dpvs }, /the toa module of DPVS is not known to read it: DPVS reads 254\/8, 254\/20\.$/],
@@ -369,6 +371,7 @@ t.test('a module that does not read the format, or not for this listener', async
   const hidden = ackOf(option(250, v4(250).subarray(2)), v4(254))
   t.match(notes(hidden, undefined, true, { loaded: vtoa }), [/^TOA 254\/8/, /^Kind 250, the virtual server, comes before the TOA/])
   t.match(notes(ackOf(v4(254), option(250, v4(250).subarray(2))), undefined, true, { loaded: vtoa }), [/^TOA 254\/8/], 'behind it')
+  t.same(notes({ ...hidden, sources: claimed }, undefined, true), [], 'in front of it, and read')
   t.same(notes(ackOf(option(250, v4(250).subarray(2))), undefined, true), ['Neither the SYN nor the ACK carries TOA.'])
 })
 
@@ -387,7 +390,8 @@ t.test('what is known of the modules', async (t) => {
   t.same(on([]).look(facts), unloaded)
   t.same(on(['vtoa']).look(facts), { ...unloaded, vtoa: true })
   t.same(on(['toa']).look(facts), { ...unloaded, toa: true })
-  t.same(on([]).look(answering('vtoa', 'ESRCH')), { ...unloaded, vtoa: true }, '/sys/module need not show it')
+  t.same(on([]).look(answering('vtoa', 'ESRCH')), { ...unloaded, vtoa: 'or attach' })
+  t.same(on(['vtoa']).look(answering('vtoa', 'ESRCH')), { ...unloaded, vtoa: true })
   t.same(on(['toa']).look(answering('nat64', 'EINVAL')), { ...unloaded, toa: 'DPVS' })
   t.type(new Modules().look(facts).vtoa, 'boolean')
 

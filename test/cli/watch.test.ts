@@ -243,7 +243,7 @@ inLab('beside a module that does not read the format, or not for this listener',
   await connectFrom(client, vtoa.port)
   const seen = await vtoa.seen()
   t.match(seen.ack?.find(({ name }) => name === 'toa'), { kind: 254, length: 20, address: '2001:db8::7' })
-  t.match(seen.notes[0], /^TOA 254\/20 was sent, but the module vtoa is not known to read it: vtoa reads 254\/8/)
+  t.match(seen.notes[0], /^TOA 254\/20 was sent, but getsockopt 1348 returned nothing\. vtoa or attach answers it/)
 })
 
 inLab('beside the stand-in for vtoa', async (t, lab) => {
