@@ -60,6 +60,28 @@ inAttachLab(__filename, {
     }
   },
 
+  async 'revoked and given back under load: each next connection is answered by the new list' (t, lab) {
+    const { port, client, oracle } = await serve(t, lab)
+    const asking = client.oracle()
+    t.teardown(() => asking.close())
+    lab.attach({ trustedPeers: ['127.0.0.1'] })
+    const asked = { vtoa: 0, getpeername: 0 }
+    const { tally, turns } = await during(oracle.run({ port, connections, timeout, expect: 'stamped-or-peer' }), async (turn) => {
+      const [peer, source, expect] = turn % 2 === 0 ? ['10.0.0.1', 'getpeername', 'peer'] as const : ['127.0.0.1', 'vtoa', 'stamped'] as const
+      const { code, stderr } = await run(['attach', '--cgroup', lab.cgroup, '--trusted-peers', peer])
+      if (code !== 0) t.fail(stderr)
+      t.match(await asking.run({ port, connections: 5, expect, source }), { right: 5, wrong: 0, errors: 0 }, peer)
+      asked[source] += 5
+    })
+    t.comment(`${turns} times over ${tally.connections} connections, ${JSON.stringify(tally.sources)}`)
+    t.ok(turns > 1)
+    t.match(tally, { right: connections, wrong: 0, errors: 0 }, JSON.stringify(tally.samples[0] ?? tally.messages[0]))
+    const { vtoa = 0, getpeername = 0 } = tally.sources
+    t.match(lab.attachment()?.counters, {
+      claims: vtoa + asked.vtoa, strangers: getpeername + asked.getpeername, none: 0, malformed: 0
+    }, 'the kernel counts what was answered')
+  },
+
   async 'detached and attached under load: the claim or the peer, and nothing else' (t, lab) {
     const { port, oracle } = await serve(t, lab)
     const { tally, turns } = await during(oracle.run({ port, connections, timeout, expect: 'stamped-or-peer' }), async (turn) => {
