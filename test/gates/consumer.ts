@@ -1,10 +1,10 @@
 import { execFileSync } from 'node:child_process'
-import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { accessSync, copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 
 // Installs the packed tarball, given as the argument, in an empty project and uses it from there: in CommonJS, in ESM,
-// and in TypeScript compiled to each.
+// and in TypeScript compiled to each. Then runs its command, and loads what attach needs. The command runs too, with the eBPF programs in it.
 
 const tarball = resolve(process.argv[2] as string)
 const project = join(__dirname, '../../..')
@@ -33,6 +33,18 @@ try {
     run(process.execPath, name)
     console.log(`${name} ok`)
   }
+
+  const installed = join(folder, 'node_modules/fastify-real-ip')
+  const help = execFileSync(join(folder, 'node_modules/.bin/fastify-real-ip'), ['attach', '--help'], { cwd: folder, encoding: 'utf8' })
+  if (!help.includes('--trusted-peers LIST')) throw new Error(`attach --help printed:\n${help}`)
+  const { programs } = require(join(installed, 'dist/lib/attach/programs.js')) as typeof import('../../lib/attach/programs')
+  for (const { name, instructions } of Object.values(programs)) {
+    if (Buffer.from(instructions, 'base64').length < 8) throw new Error(`${name} has no instructions`)
+  }
+  for (const path of ['bpf/toa.bpf.c', 'examples/attach/fastify-real-ip-attach.service', 'examples/attach/daemonset.yaml']) {
+    accessSync(join(installed, path))
+  }
+  console.log(`attach ok: ${Object.keys(programs).join(', ')}`)
 } finally {
   rmSync(folder, { recursive: true })
 }
