@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import t from 'tap'
 import { readArguments } from '../../lib/cli/arguments'
 import { refusesArguments, run } from '../cli/cli'
@@ -51,6 +53,25 @@ const wrong: Array<[args: string[], says: RegExp]> = [
 
 t.test('what is not: one sentence', async (t) => {
   for (const [args, says] of wrong) refusesArguments(t, args, says)
+})
+
+t.test('the unit, the manifest and the documents use options that exist', async (t) => {
+  const project = dirname(require.resolve('fastify-real-ip/package.json'))
+  const read = (path: string) => readFileSync(join(project, path), 'utf8')
+  const commandsOf = (lines: Iterable<RegExpMatchArray>) => [...lines].map(([, line]) => readArguments((line as string).split(/\s+/)))
+
+  const cgroup = '/sys/fs/cgroup/system.slice'
+  const attached = { command: 'attach', cgroup, trustedPeers: ['10.0.0.0/24'] }
+  t.match(commandsOf(read('examples/attach/fastify-real-ip-attach.service').matchAll(/^Exec\w+=\/\S+\/fastify-real-ip (.+)$/gm)),
+    [attached, attached, { command: 'detach', from: { cgroup } }])
+
+  const [, list] = /command:\s+- fastify-real-ip\s+((?:- \S+\s+)+)/.exec(read('examples/attach/daemonset.yaml')) ?? []
+  t.match(readArguments([...(list as string).matchAll(/- (\S+)/g)].map(([, word]) => word as string)), {
+    command: 'attach', cgroup: '/host/cgroup/kubepods.slice', trustedPeers: ['10.0.0.0/24'], bpffs: '/host/bpf'
+  })
+
+  const documented = commandsOf(read('docs/attach.md').matchAll(/^sudo fastify-real-ip (.+)$/gm))
+  t.match(documented.map((given) => (given as { command: string }).command), ['attach', 'status', 'detach'])
 })
 
 t.test('the program: code 2 and nothing on stdout; --help has the commands', async (t) => {
