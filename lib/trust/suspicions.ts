@@ -52,9 +52,9 @@ export class Suspicions {
 
   /** A connection was ruled on. */
   ruled ({ peer, column }: Checked, trust: string, reason: string | undefined): void {
-    if (trust === 'untrusted' && !this.#hasSeenStranger && peer !== undefined) {
+    if (trust === 'untrusted' && !this.#hasSeenStranger && peer !== undefined && !this.#isProxy(peer)) {
       this.#hasSeenStranger = true
-      if (!this.#isProxy(peer) && isThisHost(peer)) this.#warnings.warn('SIDECAR')
+      if (isThisHost(peer)) this.#warnings.warn('SIDECAR')
     }
     if (this.#claimless < 0 || trust !== 'trusted') return
     if (column !== 'absent') this.#claimless = -1

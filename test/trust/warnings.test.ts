@@ -89,6 +89,9 @@ t.test('the first peer that is not in the list, where it is this host', onLinux,
   t.same(await warned(t, { trustedPeers: ['127.0.0.20'] }, visits('127.0.0.20', '127.0.0.20')), [])
   t.same(await warned(t, { trustedPeers: ['127.0.0.20'] }, visits('127.0.0.20', '127.0.0.21', '127.0.0.22')), ['SIDECAR'])
   t.same(await warned(t, { forwarded: { trust: ['127.0.0.20'] } }, visits('127.0.0.20')), [], 'a proxy on this host')
+  const beside = { trustedPeers: ['127.0.0.20'], forwarded: { trust: ['127.0.0.21'] } }
+  t.same(await warned(t, beside, visits('127.0.0.21')), [], 'a proxy of forwarded.trust may be there')
+  t.same(await warned(t, beside, visits('127.0.0.21', '127.0.0.22')), ['SIDECAR'], 'another that comes after it may not')
 })
 
 t.test('nothing is said of a module where getpeername alone answers, whoever was looked for', onLinux, async (t) => {
