@@ -1,4 +1,5 @@
 import type { IncomingMessage, Server } from 'node:http'
+import type { Socket } from 'node:net'
 import { addressText } from './segment-options'
 import { endpoint } from './seen'
 
@@ -13,6 +14,8 @@ const headerNames = [
 const V1 = 'PROXY '
 const V1_LENGTH = 107
 const V2 = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1')
+// As much of each as could be the start of HTTP, "PROPFIND" and empty lines: a parser takes it without an error.
+const starts = [Buffer.from('PRO'), V2.subarray(0, 4)]
 const V2_TCP4 = 0x11
 const V2_TCP6 = 0x21
 
@@ -33,7 +36,11 @@ export function noteFirstBytes (
   }
   server.on('request', ({ headers, socket }: IncomingMessage) => { once(socket, explainHeaders(headers)) })
   server.on('clientError', (error: Error & { rawPacket?: Buffer }, socket) => {
-    if (error.rawPacket !== undefined) once(socket, explainPacket(error.rawPacket, senderOf(socket)))
+    const { rawPacket } = error
+    if (rawPacket !== undefined) {
+      const before = (socket as Socket).bytesRead - rawPacket.length
+      once(socket, explainPacket(withStart(rawPacket, before), senderOf(socket)))
+    }
     if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n')
     else socket.destroy()
   })
@@ -59,6 +66,15 @@ export function explainPacket (packet: Buffer, sender?: string): string | undefi
     return 'it begins with TLS, but watch supports only plain HTTP: headers are not visible.'
   }
   return undefined
+}
+
+/** A header that came in pieces: the parser has taken `before` bytes of it, and reports the rest. */
+function withStart (rest: Buffer, before: number): Buffer {
+  for (const start of starts) {
+    const whole = Buffer.concat([start.subarray(0, before), rest])
+    if (before <= start.length && (readV1(whole) ?? readV2(whole)) !== undefined) return whole
+  }
+  return rest
 }
 
 function readV1 (packet: Buffer): string | undefined {

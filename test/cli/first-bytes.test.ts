@@ -1,7 +1,8 @@
 import { once } from 'node:events'
 import { createServer, get } from 'node:http'
-import { type AddressInfo, connect } from 'node:net'
+import { type AddressInfo, connect, type Socket } from 'node:net'
 import { buffer } from 'node:stream/consumers'
+import { setImmediate } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { noteFirstBytes } from '../../lib/cli/first-bytes'
 
@@ -19,6 +20,19 @@ async function send (port: number, bytes: Buffer | string): Promise<string> {
   const socket = connect(port, '127.0.0.1')
   socket.write(bytes)
   return String(await buffer(socket))
+}
+
+/** Sends the rest once the server's parser has had the first bytes. */
+async function sendPieces (t: Test, first: Buffer, rest: Buffer): Promise<{ notes: string[], answer: string }> {
+  const { server, notes, port } = await serve(t)
+  const accepted = once(server, 'connection') as Promise<[Socket]>
+  const socket = connect(port, '127.0.0.1')
+  const answer = buffer(socket)
+  socket.write(first)
+  const [served] = await accepted
+  while (served.bytesRead < first.length) await setImmediate()
+  socket.write(rest)
+  return { notes, answer: String(await answer) }
 }
 
 t.test('forwarding headers are named with their values', async (t) => {
@@ -61,6 +75,28 @@ t.test('headers of the PROXY protocol', async (t) => {
     const { port, notes } = await serve(t)
     t.match(await send(port, bytes), /^HTTP\/1\.1 400 /)
     t.match(notes, [note])
+  }
+})
+
+t.test('headers of the PROXY protocol that come in pieces', async (t) => {
+  const v2 = Buffer.from('\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x07\x0a\0\0\x01\xc8\x22\x01\xbb', 'latin1')
+  const v1 = Buffer.from('PROXY TCP4 203.0.113.7 10.0.0.1 51234 443\r\nGET / HTTP/1.1\r\n\r\n')
+  const cases: Array<[bytes: Buffer, longest: number, note: RegExp]> = [
+    [v1, 3, /version 1: PROXY TCP4 203\.0\.113\.7 10\.0\.0\.1 51234 443\. /],
+    [v2, 4, /version 2, from 203\.0\.113\.7:51234\. /]
+  ]
+  for (const [bytes, longest, note] of cases) {
+    for (let length = 1; length <= longest; length++) {
+      const { notes, answer } = await sendPieces(t, bytes.subarray(0, length), bytes.subarray(length))
+      t.match(answer, /^HTTP\/1\.1 400 /)
+      t.match(notes, [note], `${length} bytes first`)
+    }
+  }
+  // What begins otherwise, or came after a request, is no header.
+  const request = Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+  for (const [first, rest] of [[request, v1.subarray(3)], [request, v2.subarray(4)], [v1.subarray(0, 3), v1.subarray(4)], [v1.subarray(0, 2), v1.subarray(3)]] as const) {
+    const { notes } = await sendPieces(t, first, rest)
+    t.same(notes, [])
   }
 })
 
