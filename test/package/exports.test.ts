@@ -42,7 +42,9 @@ for (const [form, register] of forms) {
 }
 
 t.test('Fastify is told which version it is for', async (t) => {
-  t.match((required as unknown as Record<symbol, unknown>)[Symbol.for('plugin-meta')], { name: 'fastify-real-ip', fastify: '5.x' })
+  t.match((required as unknown as Record<symbol, unknown>)[Symbol.for('plugin-meta')], { name: 'fastify-real-ip', fastify: '5.x || 6.x' })
+  // For npm '6.x' would leave out prereleases.
+  t.same(require('fastify-real-ip/package.json').peerDependencies, { fastify: '^5.0.0 || ^6.0.0-0' })
 })
 
 t.test('nothing but the plugin and package.json can be reached', async (t) => {
