@@ -209,6 +209,24 @@ t.test('requests of inject() and of child scopes', async (t) => {
   t.match(emptied.json(), { ip: '192.0.2.1', protocol: 'http' })
 })
 
+t.test('Fastify\'s own log line has the client', { skip: oneLoopback }, async (t) => {
+  const lines: Array<{ msg: string, req: object }> = []
+  const stream = { write (line: string) { lines.push(JSON.parse(line)) } }
+  const app = plain.create({ forceCloseConnections: true, logger: { stream } })
+  await app.register(realIp, proxied)
+  app.get('/', seenBy)
+  t.teardown(() => app.close())
+  const port = await listen(app)
+  for (const localAddress of [PROXY, STRANGER]) {
+    const { get, close } = await plain.connect(port, { localAddress })
+    await get('/', ofClient)
+    await close()
+  }
+  const [client, stranger] = lines.filter(({ msg }) => msg === 'incoming request').map(({ req }) => req)
+  t.match(client, { method: 'GET', remoteAddress: '203.0.113.7', host: 'shop.example:8443' })
+  t.match(stranger, { method: 'GET', remoteAddress: STRANGER, host: '127.0.0.1' })
+})
+
 t.test('without overrideRequest request.ip stays', { skip: oneLoopback }, async (t) => {
   const [, port] = await serve(t, plain, { forwarded })
   const { get, close, socket } = await plain.connect(port, { localAddress: PROXY })
