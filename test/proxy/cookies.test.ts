@@ -5,17 +5,19 @@ import { testInNamespace } from '../player/test-in-namespace'
 import { exchanges } from './exchanges'
 import { badHeaders, goodHeaders } from './headers'
 import { checkBad, checkGood, serve } from './matrix'
-import { ways } from './wire'
+import { type Way, ways as allWays } from './wire'
 
 // SYN cookies, which attackers can force: no SYN is saved, and sock_diag has to be asked who sent the header.
 
 t.setTimeout(300_000)
 
-const names = ['http', 'http, an upload', 'h2', 'h2-http1']
+const thorough = ['http', 'http, an upload', 'h2', 'h2-http1']
+const brief = ['http, pipelining', 'ws', 'https', 'h2c']
 
 async function checkAll (t: Test): Promise<void> {
-  for (const exchange of exchanges.filter(({ name }) => names.includes(name))) {
+  for (const exchange of exchanges.filter(({ name }) => thorough.includes(name) || brief.includes(name))) {
     await t.test(exchange.name, async (t) => {
+      const ways: readonly Way[] = thorough.includes(exchange.name) ? allWays : ['at once', 'split in two']
       const asked = countDiags(t)
       const served = await serve(t, exchange.kind)
       for (const way of ways) {
