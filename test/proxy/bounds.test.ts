@@ -5,7 +5,10 @@ import { runInNewContext } from 'node:vm'
 import { setImmediate } from 'node:timers/promises'
 import t from 'tap'
 import { encodeProxyHeader } from 'fastify-real-ip'
+import { parseAddress } from '../../lib/address/address'
 import { HELD_MAX } from '../../lib/http/hold'
+import { createEndpoint } from '../../lib/kernel/sockaddr'
+import { holdSearches } from '../kernel/held-searches'
 import { kinds } from '../kinds'
 import { askHttp } from './ask'
 import { gather } from './gather'
@@ -142,6 +145,24 @@ t.test('of too many the oldest goes, and nobody else', onLinux, async (t) => {
   const [answer] = await once(next, 'data')
   t.match(String(answer), /203\.0\.113\.7/)
   t.match(served.app.realIp.stats(), { connections: 2, rejected: 1 })
+})
+
+t.test('those whose sender is looked for count among them', onLinux, async (t) => {
+  const searches = holdSearches(t)
+  const served = await serve(t, 'http', waiting(LONG))
+  const half = HELD_MAX / 2
+  await gather(t, { count: half, port: portOf(served), localAddress: PEER, bytes: '' })
+  await searches.waiting(half)
+  searches.release(Object.assign(createEndpoint(), parseAddress(PEER)))
+  await setImmediate()
+  await gather(t, { count: half, port: portOf(served), localAddress: PEER, bytes: '' })
+  await searches.waiting(half)
+  t.match(served.app.realIp.stats(), { connections: 0 }, `${half} wait for a header, ${half} for their sender`)
+  const next = served.connect().on('error', () => {})
+  await searches.waiting(half + 1)
+  while (served.app.realIp.stats().connections === 0) await setImmediate()
+  t.match(served.app.realIp.stats(), { connections: 1, rejected: 1, reason: { 'proxy-evicted': 1 } }, 'the oldest waited for a header')
+  next.destroy()
 })
 
 t.test('app.close() ends what is held, at once', { ...onLinux, timeout: 20_000 }, async (t) => {
