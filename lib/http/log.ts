@@ -14,7 +14,7 @@ interface Naming {
   write (to: Fields, address: Shown): Fields
 }
 
-// pino omits `undefined`, but takes time for it.
+// pino omits `undefined`.
 const namings: Readonly<Record<LogNames, Naming>> = {
   plain: {
     address: 'realIp',

@@ -29,7 +29,7 @@ export class Guard {
   readonly #isJudged: boolean
   readonly #trustsRemote: boolean
   readonly #suspicions: Suspicions
-  // Reused for each connection.
+  // Reused for each connection: 72 bytes each.
   readonly #sender = createEndpoint()
   readonly #claim = createEndpoint()
   readonly #other = createEndpoint()
