@@ -84,7 +84,7 @@ export function checkOptions (given: FastifyRealIpOptions, onStranger: (name: st
   if (sources.includes('saved-syn')) checkSavedSyn(toa)
   return Object.freeze({
     sources: forwardedOnly ? Object.freeze([]) : sources,
-    proxyProtocol: isProxyProtocol ? checkProxyProtocol(own.proxyProtocol ?? {}) : undefined,
+    proxyProtocol: isProxyProtocol ? checkProxyProtocol(own.proxyProtocol) : undefined,
     require: checkFlag('require', own.require),
     toa,
     virtualServer: checkFlag('virtualServer', own.virtualServer),

@@ -92,7 +92,7 @@ function checkPeerList (value: unknown, option: string): PeerList {
 const HEADER_TIMEOUT = 5000
 const TIMEOUT_MAX = 60_000
 
-export function checkProxyProtocol (value: unknown): ProxyProtocolOptions {
+export function checkProxyProtocol (value: unknown = {}): ProxyProtocolOptions {
   const { from, timeout = HEADER_TIMEOUT } =
     checkObject(value, "'proxyProtocol'", { from: ['10.0.0.0/24'], timeout: HEADER_TIMEOUT })
   if (!isWhole(timeout, 1, TIMEOUT_MAX)) {

@@ -43,6 +43,7 @@ const wrong: Array<[options: any, says: RegExp]> = [
   [{ trustedPeers: [], invalid: 'believe' }, /'invalid' takes 'ignore', 'reject', not "believe"/],
   [{ trustedPeers: [], unverified: true }, /'unverified' takes 'ignore', 'reject', 'believe', not true/],
   [{ trustedPeers: [], forwarded: 1 }, /'forwarded' must be an object like/],
+  [{ trustedPeers: [], sources: ['proxy-protocol'], proxyProtocol: null }, /'proxyProtocol' must be an object like/],
   [{ trustedPeers: [], forwarded: null }, /'forwarded' must be an object like/],
   [{ trustedPeers: [], forwarded: { trust: 'loopback' } }, /'forwarded.trust' must be a list/],
   [{ trustedPeers: [], forwarded: { trust: ['x'] } }, /'forwarded.trust' has "x"/],
