@@ -50,7 +50,7 @@ export const oneShot = figure({
   ...newConnections,
   name: 'one-shot',
   title: 'one connection per request',
-  sessions: 40,
+  sessions: 30,
   names: many,
   targets: { [PLUGIN]: 1.05, [WITH_LIST]: 1.05 },
   dearer: [TRUE]
@@ -60,7 +60,7 @@ export const oneShotLoopback = figure({
   ...newConnections,
   name: 'one-shot-loopback',
   title: 'one connection per request, from a loopback address',
-  sessions: 40,
+  sessions: 24,
   names: Object.keys(loopback),
   network: { ...IPv4, from: undefined },
   targets: { [PLUGIN]: 1.04 },
@@ -71,7 +71,7 @@ export const keepAlive = figure({
   ...requests,
   name: 'keep-alive',
   title: 'a request on a kept connection',
-  sessions: 40,
+  sessions: 30,
   names: [...many, HOOK],
   targets: { [PLUGIN]: 1.015, [WITH_LIST]: 1.015 },
   dearer: [TRUE, LIST]
