@@ -149,13 +149,14 @@ export class Arrivals {
       giveBack()
       this.#goOn(socket, handOver, () => this.#receiveAwaited(socket as Socket, sender ?? null, handOver))
     }
+    const letGo = (): void => { waiting.held?.release(goOn) }
     search.ask(fd, (peer) => {
       sender = peer === undefined ? null : keepEndpoint(peer)
-      waiting.held?.release(goOn)
+      letGo()
     })
     if (sender !== undefined) return this.#receive(socket, fd, sender, false, handOver)
     stopReading(socket)
-    const giveBack = keepBytes(socket as Socket, () => { waiting.held?.release(goOn) })
+    const giveBack = keepBytes(socket as Socket, letGo)
     this.#held.add(acceptedSocket(socket) as object)
     waiting.held = this.#hold.take(socket, SENDER_TIMEOUT, goOn)
     return 'held'

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import { setFlagsFromString } from 'node:v8'
@@ -41,6 +42,17 @@ async function hold (served: Served, part: Buffer): Promise<Socket> {
 const closeOf = (socket: Socket): Promise<void> => new Promise((resolve) => { socket.once('close', () => { resolve() }) })
 
 const portOf = ({ app }: Served) => (app.server.address() as { port: number }).port
+
+t.test('a client that has ended before it is accepted', onLinux, async (t) => {
+  for (const { name } of kinds) {
+    const served = await serve(t, name, waiting(LONG))
+    // This process does not accept meanwhile.
+    execFileSync(process.execPath, ['-e', `require('node:net').connect({ port: ${portOf(served)}, host: '127.0.0.1', localAddress: '${PEER}' }).end(() => process.exit())`])
+    while (served.app.realIp.stats().connections === 0) await setImmediate()
+    t.match(served.app.realIp.stats(), { connections: 1, rejected: 1, reason: { 'proxy-cut-short': 1 } }, name)
+    t.same(served.events, [])
+  }
+})
 
 t.test('the time is for the whole header, and drips do not renew it', onLinux, async (t) => {
   for (const { name } of kinds) {

@@ -144,7 +144,10 @@ export class Expectations {
     const states = this.#states.slice(connection.begun)
     const isSwitched = states[0]?.switches !== states.at(-1)?.switches
     const awake = connection.awake && !isSwitched
-    const found = new Set(states.flatMap(({ modules }) => modules.flatMap((module) => canFind(module, connection, awake))))
+    const modules = states.flatMap(({ modules }) => modules)
+    const found = new Set(modules.flatMap((module) => canFind(module, connection, awake)))
+    // A claim that was stored under one list of `attach` may be read under the next, which would not have stored it.
+    if (!awake && found.has('1348') && modules.some((module) => module.startsWith('both'))) found.add(nameOf(connection))
     // What one start of the module has seen the next one does not know.
     if (isSwitched) found.add('peer')
     // Of a socket that is no longer connected there is no name.
@@ -153,11 +156,15 @@ export class Expectations {
   }
 }
 
-function canFind (module: Module, { app, claim, peer }: Connection, awake: boolean): Found[] {
+/** What getpeername finds: the name of an IPv4 socket is no IPv6 address. */
+const nameOf = ({ app, claim }: Connection): Found =>
+  app.host === '127.0.0.1' && claim?.address.includes(':') === true ? 'peer' : 'getpeername'
+
+function canFind (module: Module, connection: Connection, awake: boolean): Found[] {
+  const { claim, peer } = connection
   if (claim === undefined || module === 'off') return ['peer']
   if (module.endsWith(' of some') && !attachedPeers.includes(peer.address)) return ['peer']
-  // The name of an IPv4 socket is no IPv6 address.
-  const byName = app.host === '127.0.0.1' && claim.address.includes(':') ? 'peer' : 'getpeername'
+  const byName = nameOf(connection)
   switch (module) {
     case 'getpeername': return [byName]
     case 'both':
