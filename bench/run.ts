@@ -22,7 +22,7 @@ import { syscall } from './syscall'
 
 // What users ask most comes first: a run that is stopped has it.
 const figures: readonly Figure[] = [
-  oneShot, oneShotLoopback, keepAlive, proxy, read, idleStart, behindProxy, resolve, policy, attach, idle, startup,
+  oneShot, keepAlive, proxy, oneShotLoopback, read, idleStart, behindProxy, resolve, policy, attach, idle, startup,
   tls, http2, oneShotSources, syscall, ranges, forwarded, log, open
 ]
 // On two otherwise idle cores.
