@@ -142,6 +142,20 @@ export async function listen (app: FastifyInstance, options: object = {}): Promi
   return (app.server.address() as AddressInfo).port
 }
 
+/** The answer to one request, on a connection of its own; 'reset' if there is none. */
+export async function askOnce (kind: Kind, port: number, localAddress: string): Promise<any> {
+  const client = await kind.connect(port, { localAddress }).catch(() => undefined)
+  if (client === undefined) return 'reset'
+  client.socket.on('error', () => {})
+  try {
+    return await client.get('/')
+  } catch {
+    return 'reset'
+  } finally {
+    await client.close()
+  }
+}
+
 /** localhost as most machines have it: both loopback addresses, whatever this one's hosts file says. */
 export function bothLocalhosts (t: Test): void {
   const { lookup } = dns

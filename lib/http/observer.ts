@@ -5,7 +5,7 @@ import { compileRanges, type Ranges } from '../address/ranges'
 import { Remembered } from '../node/remembered'
 import type { PeerList } from '../options/trust'
 import { acceptedSocket, reset } from '../node/sockets'
-import { Checked, type Evidence, isChecked } from '../trust/checked'
+import { type Checked, type Evidence, isChecked, withoutSender } from '../trust/checked'
 import { isLoopback } from '../trust/plausible'
 import type { Ruling } from '../trust/table'
 import { compileHeader, readNothing, type ReadHops, walk } from './forwarded'
@@ -60,15 +60,13 @@ export class Observer {
     return this.#recall(streamOf(raw) ?? acceptedSocket(raw.socket))
   }
 
-  /** Evidence that another application on this server found without a policy does not contain the sender. */
   #recall (key: unknown): Evidence | undefined {
     const found = this.#remembered.of(key)
     const { hasPolicy, canRefuse } = this.#owner.judge
     if (found === undefined || !canRefuse || isChecked(found)) return found
     let checked = this.#checked.of(found)
     if (checked === undefined) {
-      const isBelieved = !hasPolicy && found.course !== undefined
-      checked = new Checked(found, undefined, isBelieved ? { column: 'plausible' } : {})
+      checked = withoutSender(found, hasPolicy)
       this.#checked.set(found, checked)
     }
     return checked

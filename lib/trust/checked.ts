@@ -60,5 +60,12 @@ const none: Details = {}
 /** What is known of a connection. It is not `Checked` only if nothing can be refused. */
 export type Evidence = Claim | Fallback | Checked
 
+/**
+ * Evidence that another application on this server found without a policy, for one that can refuse: it does not contain
+ * the sender.
+ */
+export const withoutSender = (found: Claim | Fallback, hasPolicy: boolean): Checked =>
+  new Checked(found, undefined, !hasPolicy && found.course !== undefined ? { column: 'plausible' } : {})
+
 /** Not checked by class: another copy of this package may have created it. */
 export const isChecked = (evidence: Evidence): evidence is Checked => 'column' in evidence

@@ -5,7 +5,7 @@ import t, { type Test } from 'tap'
 import realIp, { type FastifyRealIpOptions } from 'fastify-real-ip'
 import { Owners, type Owner } from '../../lib/http/owners'
 import { holdSearches } from '../kernel/held-searches'
-import { kinds } from '../kinds'
+import { askOnce, kinds } from '../kinds'
 
 // A server that is restarted in place, as @fastify/restartable does it: a new application is made on the server of the old
 // one, its listen() calls back at once, and only then the old one is closed, which must not close the server.
@@ -102,18 +102,7 @@ async function start (t: Test, options: FastifyRealIpOptions): Promise<Restartab
   }
 }
 
-async function ask (port: number, localAddress: string): Promise<any> {
-  const client = await plain.connect(port, { localAddress }).catch(() => undefined)
-  if (client === undefined) return 'reset'
-  client.socket.on('error', () => {})
-  try {
-    return await client.get('/')
-  } catch {
-    return 'reset'
-  } finally {
-    await client.close()
-  }
-}
+const ask = (port: number, localAddress: string) => askOnce(plain, port, localAddress)
 
 const trusts = async (port: number) => [(await ask(port, BALANCER)).trust, (await ask(port, OTHER)).trust]
 
@@ -161,6 +150,20 @@ t.test('connections that live on have the answer of the list that holds', onLinu
   t.match(await client.get('/'), { address: BALANCER, trust: 'untrusted', transportPeer: { port: client.localPort } })
   await client.close()
   t.equal(await ask(served.port, OTHER), 'reset')
+})
+
+t.test('a connection that was accepted without a policy, and is emitted again under one', onLinux, async (t) => {
+  const served = await start(t, {})
+  const accepted: unknown[] = []
+  served.server.on('connection', (socket) => { accepted.push(socket) })
+  const client = await plain.connect(served.port, { localAddress: BALANCER })
+  client.socket.on('error', () => {})
+  t.match(await client.get('/'), { trust: 'unchecked' })
+  await served.restart({ trustedPeers: [BALANCER], unverified: 'reject' })
+  const closed = new Promise((resolve) => { client.socket.once('close', resolve) })
+  served.server.emit('connection', accepted[0])
+  t.equal(accepted.length, 1, 'what was found without a policy is no pass')
+  await closed
 })
 
 t.test('a restart that fails leaves the old application in force', onLinux, async (t) => {

@@ -10,7 +10,7 @@ import realIp, { type FastifyRealIpOptions } from 'fastify-real-ip'
 import { loadLibc } from '../../lib/kernel/libc'
 import { Remembered } from '../../lib/node/remembered'
 import { Judge } from '../../lib/trust/judge'
-import { cert, CLIENT, key, type Kind, kinds, listen } from '../kinds'
+import { askOnce, cert, CLIENT, key, type Kind, kinds, listen } from '../kinds'
 
 // Ways in which a connection comes to the listeners of a server without being examined, and faults while it is examined:
 // nobody gets in by them whom the policy does not let in.
@@ -55,19 +55,7 @@ async function front (t: Test, give: (socket: net.Socket) => void): Promise<numb
   return (server.address() as AddressInfo).port
 }
 
-/** The answer to one request, or how it ended. */
-async function ask (kind: Kind, port: number): Promise<any> {
-  const client = await kind.connect(port, { localAddress: CLIENT }).catch(() => undefined)
-  if (client === undefined) return 'reset'
-  client.socket.on('error', () => {})
-  try {
-    return await client.get('/')
-  } catch {
-    return 'reset'
-  } finally {
-    await client.close()
-  }
-}
+const ask = (kind: Kind, port: number) => askOnce(kind, port, CLIENT)
 
 type Way = (app: FastifyInstance, socket: net.Socket) => void
 
