@@ -2,7 +2,7 @@ import type { Server, Socket } from 'node:net'
 import { constants } from 'node:os'
 import type { Senders } from '../sources/choose'
 import type { Sender } from '../trust/guard'
-import { Checked, type Evidence, isChecked, withoutSender } from '../trust/checked'
+import { Checked, type Evidence, isChecked } from '../trust/checked'
 import { keepEndpoint } from '../trust/claim'
 import { reasonOf, sourceOf } from '../trust/verdict'
 import type { Remembered } from '../node/remembered'
@@ -59,7 +59,7 @@ export class Arrivals {
   #decideAgain (socket: object, found: Evidence): Outcome {
     if ((socket as Socket).destroyed === true) return 'refused'
     const { judge } = this.#owners.current
-    const evidence = isChecked(found) || !judge.canRefuse ? found : withoutSender(found, judge.hasPolicy)
+    const evidence = judge.adopt(found)
     if (!isChecked(evidence) || judge.decide(evidence) !== undefined) return 'allowed'
     refuse(socket)
     return 'refused'

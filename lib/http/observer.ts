@@ -2,10 +2,10 @@ import { Http2ServerRequest, Http2ServerResponse } from 'node:http2'
 import type { RealAddress } from '../../types'
 import type { Address } from '../address/address'
 import { compileRanges, type Ranges } from '../address/ranges'
-import { Remembered } from '../node/remembered'
+import type { Remembered } from '../node/remembered'
 import type { PeerList } from '../options/trust'
 import { acceptedSocket, reset } from '../node/sockets'
-import { type Checked, type Evidence, isChecked, withoutSender } from '../trust/checked'
+import { type Evidence, isChecked } from '../trust/checked'
 import { isLoopback } from '../trust/plausible'
 import type { Ruling } from '../trust/table'
 import { compileHeader, readNothing, type ReadHops, walk } from './forwarded'
@@ -32,7 +32,6 @@ const HOPS = 5
 export class Observer {
   readonly #owner: Owner
   readonly #remembered: Remembered<Evidence>
-  readonly #checked = new Remembered<Checked>()
   /** Reads the forwarding header; `undefined` if none counts. */
   readonly readHops: ReadHops | undefined
   #proxies: { readonly ranges: Ranges, readonly unix: boolean } | undefined
@@ -62,14 +61,7 @@ export class Observer {
 
   #recall (key: unknown): Evidence | undefined {
     const found = this.#remembered.of(key)
-    const { hasPolicy, canRefuse } = this.#owner.judge
-    if (found === undefined || !canRefuse || isChecked(found)) return found
-    let checked = this.#checked.of(found)
-    if (checked === undefined) {
-      checked = withoutSender(found, hasPolicy)
-      this.#checked.set(found, checked)
-    }
-    return checked
+    return found && this.#owner.judge.adopt(found)
   }
 
   /** The same; if no server of the plugin accepted the connection, examines and remembers it. */

@@ -1,8 +1,9 @@
 import type { RealAddress, TrustedPeers } from '../../types'
 import type { Endpoint } from '../kernel/sockaddr'
+import { Remembered } from '../node/remembered'
 import { checkTrustedPeers } from '../options/trust'
 import type { Options } from '../options/options'
-import { type Checked, type Evidence, isChecked } from './checked'
+import { type Checked, type Evidence, isChecked, withoutSender } from './checked'
 import { createPolicy, isTrue, type OnError, type Policy } from './policy'
 import { applySettings, type PeerRow, type Ruling, type Rulings } from './table'
 import { answerOf } from './verdict'
@@ -16,6 +17,7 @@ export class Judge {
   readonly #options: Options
   readonly #table: Readonly<Record<PeerRow, Rulings>>
   readonly #onError: OnError
+  readonly #adopted = new Remembered<Checked>()
   #policy: Policy
 
   constructor (options: Options, onError: OnError) {
@@ -32,6 +34,19 @@ export class Judge {
     const trustedPeers = checkTrustedPeers(given, this.#options)
     this.#policy = createPolicy(trustedPeers, this.#table, this.#onError)
     return trustedPeers
+  }
+
+  /**
+   * Evidence for this application. What another application found without a policy is wrapped once, without a sender.
+   */
+  adopt (found: Evidence): Evidence {
+    if (!this.canRefuse || isChecked(found)) return found
+    let adopted = this.#adopted.of(found)
+    if (adopted === undefined) {
+      adopted = withoutSender(found, this.hasPolicy)
+      this.#adopted.set(found, adopted)
+    }
+    return adopted
   }
 
   /** The ruling of the current policy, made once per connection and policy. */

@@ -2,7 +2,7 @@ import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import realIp, { type FastifyRealIpOptions } from 'fastify-real-ip'
+import realIp, { type FastifyRealIpOptions, type RealAddress } from 'fastify-real-ip'
 import { Owners, type Owner } from '../../lib/http/owners'
 import { holdSearches } from '../kernel/held-searches'
 import { askOnce, kinds } from '../kinds'
@@ -164,6 +164,34 @@ t.test('a connection that was accepted without a policy, and is emitted again un
   served.server.emit('connection', accepted[0])
   t.equal(accepted.length, 1, 'what was found without a policy is no pass')
   await closed
+})
+
+t.test('a connection that is emitted again, and then has a request: the new application asks admit once', onLinux, async (t) => {
+  const served = await start(t, {})
+  const { server } = served
+  const accepted: unknown[] = []
+  server.on('connection', (socket) => { accepted.push(socket) })
+  const client = await plain.connect(served.port, { localAddress: BALANCER })
+  t.match(await client.get('/'), { address: BALANCER, trust: 'unchecked' })
+  const asked: RealAddress[] = []
+  await served.restart({
+    admit (address) {
+      asked.push(address)
+      return true
+    }
+  })
+  // HTTP already reads from it.
+  const listeners = server.listeners('connection') as Array<(socket: unknown) => void>
+  const again: unknown[] = []
+  server.removeAllListeners('connection').on('connection', (socket) => { again.push(socket) })
+  server.emit('connection', accepted[0])
+  server.removeAllListeners('connection')
+  for (const listener of listeners) server.on('connection', listener)
+  t.same([again.length, asked.length], [1, 1])
+  t.match(await client.get('/'), { address: BALANCER, trust: 'unchecked' })
+  t.match(asked, [{ address: BALANCER, port: client.localPort, trust: 'unchecked' }])
+  t.equal(asked.length, 1)
+  await client.close()
 })
 
 t.test('a restart that fails leaves the old application in force', onLinux, async (t) => {
