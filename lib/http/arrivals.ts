@@ -21,8 +21,8 @@ type HandOver = (socket: object) => void
 type Outcome = 'allowed' | 'refused' | 'held'
 
 /**
- * The way of each connection, before any listener sees it: sender, header, claim, remember, ruling, count. Then it is
- * handed over to the listeners, or reset. A connection that has to wait is held.
+ * The steps for each connection, before any listener sees it: sender, header, claim, remember, ruling, count. Then it
+ * is handed over or reset. A connection that has to wait is held.
  */
 export class Arrivals {
   readonly #owners: Owners
@@ -35,7 +35,9 @@ export class Arrivals {
     this.#remembered = remembered
   }
 
-  /** Whether the event goes on to the listeners now. Never throws: a connection that cannot be examined is reset. */
+  /**
+   * Returns true to emit the event to the listeners now. Never throws: a connection that cannot be examined is reset.
+   */
   accept (socket: object, server: Server, handOver: HandOver): boolean {
     try {
       return this.#begin(socket, server, handOver) === 'allowed'
@@ -55,7 +57,10 @@ export class Arrivals {
     return this.#receive(socket, fd, this.#owners.current.guard.readSender(fd), isUnix, handOver)
   }
 
-  /** Handed over a second time: a saved SYN can be read once, and what was found stands. It was counted. */
+  /**
+   * A connection that is handed over again keeps its evidence: a saved SYN can be read only once. It is not counted
+   * again.
+   */
   #decideAgain (socket: object, found: Evidence): Outcome {
     if ((socket as Socket).destroyed === true) return 'refused'
     const { judge } = this.#owners.current
@@ -65,7 +70,7 @@ export class Arrivals {
     return 'refused'
   }
 
-  /** Goes on with a connection whose sender is known, or cannot be, or was not looked for yet. */
+  /** Continues when the sender is known, cannot be known, or was not looked for. */
   #receive (socket: object, fd: number, sender: Sender, isUnix: boolean, handOver: HandOver): Outcome {
     const headers = sender === undefined ? undefined : this.#headersFrom(sender, isUnix)
     if (headers !== undefined) return this.#readHeader(socket, fd, sender, isUnix, headers, handOver)
@@ -94,7 +99,7 @@ export class Arrivals {
     return isAllowed ? 'allowed' : 'refused'
   }
 
-  /** Whether a stranger is refused unread: the bytes may be a header, which claims a client. */
+  /** Whether `untrusted: 'reject'` applies to an untrusted peer without a claim: its unread bytes may be a header. */
   #mayClaim (evidence: Checked): boolean {
     const { headers, judge, options } = this.#owners.current
     if (headers === undefined || options.settings.untrusted !== 'reject' || evidence.isUnix) return false
@@ -102,13 +107,13 @@ export class Arrivals {
     return trust === 'untrusted' && !rejects
   }
 
-  /** Undefined where no header is expected from the sender. */
+  /** The policy for the sender's header; `undefined` if none is expected. */
   #headersFrom (sender: Sender, isUnix: boolean): HeaderPolicy | undefined {
     const { headers } = this.#owners.current
     return headers?.expects(sender ?? undefined, isUnix) === true ? headers : undefined
   }
 
-  /** Holds the connection where not all of its header has come. */
+  /** Takes the header, or holds the connection until the header is complete. */
   #readHeader (
     socket: object, fd: number, sender: Sender, isUnix: boolean, headers: HeaderPolicy, handOver: HandOver
   ): Outcome {
@@ -123,14 +128,14 @@ export class Arrivals {
     const peer = sender === null || sender === undefined ? null : keepEndpoint(sender)
     this.#held.add(acceptedSocket(socket) as object)
     awaitHeader(socket as Socket, this.#hold, headers.timeout, (outcome, read) => {
-      this.#goOn(socket, handOver, () => this.#takeAwaited(socket as Socket, peer, isUnix, outcome, read))
+      this.#resume(socket, handOver, () => this.#takeAwaited(socket as Socket, peer, isUnix, outcome, read))
     })
     return 'held'
   }
 
   #takeAwaited (socket: Socket, sender: Sender, isUnix: boolean, outcome: HeaderOutcome, read: Buffer): Outcome {
     const { guard } = this.#owners.current
-    // The list may have been swapped meanwhile: then these bytes are a stranger's, who sends no header.
+    // The list may have been replaced: no header is then expected from this peer.
     const headers = this.#headersFrom(sender, isUnix)
     headers?.look?.(socket, read)
     const rest = headers !== undefined && typeof outcome === 'object' ? read.subarray(outcome.length) : read
@@ -142,25 +147,25 @@ export class Arrivals {
     return 'allowed'
   }
 
-  /** Holds the connection where the search does not end at once. */
+  /** Looks up the sender with sock_diag; holds the connection if the result is not immediate. */
   #findSender (socket: object, fd: number, handOver: HandOver): Outcome {
     const { search } = this.#owners.senders as Senders
     let sender: Sender
     const waiting: { held?: Held | undefined } = {}
-    const goOn = (): void => {
+    const resume = (): void => {
       giveBack()
-      this.#goOn(socket, handOver, () => this.#receiveAwaited(socket as Socket, sender ?? null, handOver))
+      this.#resume(socket, handOver, () => this.#receiveAwaited(socket as Socket, sender ?? null, handOver))
     }
-    const letGo = (): void => { waiting.held?.release(goOn) }
+    const release = (): void => { waiting.held?.release(resume) }
     search.ask(fd, (peer) => {
       sender = peer === undefined ? null : keepEndpoint(peer)
-      letGo()
+      release()
     })
     if (sender !== undefined) return this.#receive(socket, fd, sender, false, handOver)
     stopReading(socket)
-    const giveBack = keepBytes(socket as Socket, letGo)
+    const giveBack = keepBytes(socket as Socket, release)
     this.#held.add(acceptedSocket(socket) as object)
-    waiting.held = this.#hold.take(socket, SENDER_TIMEOUT, goOn)
+    waiting.held = this.#hold.take(socket, SENDER_TIMEOUT, resume)
     return 'held'
   }
 
@@ -174,8 +179,8 @@ export class Arrivals {
     return outcome
   }
 
-  /** Goes on with a connection that was held. */
-  #goOn (socket: object, handOver: HandOver, step: () => Outcome): void {
+  /** Continues with a held connection. */
+  #resume (socket: object, handOver: HandOver, step: () => Outcome): void {
     this.#held.delete(acceptedSocket(socket) as object)
     let outcome: Outcome = 'refused'
     try {
@@ -186,7 +191,7 @@ export class Arrivals {
     if (outcome === 'allowed') handOver(socket)
   }
 
-  /** Whether the client has ended the connection, or reset it, without a word. A closed descriptor is EBADF. */
+  /** Whether the client closed or reset the connection without sending data. A closed descriptor gives EBADF. */
   #isGone (fd: number): boolean {
     const { libc } = this.#owners.senders as Senders
     const waiting = libc.peek(fd)
@@ -198,7 +203,7 @@ export class Arrivals {
     this.#owners.current.warnings.error('a connection could not be examined and was reset', error)
   }
 
-  /** Resets what is held; nothing is held from now on. */
+  /** Resets all held connections, and later ones at once. */
   close (): void {
     this.#hold.close()
   }
@@ -209,13 +214,13 @@ export class Arrivals {
 }
 
 /**
- * Resets a connection. One that came from another process was emitted by hand: whoever did may go on to use its handle,
- * as socket.io-sticky does, and must not find it closed.
+ * Resets a connection. One that another process handed over is reset in the next tick: the code that emitted it, e.g.
+ * socket.io-sticky, may still use its handle.
  */
 function refuse (socket: object): void {
   if (hasServer(socket)) reset(socket)
   else process.nextTick(reset, socket)
 }
 
-/** What a stranger claims without having been read. */
+/** Counts an untrusted peer's unread bytes as a claim. */
 const asClaim = ({ claim, peer }: Checked): Checked => new Checked(claim, peer, { column: 'plausible' })

@@ -4,30 +4,27 @@ import { reset } from '../node/sockets'
 /** The number of connections that may be held at once; with one more the oldest is evicted. */
 export const HELD_MAX = 4096
 
-/** Why a connection is held no longer without having been released. */
+/** Why a connection is released without a call of `release()`. */
 export type Expiry = 'timeout' | 'evicted'
 
 /** A connection that is held. */
 export interface Held {
   /**
-   * Lets go of the connection and calls `then` soon, in the connection's async context. Does nothing if that was done
-   * before, e.g. by the time-out.
+   * Releases the connection and calls `then` in the next tick, in the connection's async context. Does nothing if it
+   * was released before, e.g. by the timeout.
    */
   release (then: () => void): void
 }
 
-/**
- * The connections that are not decided about yet: nothing of them reaches TLS or HTTP. Their number is bounded, and the
- * time of each.
- */
+/** Connections without a decision: none of their bytes reach TLS or HTTP. Their number and their time are limited. */
 export class Hold {
-  // In the order of their arrival.
+  // In order of arrival.
   readonly #entries = new Map<Held, { readonly socket: object, readonly expire: (why: Expiry) => void }>()
   #closed = false
 
   /**
-   * Holds a connection: after `milliseconds`, or when there are too many, it is released with `expire`. Undefined, and
-   * the connection is reset, where nothing is held any more.
+   * Holds a connection. After `milliseconds`, or if too many are held, releases it and calls `expire`. After close(),
+   * resets it and returns `undefined`.
    */
   take (socket: object, milliseconds: number, expire: (why: Expiry) => void): Held | undefined {
     if (this.#closed) {
@@ -40,7 +37,7 @@ export class Hold {
       release (then) {
         if (!entries.delete(held)) return
         clearTimeout(timer)
-        // Not at once: what a listener throws must not end the caller, which releases others too.
+        // In the next tick: an exception of a listener must not stop the caller, which releases others too.
         process.nextTick(() => { context.runInAsyncScope(then) })
       }
     }
@@ -56,13 +53,13 @@ export class Hold {
     held.release(() => { expire('evicted') })
   }
 
-  /** Resets what is held; nothing is held from now on. */
+  /** Resets all held connections, and later ones at once. */
   close (): void {
     this.#closed = true
     for (const [held, { socket }] of this.#entries) held.release(() => { reset(socket) })
   }
 
-  /** Holds again: another application has taken over the server. */
+  /** Holds connections again: another application has taken over the server. */
   open (): void {
     this.#closed = false
   }

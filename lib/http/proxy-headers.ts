@@ -28,7 +28,7 @@ export class HeaderPolicy {
     this.timeout = timeout
     this.#judge = judge
     this.#from = from && compileRanges(from.addresses, 'proxyProtocol.from')
-    // Under 'any' those who connect to a Unix-domain socket are trusted too.
+    // With 'any', clients of a Unix-domain socket are trusted too.
     this.#unix = from === undefined ? judge.trusts(undefined) : from.unix
   }
 
@@ -85,7 +85,7 @@ export function awaitHeader (
     while (!isOver && socket.read() !== null);
   }
 
-  // Also emitted by hand, by whoever has read the first bytes.
+  // Code that has read the first bytes may also emit 'data' itself.
   function onData (chunk: Buffer): void {
     read = read.length === 0 ? chunk : Buffer.concat([read, chunk])
     const decoded = decodeProxyHeader(read, read.length)
@@ -99,6 +99,6 @@ export function awaitHeader (
   // Without an 'error' listener a reset would end the process; 'close' follows.
   socket.on('readable', onReadable).on('data', onData).once('end', onEnd).once('close', onEnd).on('error', ignore)
   startReading(socket)
-  // Where 'readable' was listened to before, it is not emitted for what the stream has already.
+  // If 'readable' had a listener before, it is not emitted for bytes that the stream already contains.
   if (socket.readableLength > 0) process.nextTick(onReadable)
 }

@@ -72,14 +72,14 @@ export function startReading (socket: object): void {
 
 const ignore = (): void => {}
 
-// Bytes that held connections of this process may keep altogether.
+// The number of bytes that all held connections of this process may keep together.
 const KEPT_MAX = 64 * 1024 * 1024
 let keptByAll = 0
 
 /**
- * Keeps the bytes that whoever emitted a connection by hand gives it while it is held: pushed into the stream, or
- * emitted as 'data'. The stream may also be resumed, as by socket.io-sticky. Calls `onTooMany` where all connections
- * keep more than 64 MiB. Returns a function that ends this, with all of the bytes in the stream.
+ * Keeps the bytes that other code gives to a held connection that it emitted: pushed into the stream, or emitted as
+ * 'data'. The stream may also be resumed, as by socket.io-sticky. Calls `onTooMany` if all held connections together
+ * keep more than 64 MiB. Returns a function that stops this and leaves all bytes in the stream.
  */
 export function keepBytes (socket: Socket, onTooMany: () => void): () => void {
   const emitted: Buffer[] = []

@@ -68,9 +68,9 @@ const faults: ReadonlyArray<Fault> = [
     name: 'handed over on time-out as if known',
     test: 'http/arrivals',
     edits: [
-      ['lib/http/arrivals.ts', 'held = this.#hold.take(socket, SENDER_TIMEOUT, goOn)',
+      ['lib/http/arrivals.ts', 'held = this.#hold.take(socket, SENDER_TIMEOUT, resume)',
         'held = this.#hold.take(socket, SENDER_TIMEOUT, () => { const { libc } = this.#owners.senders as Senders; const peer = createEndpoint(); libc.getpeername(fd); ' +
-        'decodeSockaddr(libc.sockaddr, libc.family(), peer); this.#goOn(socket, handOver, () => this.#receiveAwaited(socket, peer, handOver)) })'],
+        'decodeSockaddr(libc.sockaddr, libc.family(), peer); this.#resume(socket, handOver, () => this.#receiveAwaited(socket, peer, handOver)) })'],
       ['lib/http/arrivals.ts', "import { type Held, Hold } from './hold'", "import { createEndpoint, decodeSockaddr } from '../kernel/sockaddr'\nimport { type Held, Hold } from './hold'"]
     ]
   },
