@@ -6,6 +6,7 @@ import { compileRanges } from './address/ranges'
 import { FST_REAL_IP_INVALID_OPTION, FST_REAL_IP_NATIVE_UNAVAILABLE, FST_REAL_IP_NO_TRANSPORT_PEER } from './errors'
 import { Arrivals } from './http/arrivals'
 import { Observer } from './http/observer'
+import { hasTrustProxy } from './http/override'
 import { type Owner, Owners } from './http/owners'
 import { HeaderPolicy } from './http/proxy-headers'
 import { Requests } from './http/requests'
@@ -62,19 +63,13 @@ export function register (app: FastifyInstance, options: Options, station: Stati
   const owner = createOwner(app, options, senders, warnings, (peer) => observer.isProxy(peer))
   const observer = new Observer(owner, remembered)
 
-  const prepare = (server: Server) => arm(server, owner, senders, libc)
-  const error = app.server.listening ? prepare(app.server) : undefined
+  const error = app.server.listening ? arm(app.server, owner, senders, libc) : undefined
   if (error !== undefined) throw error
   if (owner.judge.hasPolicy && options.trustedPeers !== 'any' && !tellsOfServers(process.versions.node)) {
     throw new FST_REAL_IP_NO_TRANSPORT_PEER(`Node.js ${process.versions.node} does not report servers before they ` +
       'listen. Use 20.16, 22.3 or later')
   }
   if (typeof libc !== 'string') warnOfOptions(options, warnings)
-
-  function decideFromNowOn (): void {
-    owners.put(owner)
-    arrivals.open()
-  }
 
   const requests = new Requests(observer, owner.judge)
   const registration: Registration = {
@@ -87,7 +82,7 @@ export function register (app: FastifyInstance, options: Options, station: Stati
   registrations.add(registration)
   owners.add(owner)
   // The first application decides at once; one that takes over a running server decides from its onListen hook on.
-  if (owners.isEmpty) decideFromNowOn()
+  if (owners.isEmpty) takeOver(station, owner)
   station.unfollow ??= followServers(app.server, {
     accept: (socket, server, handOver) => arrivals.accept(socket, server, handOver),
     session: (session) => { remembered.inherit(session, socketOfSession(session)) },
@@ -96,12 +91,27 @@ export function register (app: FastifyInstance, options: Options, station: Stati
     unprepared: (server) => senders && whyUnprepared(server, owners.current)
   })
 
+  addHooks(app, station, owner, registration, onEmpty)
+  return registration
+}
+
+/** Makes an application decide about the connections of a server. */
+function takeOver ({ owners, arrivals }: Station, owner: Owner): void {
+  owners.put(owner)
+  arrivals.open()
+}
+
+/** An application decides from its onListen hook on, and no longer once it has closed. */
+function addHooks (
+  app: FastifyInstance, station: Station, owner: Owner, registration: Registration, onEmpty: () => void
+): void {
+  const { owners, arrivals, registrations } = station
   app.addHook('onReady', (done) => {
     owners.setReady(owner)
     done()
   })
   app.addHook('onListen', (done) => {
-    decideFromNowOn()
+    takeOver(station, owner)
     done()
   })
   app.addHook('preClose', (done) => {
@@ -110,14 +120,13 @@ export function register (app: FastifyInstance, options: Options, station: Stati
   })
   app.addHook('onClose', (_instance, done) => {
     registrations.delete(registration)
-    if (owners.servesAlone(owner)) senders?.search.close()
+    if (owners.servesAlone(owner)) owners.senders?.search.close()
     if (owners.remove(owner)) {
       station.unfollow?.()
       onEmpty()
     }
     done()
   })
-  return registration
 }
 
 /** The consequence for users if no system call can be made. */
@@ -135,8 +144,7 @@ function createOwner (
 ): Owner {
   const kernel = senders && openKernel(senders, options, (message) => { warnings.info(message) })
   const judge = new Judge(options, warnings.error)
-  // Fastify decorates requests with `ips` only if 'trustProxy' is set.
-  const suspicions = new Suspicions(warnings, app.hasRequestDecorator('ips'), isProxy)
+  const suspicions = new Suspicions(warnings, hasTrustProxy(app), isProxy)
   const { hasPolicy, canRefuse } = judge
   // Only on Linux do kernel modules rewrite the remote address. A policy for claims needs the verified transport peer.
   const trustsRemote = options.forwardedOnly && process.platform !== 'linux'
@@ -153,7 +161,7 @@ function arm (
   server: Server, { options, judge, warnings }: Owner, senders: Senders | undefined, libc: Libc | string
 ): Error | undefined {
   if (!judge.hasPolicy || isUnixListener(server)) return undefined
-  const why = senders === undefined ? libc as string : armListener(senders, server, warnings)
+  const why = senders === undefined ? libc as string : whyNoTransportPeer(senders, server, warnings)
   if (why === undefined) {
     if (senders?.search.refused() !== undefined) warnings.warn('NO_SOCK_DIAG')
     return undefined
@@ -163,8 +171,10 @@ function arm (
   return canDoWithout ? undefined : new FST_REAL_IP_NO_TRANSPORT_PEER(why)
 }
 
-/** Why the transport peers of a server's connections cannot be known; `undefined` if they can. */
-function armListener (senders: Senders, server: Server, warnings: Warnings): string | undefined {
+/**
+ * Arms a listening server. Returns why the transport peers of its connections cannot be known; `undefined` if they can.
+ */
+function whyNoTransportPeer (senders: Senders, server: Server, warnings: Warnings): string | undefined {
   const fd = listeningFdOf(server)
   // Without a listening socket, sock_diag looks up each connection.
   if (fd < 0) {

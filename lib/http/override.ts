@@ -9,10 +9,12 @@ import { hostOf, protocolOf } from './origin'
 /** Properties that Fastify derives from the connection or `trustProxy`. `hostname` and `port` follow from `host`. */
 export const overridden = ['ip', 'ips', 'protocol', 'host'] as const
 
+/** Whether 'trustProxy' is set: only then does Fastify decorate requests with `ips`. */
+export const hasTrustProxy = (app: FastifyInstance): boolean => app.hasRequestDecorator('ips')
+
 /** Throws if `trustProxy` is set. Call it before anything is decorated. */
 export function checkOverride (app: FastifyInstance): void {
-  // Fastify decorates requests with `ips` only if 'trustProxy' is set.
-  if (!app.hasRequestDecorator('ips')) return
+  if (!hasTrustProxy(app)) return
   throw new FST_REAL_IP_INVALID_OPTION("'overrideRequest' cannot be combined with Fastify's 'trustProxy', " +
     "which also sets request.ip: remove 'trustProxy'")
 }
