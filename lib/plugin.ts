@@ -67,7 +67,7 @@ export function register (app: FastifyInstance, options: Options, station: Stati
   if (error !== undefined) throw error
   if (owner.judge.hasPolicy && options.trustedPeers !== 'any' && !tellsOfServers(process.versions.node)) {
     throw new FST_REAL_IP_NO_TRANSPORT_PEER(`Node.js ${process.versions.node} does not report servers before they ` +
-      'listen. Use 20.16, 22.3 or later')
+      'listen. Use 20.16 or a later 20, or 22.3 or later')
   }
   if (typeof libc !== 'string') warnOfOptions(options, warnings)
 
