@@ -88,7 +88,7 @@ declare namespace fastifyRealIp {
     | 'injected'
     | 'no-address'
 
-  /** A source that was asked and returned no address. */
+  /** A source that was asked and claimed no client. */
   export interface Attempt {
     /** The source. */
     readonly source: KernelSource
@@ -114,7 +114,7 @@ declare namespace fastifyRealIp {
     readonly family: 'IPv4' | 'IPv6' | undefined
     /** The source of the address. */
     readonly source: Source
-    /** The reason for this answer; absent if it is a kernel source's undisputed claim. */
+    /** The reason for this answer; absent for an undisputed claim, and for an untrusted peer that claims no client. */
     readonly reason?: Reason
     /**
      * - `'trusted'`: the transport peer is in `trustedPeers`, or the list is `'any'`; with `source: 'forwarded'`,
@@ -135,7 +135,7 @@ declare namespace fastifyRealIp {
     readonly proxyProtocol?: ProxyProtocol
     /** With `source: 'forwarded'`: the answer for the connection that carried the header. */
     readonly via?: RealAddress
-    /** The sources that were asked before without an address, in order, with their reasons. */
+    /** The sources that were asked before and claimed no client, in order, with their reasons. */
     readonly attempts: ReadonlyArray<Attempt>
   }
 
@@ -147,7 +147,7 @@ declare namespace fastifyRealIp {
     readonly address: string
     /** The address family, as `node:net` names it. */
     readonly family: 'IPv4' | 'IPv6'
-    /** The TCP port; `undefined` if unknown. */
+    /** The TCP port, 1 to 65535; `undefined` if unknown. */
     readonly port: number | undefined
   }
 
@@ -288,7 +288,7 @@ declare namespace fastifyRealIp {
    * client on to an upstream. Write it to a new connection before anything else, including TLS. Do not use pooled
    * connections: everything on a connection belongs to the client that its header names.
    *
-   * Throws `FST_REAL_IP_INVALID_OPTION`.
+   * Throws `FST_REAL_IP_INVALID_OPTION` for invalid options, and for a header of more than 4,096 bytes.
    */
   export function encodeProxyHeader (options?: EncodeProxyHeaderOptions): Buffer
 
@@ -308,7 +308,7 @@ declare namespace fastifyRealIp {
   export interface TransportPeer {
     /** RFC 5952 text; as on the wire: an IPv4-mapped IPv6 address stays IPv6. */
     readonly address: string
-    /** The TCP port; `undefined` if only the address is known, e.g. with `inject()`. */
+    /** The TCP port, 1 to 65535; `undefined` if only the address is known, e.g. with `inject()`. */
     readonly port: number | undefined
   }
 
@@ -368,7 +368,10 @@ declare namespace fastifyRealIp {
    * of this process when `Stats` counts it. Subscribers run before anything is read from the connection.
    */
   export interface ConnectionMessage {
-    /** The accepted socket, below TLS and HTTP/2; already destroyed if the connection was rejected. */
+    /**
+     * The accepted socket, below TLS and HTTP/2; if it was rejected, it is destroyed already, or in the next tick if
+     * another process handed it over.
+     */
     readonly socket: Duplex
     /** The connection's own answer, without forwarding headers, which belong to requests. */
     readonly realAddress: RealAddress
@@ -376,17 +379,17 @@ declare namespace fastifyRealIp {
 
   /**
    * The peers to believe: addresses, CIDR ranges and the presets `'loopback'`, `'linklocal'`, `'uniquelocal'`; `'any'`;
-   * or a synchronous predicate, which trusts a peer by returning exactly `true`. `[]` trusts nobody. IPv4 and IPv6
-   * never mix.
+   * or a synchronous predicate, which trusts a peer by returning exactly `true`: a promise or an exception is logged
+   * and counts as false. `[]` trusts nobody. IPv4 and IPv6 never mix.
    */
   export type TrustedPeers = ReadonlyArray<string> | 'any' | ((peer: TransportPeer) => boolean)
 
   /** Options of `register()`. */
   export interface FastifyRealIpOptions {
     /**
-     * Kernel sources, tried in this order on each new connection. `'auto'` uses those that this machine and the other
-     * options allow, and logs in one line which they are and why it omits the others. It uses `'saved-syn'` only with
-     * `toa`, and never `'proxy-protocol'`.
+     * Kernel sources, tried in the order given on each new connection. `'auto'` uses those that this machine and the
+     * other options allow, and logs in one line which they are and why it omits the others. It uses `'saved-syn'` only
+     * with `toa`, and never `'proxy-protocol'`.
      * @default ['vtoa', 'getpeername']
      */
     sources?: ReadonlyArray<KernelSource | 'proxy-protocol'> | 'auto'
@@ -419,17 +422,19 @@ declare namespace fastifyRealIp {
      */
     untrusted?: 'ignore' | 'reject'
     /**
-     * A connection from a trusted peer without a claim.
+     * A connection without a claim, from a peer in the list or one for which the function returned `true`. Does not
+     * apply to `'any'`.
      * @default 'ignore'
      */
     missing?: 'ignore' | 'reject'
     /**
-     * A claim of a trusted peer with an address that no client can have.
+     * A claim of a trusted peer with an address that no client can have, or two claims that differ.
      * @default 'reject'
      */
     invalid?: 'ignore' | 'reject'
     /**
      * A connection whose transport peer is unknown; `'believe'` uses the source's address with `trust: 'unverified'`.
+     * `'believe'` is an error with the source `'proxy-protocol'`.
      * @default 'ignore'
      */
     unverified?: 'ignore' | 'reject' | 'believe'
@@ -446,7 +451,8 @@ declare namespace fastifyRealIp {
     overrideRequest?: boolean
     /**
      * Called once per connection, before TLS and HTTP, and again if `setTrustedPeers()` changes its answer. Anything
-     * but exactly `true` resets the connection.
+     * but exactly `true` resets the connection. Must be synchronous: a promise or an exception is logged and counts as
+     * false.
      */
     admit?: (address: RealAddress) => boolean
     /**
@@ -470,12 +476,12 @@ declare namespace fastifyRealIp {
   /** How many leading bits of an address log lines keep; the others are 0. */
   export interface LogMask {
     /**
-     * Of 32.
+     * Bits of an IPv4 address to keep, 0 to 32.
      * @default 24
      */
     ipv4?: number
     /**
-     * Of 128.
+     * Bits of an IPv6 address to keep, 0 to 128.
      * @default 48
      */
     ipv6?: number
@@ -483,7 +489,10 @@ declare namespace fastifyRealIp {
 
   /** Options of `withRealIp()`. */
   export interface WithRealIpOptions {
-    /** @default 'plain' */
+    /**
+     * Field names.
+     * @default 'plain'
+     */
     names?: LogNames
     /**
      * Masks the client's address in log lines and omits its port: `{ ipv4: 24, ipv6: 48 }`. Also masks the transport
@@ -553,8 +562,7 @@ declare namespace fastifyRealIp {
   export interface ProxyProtocolOptions {
     /**
      * The trusted peers that send a header, as a list like `trustedPeers`; `'unix'` stands for clients of a Unix-domain
-     * socket. Other trusted peers send none.
-     * @default every trusted peer
+     * socket. Other trusted peers send none. By default every trusted peer sends one.
      */
     from?: ReadonlyArray<string>
     /**
@@ -599,8 +607,8 @@ declare namespace fastifyRealIp {
 }
 
 /**
- * Adds `request.realIp`, `request.realAddress` and `app.realIp`: the address of the client behind a FullNAT balancer,
- * read from the kernel once per connection.
+ * Adds `request.realIp`, `request.realAddress` and `app.realIp`: the client's address behind a load balancer, a CDN or
+ * a proxy. Each connection is read once.
  *
  * Registering fails with `FST_REAL_IP_INVALID_OPTION` for invalid options, `FST_REAL_IP_ALREADY_REGISTERED` if the
  * server has the plugin with other options, `FST_REAL_IP_NO_TRANSPORT_PEER` if `trustedPeers` cannot be checked,

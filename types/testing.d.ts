@@ -4,7 +4,7 @@ import type { RealAddress, Reason, Source, TransportPeer } from '.'
 export interface TestClient {
   /** An IP address without zone; omitted: the address is unknown. */
   address?: string
-  /** The client's TCP port. */
+  /** The client's TCP port, 1 to 65535; not checked. */
   port?: number
   /** @default 'vtoa' */
   source?: Source
@@ -22,6 +22,8 @@ export interface TestClient {
  *     const response = await app.inject({ url: '/', ...fromClient('203.0.113.7') })
  *
  * `request.realAddress` has these values. `admit` is called with it; if it does not return `true`, `inject()` rejects
- * with `LIGHT_ECONNRESET`, as a client's connection would be reset. Throws `FST_REAL_IP_INVALID_OPTION`.
+ * with `LIGHT_ECONNRESET`, as a client's connection would be reset.
+ *
+ * Throws `FST_REAL_IP_INVALID_OPTION` for an unknown property, or an invalid address, source or trust.
  */
 export function fromClient (client: TestClient | string): { Request: object }
