@@ -2,15 +2,15 @@
 
 const neostandard = require('neostandard')
 
-// Imports point down: each room may import those before it, and types, errors and warnings.
+// Imports point down: each room may import those before it, and types, errors and warnings. Rooms of one list do not
+// import each other.
 const rooms = [['node', 'address'], ['options', 'kernel'], ['sources'], ['trust'], ['http'], ['attach'], ['cli']]
 
 /** For each room, what it may not import. */
 function orderOf (names, height) {
   const above = rooms.slice(height + 1).flat()
-  const beside = names.length > 1 && height > 0 ? names : []
   return names.map((name) => {
-    const forbidden = [...above, ...beside.filter((other) => other !== name)]
+    const forbidden = [...above, ...names.filter((other) => other !== name)]
     return {
       files: [`lib/${name}/**/*.ts`],
       rules: {

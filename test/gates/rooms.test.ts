@@ -16,6 +16,7 @@ async function complaints (file: string, code: string): Promise<string[]> {
 t.test('an import against the order is an error, one along it is none', async (t) => {
   for (const [file, imported] of [
     ['lib/node/servers.ts', '../trust/judge'], ['lib/address/ranges.ts', '../kernel/libc'], ['lib/options/options.ts', '../kernel/libc'],
+    ['lib/node/servers.ts', '../address/address'], ['lib/address/ranges.ts', '../node/sockets'],
     ['lib/kernel/libc.ts', '../options/options'], ['lib/kernel/sockaddr.ts', '../sources/vtoa'], ['lib/sources/resolve.ts', '../trust/table'],
     ['lib/trust/judge.ts', '../http/observer'], ['lib/http/observer.ts', '../cli/watch'], ['lib/trust/guard.ts', '../plugin'],
     ['lib/http/hold.ts', '../index']
