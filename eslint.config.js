@@ -49,7 +49,7 @@ module.exports = [
     }
   },
   {
-    files: ['lib/**', 'bench/**', 'examples/**', 'bpf/**'],
+    files: ['lib/**', 'types/**', 'bench/**', 'examples/**', 'bpf/**'],
     ignores: ['lib/attach/programs.ts'], // generated
     rules: { '@stylistic/max-len': ['error', { code: 120 }] }
   },

@@ -4,13 +4,16 @@ import { connect as connectHttp2, type Http2ServerRequest, type Http2Session, ty
 import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import rateLimit from '@fastify/rate-limit'
-import Fastify, { type FastifyInstance, type FastifyPluginCallback, type FastifyRequest, type RawServerBase, type RouteGenericInterface } from 'fastify'
+import Fastify, {
+  type FastifyInstance, type FastifyPluginCallback, type FastifyRequest, type RawServerBase, type RouteGenericInterface
+} from 'fastify'
 import realIp, {
   encodeProxyHeader, fastifyRealIp, realIpIn, realIpKey, withRealIp,
-  type AnyRequest, type Attempt, type Connection, type ConnectionMessage, type EncodeProxyHeaderOptions, type FastifyRealIpOptions,
-  type ForwardedHeader, type ForwardedOptions, type KernelSource, type LogMask, type LogNames, type ProxyEndpoint, type ProxyFaultReason,
-  type ProxyProtocol, type ProxySsl, type ProxyTlv, type RealAddress, type RealIp, type RealIpKeyOptions, type Reason, type Source, type Stats,
-  type ToaFormat, type TransportPeer, type TrustedPeers, type VirtualServer, type WithRealIpOptions
+  type AnyRequest, type Attempt, type Connection, type ConnectionMessage, type EncodeProxyHeaderOptions,
+  type FastifyRealIpOptions, type ForwardedHeader, type ForwardedOptions, type KernelSource, type LogMask,
+  type LogNames, type ProxyEndpoint, type ProxyFaultReason, type ProxyProtocol, type ProxySsl, type ProxyTlv,
+  type RealAddress, type RealIp, type RealIpKeyOptions, type Reason, type Source, type Stats, type ToaFormat,
+  type TransportPeer, type TrustedPeers, type VirtualServer, type WithRealIpOptions
 } from 'fastify-real-ip'
 import pino from 'pino'
 import realIpRequired = require('fastify-real-ip')
@@ -201,7 +204,9 @@ expectType<VirtualServer | undefined>(virtualServer)
 expectType<'first' | 'last'>({} as ToaFormat['position'])
 expectType<ReadonlyArray<string> | 'any' | ((peer: TransportPeer) => boolean)>({} as TrustedPeers)
 expectType<ForwardedHeader | undefined>({} as ForwardedOptions['header'])
-for (const header of ['x-forwarded-for', 'forwarded', 'cf-connecting-ip', 'cloudfront-viewer-address', 'x-of-my-own'] as const) {
+for (const header of [
+  'x-forwarded-for', 'forwarded', 'cf-connecting-ip', 'cloudfront-viewer-address', 'x-of-my-own'
+] as const) {
   expectAssignable<FastifyRealIpOptions>({ trustedPeers: [], forwarded: { trust: [], header } })
 }
 
@@ -245,9 +250,15 @@ Fastify({ logger: { serializers: { req: withRealIp(({ id }) => ({ id }), { mask:
 expectAssignable<FastifyRealIpOptions>({ bindLogger: { mask: { ipv6: 56 } } })
 expectAssignable<WithRealIpOptions>({ mask: {} satisfies LogMask })
 Fastify({ http2: true, logger: { serializers: { req: withRealIp() } } })
-Fastify({ http2: true, logger: { serializers: { req: withRealIp((request) => ({ id: request.id, url: request.url })) } } })
+Fastify({
+  http2: true,
+  logger: { serializers: { req: withRealIp((request) => ({ id: request.id, url: request.url })) } }
+})
 Fastify({ http2: true, https: {}, logger: { serializers: { req: withRealIp(({ id }) => ({ id })) } } })
-Fastify({ http2: true, logger: { serializers: { req: withRealIp(({ realIp }) => { expectType<string | undefined>(realIp) }) } } })
+Fastify({
+  http2: true,
+  logger: { serializers: { req: withRealIp(({ realIp }) => { expectType<string | undefined>(realIp) }) } }
+})
 Fastify({ https: {}, logger: { serializers: { req: withRealIp(({ id }) => ({ id })) } } })
 Fastify({ loggerInstance: pino({ serializers: { req: withRealIp() } }) })
 expectAssignable<FastifyRealIpOptions>({ bindLogger: { names: 'plain' } satisfies WithRealIpOptions })
@@ -282,11 +293,19 @@ expectType<boolean | undefined>(proxy.ssl?.verified)
 expectType<ReadonlyArray<ProxyTlv>>(proxy.tlvs)
 expectError(proxy.tlvs.push({ type: 1, value: '6832' }))
 expectError(proxy.local = true)
-expectType<'proxy-missing' | 'proxy-malformed' | 'proxy-too-long' | 'proxy-checksum' | 'proxy-cut-short' | 'proxy-timeout' | 'proxy-evicted'>({} as ProxyFaultReason)
+expectType<
+  'proxy-missing' | 'proxy-malformed' | 'proxy-too-long' | 'proxy-checksum' | 'proxy-cut-short' | 'proxy-timeout' |
+  'proxy-evicted'
+>({} as ProxyFaultReason)
 const end: ProxyEndpoint = { address: '203.0.113.7', port: 51234 }
 expectType<Buffer>(encodeProxyHeader())
 expectType<Buffer>(encodeProxyHeader({ version: 1, source: end, destination: end }))
-expectType<Buffer>(encodeProxyHeader({ source: end, destination: end, tlvs: [{ type: 1, value: Buffer.from('h2') }, ...proxy.tlvs], checksum: true }))
+expectType<Buffer>(encodeProxyHeader({
+  source: end,
+  destination: end,
+  tlvs: [{ type: 1, value: Buffer.from('h2') }, ...proxy.tlvs],
+  checksum: true
+}))
 expectError(encodeProxyHeader({ version: 3 }))
 expectError(encodeProxyHeader({ source: '203.0.113.7' }))
 expectError(encodeProxyHeader({ source: undefined }))
@@ -297,7 +316,9 @@ const isStaff = realIpIn(['192.0.2.0/24', 'loopback'] as const)
 expectType<(asked: AnyRequest | RealAddress) => boolean>(isStaff)
 app.register(realIp, { admit: isStaff })
 app.register(rateLimit, { allowList: isStaff })
-app.get('/staff', (request) => isStaff(request) && isStaff(request.realAddress) && isStaff(app.realIp.lookup(request.raw)))
+app.get('/staff', (request) => {
+  return isStaff(request) && isStaff(request.realAddress) && isStaff(app.realIp.lookup(request.raw))
+})
 expectError(realIpIn('192.0.2.0/24'))
 expectError(realIpIn(undefined))
 expectError(realIpIn())
