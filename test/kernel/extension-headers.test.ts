@@ -8,6 +8,7 @@ import { armListener, SynReader } from '../../lib/kernel/saved-syn'
 import { createEndpoint } from '../../lib/kernel/sockaddr'
 import { findToa } from '../../lib/sources/toa-option'
 import { hasPayload, tcpOptionsEnd } from '../../lib/kernel/tcp-header'
+import { fdOf } from '../../lib/node/sockets'
 import { balancerAddresses, balancerInterface, hasIPv6, serverAddresses, serverInterface } from '../player/namespace'
 import { IPPROTO_DSTOPTS, IPPROTO_HOPOPTS, optionsHeader } from '../player/packet'
 import { openPlayer } from '../player/player'
@@ -32,7 +33,6 @@ testInNamespace(__filename, () => {
       server.close()
     })
     await once(server, 'listening')
-    const fdOf = (handle: object) => (handle as { _handle: { fd: number } })._handle.fd
     t.equal(armListener(libc, fdOf(server)), undefined)
     const { port } = server.address() as AddressInfo
     for (const [count, length] of [[0, 0], [1, 8], [1, 64], [1, 256], [3, 256], [5, 256], [10, 256], [255, 256]] as const) {

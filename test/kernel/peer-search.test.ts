@@ -6,6 +6,7 @@ import { loadLibc, type Diag, type Libc } from '../../lib/kernel/libc'
 import { formatAddress } from '../../lib/address/address'
 import { createEndpoint } from '../../lib/kernel/sockaddr'
 import { PeerSearch } from '../../lib/kernel/peer-search'
+import { fdOf } from '../../lib/node/sockets'
 import { noIPv6 } from '../kinds'
 
 if (process.platform !== 'linux') {
@@ -14,7 +15,6 @@ if (process.platform !== 'linux') {
 }
 
 const libc = loadLibc() as Libc
-const fdOf = (socket: object): number => (socket as { _handle: { fd: number } })._handle.fd
 
 interface Pair {
   readonly client: net.Socket

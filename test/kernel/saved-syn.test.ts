@@ -5,6 +5,7 @@ import { formatAddress } from '../../lib/address/address'
 import { loadLibc, type Libc } from '../../lib/kernel/libc'
 import { armListener, SynReader } from '../../lib/kernel/saved-syn'
 import { createEndpoint } from '../../lib/kernel/sockaddr'
+import { fdOf } from '../../lib/node/sockets'
 
 if (process.platform !== 'linux') {
   t.plan(0, 'TCP_SAVED_SYN is Linux\'s')
@@ -12,7 +13,6 @@ if (process.platform !== 'linux') {
 }
 
 const libc = loadLibc() as Libc
-const fdOf = (socket: object): number => (socket as { _handle: { fd: number } })._handle.fd
 
 t.test('the saved SYN: read once, and not there for a connection older than armListener()', async (t) => {
   const server = net.createServer().listen(0, '127.0.0.1')

@@ -7,6 +7,7 @@ import type { Test } from 'tap'
 import realIp, { type FastifyRealIpOptions } from 'fastify-real-ip'
 import { TCP_ESTABLISHED, TCP_INFO, TCP_SYN_RECV, TCPI_OPT_SYN_DATA } from '../../lib/kernel/constants'
 import { loadLibc, type Libc } from '../../lib/kernel/libc'
+import { fdOf } from '../../lib/node/sockets'
 import { kinds, listen } from '../kinds'
 import { balancerAddresses, hasIPv6, serverAddresses } from '../player/namespace'
 import type { Player } from '../player/player'
@@ -166,7 +167,6 @@ testInNamespace(__filename, () => {
     lab.module.start()
     const player = open(t)
     const libc = loadLibc() as Libc
-    const fdOf = (socket: object): number => (socket as { _handle: { fd: number } })._handle.fd
     const state = (socket: net.Socket): number => libc.getsockopt(fdOf(socket), 6, TCP_INFO) === 0 ? libc.bytes[0]! : 0
     const hasSynData = (socket: net.Socket): boolean => libc.getsockopt(fdOf(socket), 6, TCP_INFO) === 0 && (libc.bytes[5]! & TCPI_OPT_SYN_DATA) !== 0
 
