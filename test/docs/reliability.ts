@@ -155,7 +155,8 @@ test/faults, test/package/degraded.test.ts, test/copies.test.ts, test/trust/admi
 
 ## Reach
 
-The whole suite runs on Node.js 20, 22, 24 and 26, x64, glibc, before each release. The packed tarball elsewhere:
+The whole suite runs on Node.js 20 and 26, what depends on Node.js also on 22 and 24 (x64, glibc), before each release. npm, pnpm,
+Yarn 1, and Yarn 4 with Plug'n'Play install the packed tarball, and it runs under PM2. Elsewhere:
 
 ${tellReach(recorded('test/reach/results.json'))}
 
