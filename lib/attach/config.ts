@@ -1,5 +1,6 @@
 import type { Address } from '../address/address'
 import { compileRanges } from '../address/ranges'
+import { AF_INET, AF_INET6 } from '../kernel/constants'
 import type { MapDefinition } from './definitions'
 import { maps, type MapName, programs, type ProgramName, rodata } from './programs'
 
@@ -10,13 +11,14 @@ export interface Format {
   readonly family: 'IPv4' | 'IPv6'
 }
 
-/** The configuration of an attachment, stored in the kernel for `status`. */
+/** What the programs are configured with. */
 export interface Settings {
   readonly trustedPeers: 'any' | ReadonlyArray<string>
   readonly formats: ReadonlyArray<Format>
   readonly getpeername: boolean
 }
 
+/** The configuration of an attachment, stored in the kernel for `status`. */
 export interface Description extends Settings {
   /** The version of this package. */
   readonly version: string
@@ -33,7 +35,7 @@ export const documentFormats: ReadonlyArray<Format> = [
 
 // As in toa.bpf.c.
 export const FORMATS_MAX = 8
-const AF = { IPv4: 2, IPv6: 10 } as const
+const families = { IPv4: AF_INET, IPv6: AF_INET6 } as const
 const FAMILY_BITS = 32
 
 // <linux/bpf.h>
@@ -52,7 +54,7 @@ export function encodeConfig (
   const bytes = Buffer.from(readOnly)
   bytes[0] = Number(trustedPeers === 'any')
   bytes[1] = Number(errnoOfOwn)
-  formats.forEach(({ kind, length, family }, i) => { bytes.set([kind, length, AF[family]], 4 + 4 * i) })
+  formats.forEach(({ kind, length, family }, i) => { bytes.set([kind, length, families[family]], 4 + 4 * i) })
   return Buffer.concat([bytes, Buffer.from(JSON.stringify(description))])
 }
 
@@ -77,7 +79,7 @@ export function encodePeers (trustedPeers: Settings['trustedPeers']): Buffer[] {
     const words = wordsOf(first)
     const fixed = wordsOf(last).reduce((bits, word, i) => bits + Math.clz32(word ^ (words[i] as number)), 0)
     key.writeUInt32LE(FAMILY_BITS + fixed, 0)
-    key.writeUInt32LE(AF[first.family], 4)
+    key.writeUInt32LE(families[first.family], 4)
     words.forEach((word, i) => { key.writeInt32BE(word | 0, 8 + 4 * i) })
     return key
   })

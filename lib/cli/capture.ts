@@ -1,8 +1,9 @@
 import { endianness } from 'node:os'
 import { formatAddress } from '../address/address'
+import { IPPROTO_TCP } from '../kernel/constants'
 import { errnoName } from '../kernel/errno'
 import type { Capture, openCapture } from '../kernel/libc'
-import { decodeSavedSyn, tcpHeaderAt } from '../kernel/tcp-header'
+import { decodeSavedSyn, hasSyn, tcpHeaderAt } from '../kernel/tcp-header'
 import { createEndpoint } from '../kernel/sockaddr'
 import { readSegmentOptions, type SegmentOption } from './segment-options'
 
@@ -15,8 +16,6 @@ const AND = 0x54
 const IF_EQUAL = 0x15
 const RETURN = 0x06
 
-const FLAGS = 13
-const SYN = 2
 // Handshakes that are never taken were not completed.
 const KEPT = 4096
 
@@ -50,7 +49,7 @@ export class Handshakes {
     for (let length = receive(); length > 0; length = receive()) {
       if (!decodeSavedSyn(packet, length, this.#endpoint)) continue
       const key = `${formatAddress(this.#endpoint)} ${this.#endpoint.port}`
-      if (((packet[tcpHeaderAt(packet, length) + FLAGS] as number) & SYN) !== 0) {
+      if (hasSyn(packet, tcpHeaderAt(packet, length))) {
         if (this.#seen.size === KEPT) this.#seen.clear()
         this.#seen.set(key, undefined)
       } else if (this.#seen.has(key)) {
@@ -74,13 +73,13 @@ function encodeFilter (port: number): Uint8Array {
     [AND, 0xf0],
     [IF_EQUAL, 0x40, 3, v6],
     [LOAD_BYTE, 9],
-    [IF_EQUAL, 6, 5, drop],
+    [IF_EQUAL, IPPROTO_TCP, 5, drop],
     [HEADER_LENGTH_TO_X, 0],
     [LOAD_HALF_AT_X, 2],
     [IF_EQUAL, port, pass, drop],
     [IF_EQUAL, 0x60, 9, drop],
     [LOAD_BYTE, 6],
-    [IF_EQUAL, 6, 11, drop],
+    [IF_EQUAL, IPPROTO_TCP, 11, drop],
     [LOAD_HALF, 42],
     [IF_EQUAL, port, pass, drop],
     [RETURN, 0xffff],

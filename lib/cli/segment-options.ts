@@ -1,7 +1,8 @@
 import type { ToaFormat } from '../../types'
 import { formatAddress } from '../address/address'
-import { createEndpoint, decodeIPv6, unmap, word } from '../kernel/sockaddr'
-import { decodeSender, hasPayload, tcpHeaderAt, tcpOptionsEnd } from '../kernel/tcp-header'
+import { TCPOPT_EOL, TCPOPT_NOP } from '../kernel/constants'
+import { createEndpoint, decodeAddress, uint16, word } from '../kernel/sockaddr'
+import { decodeSender, hasPayload, hasSyn, tcpHeaderAt, tcpOptionsEnd } from '../kernel/tcp-header'
 import { findToa, isExperiment } from '../sources/toa-option'
 import { isPlausible } from '../trust/plausible'
 
@@ -28,9 +29,7 @@ export interface SegmentOption {
   readonly wouldBe?: { readonly address: string, readonly port: number }
 }
 
-// IANA TCP parameters.
-const EOL = 0
-const NOP = 1
+// IANA TCP parameters, named as in tcpdump(1).
 const names: Readonly<Record<number, string>> = {
   2: 'mss',
   3: 'wscale',
@@ -44,8 +43,6 @@ const names: Readonly<Record<number, string>> = {
   34: 'tfo',
   69: 'eno'
 }
-const FLAGS = 13
-const SYN = 2
 
 interface ToaKind {
   readonly kind: number
@@ -90,9 +87,9 @@ export function readSegmentOptions (bytes: Uint8Array, length: number): SegmentO
   const options: SegmentOption[] = []
   for (let at = start; at < end;) {
     const kind = bytes[at] as number
-    if (kind === EOL) break
-    const size = kind === NOP ? 1 : bytes[at + 1] as number
-    if (kind !== NOP && (at + 1 === end || size < 2 || at + size > end)) {
+    if (kind === TCPOPT_EOL) break
+    const size = kind === TCPOPT_NOP ? 1 : bytes[at + 1] as number
+    if (kind !== TCPOPT_NOP && (at + 1 === end || size < 2 || at + size > end)) {
       options.push({ kind, length: end - at, name: 'malformed', value: hexadecimal(bytes, at, end) })
       break
     }
@@ -105,7 +102,7 @@ export function readSegmentOptions (bytes: Uint8Array, length: number): SegmentO
 function readOption (segment: Segment, at: number, length: number): SegmentOption {
   const { bytes } = segment
   const kind = bytes[at] as number
-  if (kind === NOP) return { kind, length, name: 'nop' }
+  if (kind === TCPOPT_NOP) return { kind, length, name: 'nop' }
   const option = { kind, length }
   const toaKind = toaKinds.find((known) => known.kind === kind && known.length === length)
   if (isExperiment(bytes, at)) return { ...option, name: 'experiment', value: hexadecimal(bytes, at + 2, at + length) }
@@ -114,7 +111,8 @@ function readOption (segment: Segment, at: number, length: number): SegmentOptio
     return { ...option, name: 'toa', address: addressText(bytes, at + 3, 'IPv4'), writtenBy: 'Akamai' }
   }
   if (kind === VIRTUAL_SERVER && length === 8) {
-    return { ...option, name: 'virtual-server', value: `${addressText(bytes, at + 4, 'IPv4')}:${u16(bytes, at + 2)}` }
+    const value = `${addressText(bytes, at + 4, 'IPv4')}:${uint16(bytes, at + 2)}`
+    return { ...option, name: 'virtual-server', value }
   }
   const known = names[kind]
   const name = known ?? `kind ${kind}`
@@ -124,7 +122,7 @@ function readOption (segment: Segment, at: number, length: number): SegmentOptio
     name,
     ...(value !== '' && { value }),
     ...(known === undefined && (length === 8 || length === 20) && {
-      wouldBe: { address: addressText(bytes, at + 4, length === 8 ? 'IPv4' : 'IPv6'), port: u16(bytes, at + 2) }
+      wouldBe: { address: addressText(bytes, at + 4, length === 8 ? 'IPv4' : 'IPv6'), port: uint16(bytes, at + 2) }
     })
   }
 }
@@ -133,18 +131,18 @@ function readToa (segment: Segment, at: number, { kind, length, family, by, vip,
   const { bytes } = segment
   const position = positionOf(segment, at, length)
   const format: ToaFormat = { kind, length, family, position: position ?? 'first' }
-  const refused = isSyn(segment) ? whyRefused(segment, format) : undefined
+  const refused = hasSyn(bytes, segment.tcp) ? whyRefused(segment, format) : undefined
   return {
     kind,
     length,
     name: 'toa',
     address: addressText(bytes, at + 4, family),
-    port: u16(bytes, at + 2),
+    port: uint16(bytes, at + 2),
     writtenBy: by,
     ...(vip !== undefined && {
       virtualServer: {
         address: addressText(bytes, at + vip, family),
-        ...(vport !== undefined && { port: u16(bytes, at + vport) })
+        ...(vport !== undefined && { port: uint16(bytes, at + vport) })
       }
     }),
     ...(refused !== undefined && { refused }),
@@ -155,10 +153,8 @@ function readToa (segment: Segment, at: number, { kind, length, family, by, vip,
 /** Whether an option is first or last: after the last there is only padding. */
 function positionOf ({ bytes, start, end }: Segment, at: number, size: number): 'first' | 'last' | undefined {
   if (at === start) return 'first'
-  return bytes.subarray(at + size, end).every((byte) => byte === EOL || byte === NOP) ? 'last' : undefined
+  return bytes.subarray(at + size, end).every((byte) => byte === TCPOPT_EOL || byte === TCPOPT_NOP) ? 'last' : undefined
 }
-
-const isSyn = ({ bytes, tcp }: Segment): boolean => ((bytes[tcp + FLAGS] as number) & SYN) !== 0
 
 /** Why the plugin would not believe a SYN's TOA if `toa` had this format; `undefined` if it would. */
 function whyRefused ({ bytes, tcp, start, end }: Segment, format: ToaFormat): string | undefined {
@@ -168,23 +164,16 @@ function whyRefused ({ bytes, tcp, start, end }: Segment, format: ToaFormat): st
   return reason ?? (isPlausible(claim, sender) ? undefined : 'implausible')
 }
 
-const u16 = (bytes: Uint8Array, at: number): number => bytes[at] as number << 8 | bytes[at + 1] as number
-
 /** Formats the address at that offset. */
 export function addressText (bytes: Uint8Array, at: number, family: 'IPv4' | 'IPv6'): string {
   const endpoint = createEndpoint()
-  if (family === 'IPv6') {
-    decodeIPv6(bytes, at, endpoint)
-    unmap(endpoint)
-  } else {
-    endpoint.w3 = word(bytes, at)
-  }
+  decodeAddress(bytes, at, family === 'IPv6', endpoint)
   return formatAddress(endpoint)
 }
 
 function valueOf (name: string, bytes: Uint8Array, at: number, length: number): string {
   switch (`${name}/${length}`) {
-    case 'mss/4': return String(u16(bytes, at + 2))
+    case 'mss/4': return String(uint16(bytes, at + 2))
     case 'wscale/3': return String(bytes[at + 2])
     case 'ts/10': return `${word(bytes, at + 2) >>> 0}/${word(bytes, at + 6) >>> 0}`
     default: return hexadecimal(bytes, at + 2, at + length)

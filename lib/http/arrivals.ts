@@ -1,9 +1,9 @@
 import type { Server, Socket } from 'node:net'
 import { constants } from 'node:os'
+import { keepEndpoint } from '../kernel/sockaddr'
 import type { Senders } from '../sources/choose'
 import type { Sender } from '../trust/guard'
 import { Checked, type Evidence, isChecked } from '../trust/checked'
-import { keepEndpoint } from '../trust/claim'
 import { reasonOf, sourceOf } from '../trust/verdict'
 import type { Remembered } from '../node/remembered'
 import {

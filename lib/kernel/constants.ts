@@ -29,6 +29,11 @@ export const TCP_SAVED_SYN = 28
 /** Bit of `tcpi_options`: the SYN carried data that was accepted (TCP Fast Open). */
 export const TCPI_OPT_SYN_DATA = 0x20
 
+// <net/tcp.h>
+export const TCPOPT_EOL = 0
+export const TCPOPT_NOP = 1
+export const TCPHDR_SYN = 0x02
+
 // <net/tcp_states.h>
 export const TCP_ESTABLISHED = 1
 export const TCP_SYN_RECV = 3

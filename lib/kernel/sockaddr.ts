@@ -1,7 +1,7 @@
 import { type Address, sameAddress } from '../address/address'
 import { AF_INET, AF_INET6 } from './constants'
 
-/** sizeof(struct sockaddr_storage) in bytes, enough for any answer. */
+/** sizeof(struct sockaddr_storage) in bytes, enough for any address. */
 export const SOCKADDR_STORAGE = 128
 /** sizeof(struct sockaddr_in6), in bytes. */
 export const SOCKADDR_IN6 = 28
@@ -29,8 +29,20 @@ export function copyEndpoint (from: Readonly<Endpoint>, into: Endpoint): void {
   into.w3 = from.w3
 }
 
+/** A copy of an endpoint that is reused for other connections. */
+export function keepEndpoint (endpoint: Readonly<Endpoint>): Endpoint {
+  const copy = createEndpoint()
+  copyEndpoint(endpoint, copy)
+  return copy
+}
+
 export function sameEndpoint (a: Readonly<Endpoint>, b: Readonly<Endpoint>): boolean {
   return a.port === b.port && sameAddress(a, b)
+}
+
+/** The 16-bit number in network byte order at `at`. */
+export function uint16 (bytes: Uint8Array, at: number): number {
+  return (bytes[at] as number) << 8 | (bytes[at + 1] as number)
 }
 
 /** The 32-bit number in network byte order at `at`, signed. */
@@ -60,6 +72,16 @@ export function unmap (endpoint: Endpoint): void {
   if (endpoint.w0 === 0 && endpoint.w1 === 0 && endpoint.w2 === 0xffff) {
     endpoint.family = 'IPv4'
     endpoint.w2 = 0
+  }
+}
+
+/** Decodes the 16 bytes of an IPv6 address, or the 4 of an IPv4 address. IPv4-mapped IPv6 becomes IPv4. */
+export function decodeAddress (bytes: Uint8Array, at: number, isIPv6: boolean, into: Endpoint): void {
+  if (isIPv6) {
+    decodeIPv6(bytes, at, into)
+    unmap(into)
+  } else {
+    decodeIPv4(bytes, at, into)
   }
 }
 

@@ -1,12 +1,14 @@
-import { decodeIPv4, decodeIPv6, type Endpoint } from './sockaddr'
+import { IPPROTO_TCP, TCPHDR_SYN } from './constants'
+import { decodeIPv4, decodeIPv6, type Endpoint, uint16 } from './sockaddr'
 
-// IANA protocol numbers: TCP, and the IPv6 extension headers that may precede it.
+// IANA protocol numbers of the IPv6 extension headers that may precede TCP.
 const HOP_BY_HOP = 0
-const TCP = 6
 const ROUTING = 43
 const FRAGMENT = 44
 const AUTHENTICATION = 51
 const DESTINATION_OPTIONS = 60
+// The flags in a struct tcphdr, as tcp_flag_byte() of <net/tcp.h> reads them.
+const FLAGS = 13
 
 /** The offset of the TCP header in a saved SYN (RFC 791, RFC 8200), or -1. Reads nothing past `length`. */
 export function tcpHeaderAt (bytes: Uint8Array, length: number): number {
@@ -14,13 +16,13 @@ export function tcpHeaderAt (bytes: Uint8Array, length: number): number {
   const version = (bytes[0] as number) >>> 4
   if (version === 4) {
     const header = ((bytes[0] as number) & 15) * 4
-    return header >= 20 && bytes[9] === TCP && header + 20 <= length ? header : -1
+    return header >= 20 && bytes[9] === IPPROTO_TCP && header + 20 <= length ? header : -1
   }
   if (version !== 6) return -1
   let next = bytes[6] as number
   let at = 40
   while (at + 20 <= length) {
-    if (next === TCP) return at
+    if (next === IPPROTO_TCP) return at
     const size = bytes[at + 1] as number
     switch (next) {
       case HOP_BY_HOP:
@@ -48,12 +50,17 @@ export function tcpOptionsEnd (bytes: Uint8Array, length: number, tcp: number): 
   return Math.min(tcp + ((bytes[tcp + 12] as number) >>> 4) * 4, length)
 }
 
+/** Whether the segment has the flag SYN. */
+export function hasSyn (bytes: Uint8Array, tcp: number): boolean {
+  return ((bytes[tcp + FLAGS] as number) & TCPHDR_SYN) !== 0
+}
+
 /** Whether the SYN carried data, by the length in its IP header: a saved SYN contains only headers. */
 export function hasPayload (bytes: Uint8Array, tcp: number): boolean {
   const header = tcp + ((bytes[tcp + 12] as number) >>> 4) * 4
   const total = (bytes[0] as number) >>> 4 === 4
-    ? (bytes[2] as number) << 8 | (bytes[3] as number)
-    : 40 + ((bytes[4] as number) << 8 | (bytes[5] as number))
+    ? uint16(bytes, 2)
+    : 40 + uint16(bytes, 4)
   return total > header
 }
 
@@ -75,5 +82,5 @@ export function decodeSender (bytes: Uint8Array, tcp: number, into: Endpoint): v
   } else {
     decodeIPv6(bytes, 8, into)
   }
-  into.port = (bytes[tcp] as number) << 8 | (bytes[tcp + 1] as number)
+  into.port = uint16(bytes, tcp)
 }

@@ -2,11 +2,11 @@ import type { VirtualServer } from '../../types'
 import { formatAddress } from '../address/address'
 import type { Libc } from './libc'
 import { AF_INET, AF_INET6 } from './constants'
-import { createEndpoint, decodeIPv4, decodeIPv6 } from './sockaddr'
+import { createEndpoint, decodeIPv4, decodeIPv6, uint16 } from './sockaddr'
 import { Optname } from './optname'
 
-// vtoa's public optnames: the first knows IPv4 only, the second both families. They bytes { u32 VPC id; be32 address;
-// be16 port } and { u32 VPC id; 16 bytes of address; u16 family; be16 port }.
+// vtoa's public optnames: the first supports only IPv4, the second both families. They return
+// { u32 VPC id; be32 address; be16 port } and { u32 VPC id; 16 bytes of address; u16 family; be16 port }.
 const VTOA_SO_GET_VS = 1345
 const HYBRID_VTOA_SO_GET_VS = 1347
 // vtoa's VPC id for connections without one, or whose id was not kept.
@@ -23,17 +23,16 @@ export function createVirtualServerReader (libc: Libc): VirtualServerReader {
 
   return (fd) => {
     const { bytes } = libc
-    const view = new DataView(bytes.buffer, bytes.byteOffset)
     let port: number
     if (hybrid.ask(fd) === undefined) {
       const family = new Uint16Array(bytes.buffer, bytes.byteOffset + 20, 1)[0]
       if (family === AF_INET6) decodeIPv6(bytes, 4, endpoint)
       else if (family === AF_INET) decodeIPv4(bytes, 4, endpoint)
       else return undefined
-      port = view.getUint16(22)
+      port = uint16(bytes, 22)
     } else if (plain.ask(fd) === undefined) {
       decodeIPv4(bytes, 4, endpoint)
-      port = view.getUint16(8)
+      port = uint16(bytes, 8)
     } else {
       return undefined
     }

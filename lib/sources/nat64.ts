@@ -1,9 +1,9 @@
 import type { Libc } from '../kernel/libc'
-import { decodeIPv6, type Endpoint, unmap } from '../kernel/sockaddr'
+import { decodeAddress, type Endpoint, uint16 } from '../kernel/sockaddr'
 import { type Later, Optname } from '../kernel/optname'
 import type { Source } from './source'
 
-// TOA_SO_GET_LOOKUP of DPVS's toa module. The answer is not a sockaddr: struct in6_addr, the port in network byte
+// TOA_SO_GET_LOOKUP of DPVS's toa module. The result is not a sockaddr: struct in6_addr, the port in network byte
 // order, and two bytes of padding that the module does not write.
 const TOA_SO_GET_LOOKUP = 4096
 
@@ -25,9 +25,8 @@ export class Nat64 implements Source {
     const reason = this.#optname.ask(fd)
     if (reason !== undefined) return reason
     const { bytes } = this.#libc
-    decodeIPv6(bytes, 0, into)
-    unmap(into)
-    into.port = (bytes[16] as number) << 8 | (bytes[17] as number)
+    decodeAddress(bytes, 0, true, into)
+    into.port = uint16(bytes, 16)
     return undefined
   }
 

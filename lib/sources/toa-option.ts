@@ -1,11 +1,9 @@
 import type { ToaFormat } from '../../types'
-import { createEndpoint, decodeIPv4, decodeIPv6, type Endpoint, sameEndpoint, unmap, word } from '../kernel/sockaddr'
+import { TCPOPT_EOL, TCPOPT_NOP } from '../kernel/constants'
+import { createEndpoint, decodeAddress, type Endpoint, sameEndpoint, uint16, word } from '../kernel/sockaddr'
 
-// <net/tcp.h>
-const TCPOPT_EOL = 0
-const TCPOPT_NOP = 1
 const OPTIONS_MAX = 40
-// Other options under the experimental kinds 253 and 254 (RFC 6994): TCP Fast Open and SMC.
+// Other options under the experimental kinds 253 and 254 (RFC 6994): TCP Fast Open and SMC; <net/tcp.h>.
 const EXPERIMENTAL = 253
 const TCPOPT_FASTOPEN_MAGIC = 0xf989
 const TCPOPT_SMC_MAGIC = 0xe2d4c3d9
@@ -64,13 +62,8 @@ export function findToa (
 const other = createEndpoint()
 
 function decodeToa (bytes: Uint8Array, at: number, format: ToaFormat, into: Endpoint): void {
-  into.port = (bytes[at + 2] as number) << 8 | (bytes[at + 3] as number)
-  if (format.family === 'IPv6') {
-    decodeIPv6(bytes, at + 4, into)
-    unmap(into)
-  } else {
-    decodeIPv4(bytes, at + 4, into)
-  }
+  into.port = uint16(bytes, at + 2)
+  decodeAddress(bytes, at + 4, format.family === 'IPv6', into)
 }
 
 /**

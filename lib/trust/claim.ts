@@ -1,6 +1,6 @@
 import type { Attempt, RealAddress, Reason } from '../../types'
 import { type Address, canonicalAddress, formatAddress } from '../address/address'
-import { copyEndpoint, createEndpoint, type Endpoint } from '../kernel/sockaddr'
+import type { Endpoint } from '../kernel/sockaddr'
 import { remoteOf } from '../node/sockets'
 import type { ClaimSource, Course } from '../sources/course'
 
@@ -91,11 +91,4 @@ export function readFallback (socket: unknown, reason: Reason, attempts?: Readon
 /** Creates all answers, so that they have one shape. */
 export function answer (fields: RealAddress): RealAddress {
   return Object.freeze(fields)
-}
-
-/** A copy of an endpoint that is reused for other connections. */
-export function keepEndpoint (endpoint: Endpoint): Endpoint {
-  const copy = createEndpoint()
-  copyEndpoint(endpoint, copy)
-  return copy
 }

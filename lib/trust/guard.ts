@@ -1,11 +1,11 @@
 import type { Attempt, ProxyFaultReason, RealAddress } from '../../types'
 import { parseAddress } from '../address/address'
-import { copyEndpoint, createEndpoint, type Endpoint, sameEndpoint } from '../kernel/sockaddr'
+import { copyEndpoint, createEndpoint, type Endpoint, keepEndpoint, sameEndpoint } from '../kernel/sockaddr'
 import type { KernelAccess } from '../sources/choose'
 import { type ClaimSource, Course } from '../sources/course'
 import type { ProxyHeader } from '../sources/proxy-header'
 import { Checked, type Details, type Evidence } from './checked'
-import { Claim, Fallback, keepEndpoint, readFallback } from './claim'
+import { Claim, Fallback, readFallback } from './claim'
 import { isLoopback, isPlausible } from './plausible'
 import type { Suspicions } from './suspicions'
 

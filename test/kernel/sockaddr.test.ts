@@ -2,7 +2,9 @@ import t from 'tap'
 import fc from 'fast-check'
 import { formatIPv4, formatIPv6 } from '../../lib/address/address'
 import { AF_INET, AF_INET6 } from '../../lib/kernel/constants'
-import { copyEndpoint, createEndpoint, decodeSockaddr, type Endpoint, sameEndpoint, SOCKADDR_STORAGE } from '../../lib/kernel/sockaddr'
+import {
+  copyEndpoint, createEndpoint, decodeAddress, decodeSockaddr, type Endpoint, keepEndpoint, sameEndpoint, SOCKADDR_STORAGE, uint16
+} from '../../lib/kernel/sockaddr'
 
 const view = (answer: Uint8Array) => new DataView(answer.buffer)
 
@@ -59,6 +61,26 @@ t.test('endpoints are the same where all of them is', async (t) => {
   for (const other of [{ family: 'IPv4' }, { port: 81 }, { w0: 0 }, { w1: 0 }, { w2: 0 }, { w3: 0 }] as const) {
     t.notOk(sameEndpoint(one, { ...one, ...other }), JSON.stringify(other))
   }
+})
+
+t.test('an endpoint that is kept does not change with the one that it was copied from', async (t) => {
+  const one: Endpoint = { family: 'IPv6', port: 443, w0: 0x20010db8, w1: 1, w2: 2, w3: 7 }
+  const reused = { ...one }
+  const kept = keepEndpoint(reused)
+  copyEndpoint({ family: 'IPv4', port: 51234, w0: 0, w1: 0, w2: 0, w3: 0xcb007107 | 0 }, reused)
+  t.same(kept, one)
+})
+
+t.test('addresses and ports within other bytes', async (t) => {
+  const into = createEndpoint()
+  const decode = (isIPv6: boolean, ...values: number[]) => {
+    decodeAddress(bytes(255, ...values, 255), 1, isIPv6, into)
+    return [into.family, text(into)]
+  }
+  t.same(decode(true, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1), ['IPv6', '2001:db8::1'])
+  t.same(decode(false, 203, 0, 113, 7), ['IPv4', '203.0.113.7'], 'nothing is left of the one before')
+  t.same(decode(true, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 203, 0, 113, 8), ['IPv4', '203.0.113.8'])
+  t.equal(uint16(bytes(1, 0xc8, 0x22, 1), 1), 51234)
 })
 
 t.test('any other family leaves the endpoint alone', async (t) => {

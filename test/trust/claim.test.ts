@@ -2,7 +2,7 @@ import t from 'tap'
 import { copyEndpoint, createEndpoint, type Endpoint } from '../../lib/kernel/sockaddr'
 import { Course } from '../../lib/sources/course'
 import { Checked } from '../../lib/trust/checked'
-import { Claim, Fallback, keepEndpoint } from '../../lib/trust/claim'
+import { Claim, Fallback } from '../../lib/trust/claim'
 
 const endpoints: Endpoint[] = [
   { family: 'IPv4', port: 51234, w0: 0, w1: 0, w2: 0, w3: 0xcb007107 | 0 },
@@ -50,12 +50,4 @@ t.test('what is noted of a checked connection is noted apart', async (t) => {
     }
   }
   t.same(Object.fromEntries(flags.map((flag) => [flag, new Checked(claim, undefined)[flag]])), { isUnix: false, isInjected: false })
-})
-
-t.test('an endpoint that is kept does not change with the one that it was copied from', async (t) => {
-  const reused = createEndpoint()
-  copyEndpoint(endpoints[0]!, reused)
-  const kept = keepEndpoint(reused)
-  copyEndpoint(endpoints[1]!, reused)
-  t.same(kept, endpoints[0])
 })
