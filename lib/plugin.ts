@@ -163,7 +163,7 @@ function arm (
   if (!judge.hasPolicy || isUnixListener(server)) return undefined
   const why = senders === undefined ? libc as string : whyNoTransportPeer(senders, server, warnings)
   if (why === undefined) {
-    if (senders?.search.refused() !== undefined) warnings.warn('NO_SOCK_DIAG')
+    if (senders?.search.isUsable() === false) warnings.warn('NO_SOCK_DIAG')
     return undefined
   }
   // 'any' trusts every peer, known or not. A missing transport peer does not justify an outage for HTTP proxies alone.

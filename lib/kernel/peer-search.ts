@@ -1,9 +1,10 @@
 import { isMainThread } from 'node:worker_threads'
 import { AF_INET, IPPROTO_TCP, SO_COOKIE, SOL_SOCKET, TCP_INFO, TCP_SYN_RECV, TCPI_OPT_SYN_DATA } from './constants'
-import { errnoName } from './errno'
 import type { Diag, Libc } from './libc'
-import { decodeAnswers, encodeDump, encodeExact, REQUEST, type Rest } from './sock-diag'
-import { copyEndpoint, createEndpoint, decodeSockaddr, type Endpoint, sameEndpoint, SOCKADDR_IN6 } from './sockaddr'
+import { decodeReplies, encodeDump, encodeExact, REQUEST, type Rest } from './sock-diag'
+import {
+  createEndpoint, decodeSockaddr, type Endpoint, keepEndpoint, sameEndpoint, SOCKADDR_IN6, uint16
+} from './sockaddr'
 
 // Dumps of all sockets may take at most this share of the time, unless a connection would wait longer than
 // DUMP_PAUSE_MAX: attackers can force the SYN cookies that make dumps necessary.
@@ -51,20 +52,19 @@ export class PeerSearch {
     this.#now = now
   }
 
-  /** Why sock_diag cannot be used now, in a word or two; `undefined` if it can. */
-  refused (): string | undefined {
-    const diag = this.#diag ?? this.#libc.openDiag()
-    if (typeof diag === 'number') return errnoName(diag)
-    this.#diag = diag
+  /** Whether sock_diag can be used now. */
+  isUsable (): boolean {
+    const diag = this.#open()
+    if (diag === undefined) return false
     const nobody = new Uint8Array(SOCKADDR_IN6)
     encodeExact(diag.buffer, AF_INET, nobody, nobody, nobody)
     // No connection has this tuple, so that the callback has nothing to do.
-    return this.#exchange(diag, Boolean) ? undefined : 'no answer'
+    return this.#exchange(diag, Boolean)
   }
 
   /**
    * Looks up the tuple that getsockname(2) and getpeername(2) give; a match proves that getpeername is not rewritten.
-   * Else dumps all connections, once for all that wait. Answers synchronously if possible.
+   * Else dumps all connections, once for all that wait. Calls `found` synchronously if possible.
    *
    * The handshake must be complete: before (TCP Fast Open), the source address may be spoofed.
    */
@@ -72,9 +72,9 @@ export class PeerSearch {
     const diag = this.#open()
     if (diag === undefined || !this.#identify(fd) || !this.#isHandshakeFinished(fd)) return found(undefined)
     const cookie = this.#readCookie()
-    if (this.#isTrue(diag, cookie)) return found(this.#endpoint)
+    if (this.#provePeer(diag, cookie)) return found(this.#endpoint)
 
-    const localPort = (this.#local[2] as number) << 8 | (this.#local[3] as number)
+    const localPort = uint16(this.#local, 2)
     this.#waiting.set(cookie, { family: this.#family, localPort, found })
     const pause = this.#nextDump - this.#now()
     if (pause <= 0) this.#dump()
@@ -87,7 +87,7 @@ export class PeerSearch {
     if (diag === undefined || !this.#identify(fd)) return false
     decodeSockaddr(new DataView(this.#peer.buffer), this.#peerFamily, this.#endpoint)
     if (sameEndpoint(this.#endpoint, claim)) return false
-    return !this.#isTrue(diag, this.#readCookie())
+    return !this.#provePeer(diag, this.#readCookie())
   }
 
   #readCookie (): bigint {
@@ -115,7 +115,7 @@ export class PeerSearch {
   }
 
   /** Whether getpeername(2) gives the transport peer, which is then in #endpoint. */
-  #isTrue (diag: Diag, cookie: bigint): boolean {
+  #provePeer (diag: Diag, cookie: bigint): boolean {
     // An address of another family than the socket's is a rewritten one.
     if (this.#peerFamily !== this.#family) return false
     encodeExact(diag.buffer, this.#family, this.#local, this.#peer, this.#cookie)
@@ -133,17 +133,17 @@ export class PeerSearch {
   }
 
   /**
-   * Sends the request in the buffer and calls `found` for each answer, with its endpoint in #endpoint. The kernel
-   * completes the answer before send(2) returns, a dump in parts. Returns false if there was no answer, or an
-   * incomplete one.
+   * Sends the request in the buffer and calls `found` for each connection, with its endpoint in #endpoint. The kernel
+   * completes its reply before send(2) returns, a dump in parts. Returns false if there was no reply, or an incomplete
+   * one.
    */
   #exchange (diag: Diag, found: (cookie: bigint) => void): boolean {
     let rest: Rest = diag.send(REQUEST) === 0 ? 'more' : 'broken'
     while (rest === 'more') {
       const length = diag.receive()
-      rest = length > 0 ? decodeAnswers(diag.buffer, length, this.#endpoint, found) : 'broken'
+      rest = length > 0 ? decodeReplies(diag.buffer, length, this.#endpoint, found) : 'broken'
     }
-    // Close the socket, so that the rest of this answer is not taken for the next one. Do not cache one in a worker
+    // Close the socket, so that the rest of this reply is not taken for the next one. Do not cache one in a worker
     // thread, which may be terminated at any time and would leak the descriptor.
     if (rest === 'broken' || !isMainThread) this.#closeDiag()
     return rest === 'done'
@@ -164,8 +164,7 @@ export class PeerSearch {
           const waiting = this.#waiting.get(cookie)
           if (waiting === undefined) return
           this.#waiting.delete(cookie)
-          const peer = createEndpoint()
-          copyEndpoint(this.#endpoint, peer)
+          const peer = keepEndpoint(this.#endpoint)
           calls.push(() => { waiting.found(peer) })
         })
       }

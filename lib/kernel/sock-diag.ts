@@ -1,10 +1,9 @@
 import { endianness } from 'node:os'
 import {
   AF_INET6, IPPROTO_TCP, NLM_F_DUMP, NLM_F_MULTI, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, SOCK_DIAG_BY_FAMILY,
-  TCP_CLOSE_WAIT, TCP_ESTABLISHED,
-  TCP_LISTEN
+  TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_LISTEN
 } from './constants'
-import { decodeIPv4, decodeIPv6, type Endpoint, unmap } from './sockaddr'
+import { decodeAddress, type Endpoint } from './sockaddr'
 
 // sizeof(struct nlmsghdr), sizeof(struct inet_diag_msg), and the offset of its cookie; <linux/netlink.h>,
 // <linux/inet_diag.h>
@@ -57,13 +56,13 @@ function header (into: Uint8Array, family: number, flags: number): DataView {
 }
 
 /**
- * What follows after one read: more, nothing, or an unusable answer. A refusal (ENOENT: no such connection; ESTALE:
- * another one) is a complete answer.
+ * What follows after one read: more, nothing, or an unusable reply. A refusal (ENOENT: no such connection; ESTALE:
+ * another one) is a complete reply.
  */
 export type Rest = 'more' | 'done' | 'broken'
 
 /** Decodes the messages of one read, and calls `found` with each connection's cookie, its remote endpoint in `into`. */
-export function decodeAnswers (
+export function decodeReplies (
   bytes: Uint8Array, length: number, into: Endpoint, found: (cookie: bigint) => void
 ): Rest {
   const view = new DataView(bytes.buffer, bytes.byteOffset, length)
@@ -78,15 +77,10 @@ export function decodeAnswers (
     // An exact lookup returns the listener if no connection matches.
     if (type === SOCK_DIAG_BY_FAMILY && size >= NLMSG_HEADER + INET_DIAG_MSG && bytes[body + 1] !== TCP_LISTEN) {
       into.port = view.getUint16(body + 6)
-      if (bytes[body] === AF_INET6) {
-        decodeIPv6(bytes, body + 24, into)
-        unmap(into)
-      } else {
-        decodeIPv4(bytes, body + 24, into)
-      }
+      decodeAddress(bytes, body + 24, bytes[body] === AF_INET6, into)
       found(view.getBigUint64(body + COOKIE, little))
     }
-    // Only the messages of a dump have NLM_F_MULTI; an exact lookup has a single answer.
+    // Only the messages of a dump have NLM_F_MULTI; an exact lookup has a single reply.
     if ((view.getUint16(at + 6, little) & NLM_F_MULTI) === 0) return 'done'
     at += size + 3 & ~3
   }

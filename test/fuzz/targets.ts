@@ -6,7 +6,7 @@ import { compileHeader } from '../../lib/http/forwarded'
 import { checkOptions } from '../../lib/options/options'
 import { compileRanges } from '../../lib/address/ranges'
 import { decodeSavedSyn, hasPayload, tcpHeaderAt, tcpOptionsEnd } from '../../lib/kernel/tcp-header'
-import { decodeAnswers } from '../../lib/kernel/sock-diag'
+import { decodeReplies } from '../../lib/kernel/sock-diag'
 import { createEndpoint, decodeSockaddr, type Endpoint } from '../../lib/kernel/sockaddr'
 import { findToa } from '../../lib/sources/toa-option'
 import { toaPresets } from '../../lib/options/toa'
@@ -162,7 +162,7 @@ const netlink: Target = {
     const expected = plainAnswers(bufferOf(input))
     for (const bytes of views(input, (bytes) => bytes)) {
       const found: string[] = []
-      const rest = decodeAnswers(bytes, input.length, into, (cookie) => { found.push(`${cookie} ${shown(into)}`) })
+      const rest = decodeReplies(bytes, input.length, into, (cookie) => { found.push(`${cookie} ${shown(into)}`) })
       mustBe([rest, ...found].join(), [expected.rest, ...expected.found].join())
     }
   }

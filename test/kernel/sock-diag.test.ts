@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { decodeAnswers, encodeDump, encodeExact, REQUEST } from '../../lib/kernel/sock-diag'
+import { decodeReplies, encodeDump, encodeExact, REQUEST } from '../../lib/kernel/sock-diag'
 import { TCP_CLOSE_WAIT, TCP_ESTABLISHED } from '../../lib/kernel/constants'
 import { createEndpoint } from '../../lib/kernel/sockaddr'
 import { numRuns, plainOf, textOf } from '../trust/plain'
@@ -17,7 +17,7 @@ t.test('answers of the kernel: any bytes, of any length', async (t) => {
       const given = Uint8Array.from([...bytes, ...new Array(200).fill(tail)])
       const into = createEndpoint()
       const found: string[] = []
-      const rest = decodeAnswers(given, bytes.length, into, (cookie) => { found.push(`${cookie} ${textOf(plainOf(into))} ${into.port}`) })
+      const rest = decodeReplies(given, bytes.length, into, (cookie) => { found.push(`${cookie} ${textOf(plainOf(into))} ${into.port}`) })
       if (rest !== expected.rest || found.join() !== expected.found.join()) throw new Error(`${rest} ${found} instead of ${expected.rest} ${expected.found}`)
     }
     connections += expected.found.length
