@@ -1,5 +1,6 @@
 import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
+import { SIGNATURE, TCP_OVER_IPV4, TCP_OVER_IPV6, V1_MAX, V1_START, V2_FIXED } from '../sources/proxy-header'
 import { addressText } from './segment-options'
 import { endpoint } from './seen'
 
@@ -10,14 +11,9 @@ const headerNames = [
   'cloudfront-viewer-address'
 ]
 
-// From proxy-protocol.txt: the start of version 1, and the first 12 bytes of version 2.
-const V1 = 'PROXY '
-const V1_LENGTH = 107
-const V2 = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1')
-// As much of each as could be the start of HTTP, "PROPFIND" and empty lines: a parser takes it without an error.
-const starts = [Buffer.from('PRO'), V2.subarray(0, 4)]
-const V2_TCP4 = 0x11
-const V2_TCP6 = 0x21
+const signature = Buffer.from(SIGNATURE)
+// As much of each version's start as could be HTTP, "PROPFIND" and empty lines: a parser takes it without an error.
+const starts = [Buffer.from(V1_START.slice(0, 3)), signature.subarray(0, 4)]
 
 /**
  * Calls `note` once for each connection whose first bytes contain a client's address. Answers bytes that are not HTTP.
@@ -78,18 +74,18 @@ function withStart (rest: Buffer, before: number): Buffer {
 }
 
 function readV1 (packet: Buffer): string | undefined {
-  const text = packet.toString('latin1', 0, V1_LENGTH)
-  if (!text.startsWith(V1)) return undefined
+  const text = packet.toString('latin1', 0, V1_MAX)
+  if (!text.startsWith(V1_START)) return undefined
   return `version 1: ${printable((text.split('\r\n', 1) as [string])[0])}`
 }
 
 function readV2 (packet: Buffer): string | undefined {
-  if (packet.length < 16 || !packet.subarray(0, V2.length).equals(V2)) return undefined
+  if (packet.length < V2_FIXED || !packet.subarray(0, signature.length).equals(signature)) return undefined
   const family = packet[13]
-  if (family === V2_TCP4 && packet.length >= 28) {
+  if (family === TCP_OVER_IPV4 && packet.length >= 28) {
     return `version 2, from ${endpoint(addressText(packet, 16, 'IPv4'), packet.readUInt16BE(24))}`
   }
-  if (family === V2_TCP6 && packet.length >= 52) {
+  if (family === TCP_OVER_IPV6 && packet.length >= 52) {
     return `version 2, from ${endpoint(addressText(packet, 16, 'IPv6'), packet.readUInt16BE(48))}`
   }
   return 'version 2, without a TCP address'

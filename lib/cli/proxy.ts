@@ -1,31 +1,36 @@
 import { formatAddress } from '../address/address'
 import type { Endpoint } from '../kernel/sockaddr'
-import { CRC32C, decodeProxyHeader, LOCAL, type ProxyFault, type ProxyHeader } from '../sources/proxy-header'
-import { nameTlv, readTlvs, type Tlv } from '../sources/proxy-tlvs'
+import {
+  CRC32C, decodeProxyHeader, LOCAL, type ProxyFault, type ProxyHeader, TCP_OVER_IPV4, TCP_OVER_IPV6, UDP_OVER_IPV4,
+  UDP_OVER_IPV6, UNIX_DATAGRAM, UNIX_STREAM, UNSPEC
+} from '../sources/proxy-header'
+import {
+  ALIBABA, ALPN, AUTHORITY, AWS, AZURE, GCP, nameTlv, NETNS, NOOP, readTlvs, SSL, type Tlv, UNIQUE_ID
+} from '../sources/proxy-tlvs'
 import { endpoint } from './seen'
 
 const families: Readonly<Record<number, string>> = {
-  0x00: 'UNSPEC',
-  0x11: 'TCP over IPv4',
-  0x12: 'UDP over IPv4',
-  0x21: 'TCP over IPv6',
-  0x22: 'UDP over IPv6',
-  0x31: 'UNIX stream',
-  0x32: 'UNIX datagram'
+  [UNSPEC]: 'UNSPEC',
+  [TCP_OVER_IPV4]: 'TCP over IPv4',
+  [UDP_OVER_IPV4]: 'UDP over IPv4',
+  [TCP_OVER_IPV6]: 'TCP over IPv6',
+  [UDP_OVER_IPV6]: 'UDP over IPv6',
+  [UNIX_STREAM]: 'UNIX stream',
+  [UNIX_DATAGRAM]: 'UNIX datagram'
 }
 
 const types: Readonly<Record<number, string>> = {
-  0x01: 'ALPN',
-  0x02: 'authority',
-  0x03: 'CRC32C',
-  0x04: 'padding',
-  0x05: 'unique id',
-  0x20: 'TLS',
-  0x30: 'network namespace',
-  0xe0: 'GCP connection id',
-  0xe1: 'Alibaba',
-  0xea: 'AWS',
-  0xee: 'Azure'
+  [ALPN]: 'ALPN',
+  [AUTHORITY]: 'authority',
+  [CRC32C]: 'CRC32C',
+  [NOOP]: 'padding',
+  [UNIQUE_ID]: 'unique id',
+  [SSL]: 'TLS',
+  [NETNS]: 'network namespace',
+  [GCP]: 'GCP connection id',
+  [ALIBABA]: 'Alibaba',
+  [AWS]: 'AWS',
+  [AZURE]: 'Azure'
 }
 
 /** The number of bytes printed around a fault, or of an incomplete header. */

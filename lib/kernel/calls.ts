@@ -1,18 +1,21 @@
 // System calls as lib/kernel/libc.ts provides them.
 
+/** The most bytes that one peek() returns. */
+export const PEEK_MAX = 4096
+
 /**
  * System calls with shared buffers, which the next call overwrites. Unless noted, calls return 0 or the errno. They
  * never throw.
  */
 export interface Libc {
   /**
-   * The answer of the last call, 128 bytes. The part that is decoded is cleared before each call: a short answer must
-   * not show the previous one.
+   * The bytes that the last call returned, 128 bytes. The part that is decoded is cleared before each call, so that a
+   * short result does not show the previous one.
    */
   readonly bytes: Uint8Array
   /** The same bytes as a view, to read whole words. */
   readonly sockaddr: DataView
-  /** `sa_family` of the answer, in host byte order. */
+  /** `sa_family` of these bytes, in host byte order. */
   family (): number
   /** getsockopt(2) with a buffer of 128 bytes. */
   getsockopt (fd: number, level: number, optname: number): number

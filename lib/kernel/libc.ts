@@ -2,25 +2,22 @@ import { endianness } from 'node:os'
 import type * as Koffi from 'koffi' with { 'resolution-mode': 'import' }
 import {
   AF_INET, AF_NETLINK, AF_PACKET, ETH_P_ALL, IPPROTO_TCP, MSG_DONTWAIT, MSG_PEEK, NETLINK_SOCK_DIAG, SO_ATTACH_FILTER,
-  SOCK_CLOEXEC,
-  SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SOL_SOCKET, TCP_SAVED_SYN
+  SOCK_CLOEXEC, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM, SOL_SOCKET, TCP_SAVED_SYN
 } from './constants'
-import type { Bpf, Capture, Libc, Pointer } from './calls'
+import { type Bpf, type Capture, type Libc, PEEK_MAX, type Pointer } from './calls'
 import { SOCKADDR_STORAGE } from './sockaddr'
 
 export type { Bpf, Capture, Diag, Libc, Pointer } from './calls'
 
 // The longest headers of a SYN: IPv6 extension headers can fill the 65,535 bytes of payload (RFC 8200 §3).
 const SAVED_SYN = 40 + 65535
-// The longest PROXY header that is read.
-const PEEKED = 4096
 const SOCKADDR_LL = 20
-// Bytes cleared before each call: more than a sockaddr_in6, the longest answer that is decoded.
+// Bytes cleared before each call: more than a sockaddr_in6, the longest address that is decoded.
 const CLEARED = 32
 // The buffer size that the kernel recommends for netlink dumps, <linux/netlink.h>.
 const NETLINK_BUFFER = 32768
 
-/** The process's libc, bound on first use; or a sentence that says why it cannot be loaded. */
+/** The process's libc, bound on first use; or a sentence that explains why it cannot be loaded. */
 export function loadLibc (): Libc | string {
   return loaded ??= tryLoad()
 }
@@ -50,7 +47,7 @@ function bind (koffi: typeof Koffi): Libc {
   const bytes = new Uint8Array(memory, 0, SOCKADDR_STORAGE)
   const words = new Float64Array(memory, 0, CLEARED / 8)
   const [savedSynMemory, savedSynAddress] = allocate(SAVED_SYN)
-  const [peekedMemory, peekedAddress] = allocate(PEEKED)
+  const [peekedMemory, peekedAddress] = allocate(PEEK_MAX)
   const family = new Uint16Array(memory, 0, 1)
   const integer = new Int32Array(memory, 0, 1)
   const optlen = new Uint32Array(memory, SOCKADDR_STORAGE, 1)
@@ -102,7 +99,7 @@ function bind (koffi: typeof Koffi): Libc {
     },
     peeked: new Uint8Array(peekedMemory),
     peek (fd) {
-      const length: number = recv(fd, peekedAddress, PEEKED, MSG_PEEK | MSG_DONTWAIT)
+      const length: number = recv(fd, peekedAddress, PEEK_MAX, MSG_PEEK | MSG_DONTWAIT)
       return length < 0 ? -koffi.errno() : length
     },
     drop (fd, length) {
@@ -169,7 +166,7 @@ export function openCapture (filter: Uint8Array): Capture | number {
 const NR_BPF: Readonly<Record<string, number>> = { x64: 321, arm64: 280, riscv64: 280, loong64: 280 }
 const RLIMIT_MEMLOCK = 8
 
-/** Binds the system calls of `attach`; or returns a sentence that says why it cannot. */
+/** Binds the system calls of `attach`; or returns a sentence that explains why it cannot. */
 export function openBpf (): Bpf | string {
   const libc = loadLibc()
   if (typeof libc === 'string') return libc

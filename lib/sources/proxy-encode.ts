@@ -3,10 +3,9 @@ import type { EncodeProxyHeaderOptions } from '../../types'
 import { type Address, formatAddress, parseAddress } from '../address/address'
 import { FST_REAL_IP_INVALID_OPTION } from '../errors'
 import { crc32c } from './crc32c'
-import { CRC32C, LOCAL, PROXY, PROXY_HEADER_MAX, SIGNATURE, UNSPEC, V2_FIXED } from './proxy-header'
-
-const TCP_OVER_IPV4 = 0x11
-const TCP_OVER_IPV6 = 0x21
+import {
+  CRC32C, LOCAL, PROXY, PROXY_HEADER_MAX, SIGNATURE, TCP_OVER_IPV4, TCP_OVER_IPV6, UNSPEC, V1_START, V2_FIXED
+} from './proxy-header'
 
 interface Endpoint extends Address {
   readonly port: number
@@ -19,8 +18,10 @@ const invalid = (message: string) => new FST_REAL_IP_INVALID_OPTION(`encodeProxy
 
 export function encodeProxyHeader (options: EncodeProxyHeaderOptions = {}): Buffer {
   if (!isObject(options)) throw invalid(`takes an object like { source: ${example}, … }, not ${inspect(options)}`)
-  const stranger = Object.keys(options).find((key) => !known.includes(key))
-  if (stranger !== undefined) throw invalid(`there is no option '${stranger}'; the options are '${known.join("', '")}'`)
+  const unknownKey = Object.keys(options).find((key) => !known.includes(key))
+  if (unknownKey !== undefined) {
+    throw invalid(`there is no option '${unknownKey}'; the options are '${known.join("', '")}'`)
+  }
   const { version = 2, tlvs = [], checksum = false } = options
   if (version !== 1 && version !== 2) throw invalid(`'version' must be 1 or 2, not ${inspect(version)}`)
   if (!Array.isArray(tlvs)) {
@@ -60,10 +61,10 @@ function checkEndpoint (name: string, given: EncodeProxyHeaderOptions['source'])
 }
 
 function encodeV1 (source: Endpoint | undefined, destination: Endpoint | undefined): Buffer {
-  if (source === undefined || destination === undefined) return Buffer.from('PROXY UNKNOWN\r\n')
+  if (source === undefined || destination === undefined) return Buffer.from(`${V1_START}UNKNOWN\r\n`)
   const protocol = source.family === 'IPv4' ? 'TCP4' : 'TCP6'
-  return Buffer.from(
-    `PROXY ${protocol} ${formatAddress(source)} ${formatAddress(destination)} ${source.port} ${destination.port}\r\n`)
+  const addresses = `${formatAddress(source)} ${formatAddress(destination)}`
+  return Buffer.from(`${V1_START}${protocol} ${addresses} ${source.port} ${destination.port}\r\n`)
 }
 
 function encodeV2 (
@@ -71,7 +72,7 @@ function encodeV2 (
 ): Buffer {
   const named = source !== undefined && destination !== undefined
   const addresses = named
-    ? [encodeAddress(source), encodeAddress(destination), uint16(source.port), uint16(destination.port)]
+    ? [encodeAddress(source), encodeAddress(destination), encodeUint16(source.port), encodeUint16(destination.port)]
     : []
   const body = Buffer.concat([...addresses, ...tlvs, ...checksum ? [Buffer.of(CRC32C, 0, 4, 0, 0, 0, 0)] : []])
   const length = V2_FIXED + body.length
@@ -81,7 +82,7 @@ function encodeV2 (
   }
   const command = named ? PROXY : LOCAL
   const family = named ? source.family === 'IPv4' ? TCP_OVER_IPV4 : TCP_OVER_IPV6 : UNSPEC
-  const header = Buffer.concat([Buffer.of(...SIGNATURE, command, family), uint16(body.length), body])
+  const header = Buffer.concat([Buffer.of(...SIGNATURE, command, family), encodeUint16(body.length), body])
   if (checksum) header.writeUInt32BE(crc32c(header, length, length - 4), length - 4)
   return header
 }
@@ -108,10 +109,10 @@ function encodeTlv (given: { readonly type: number, readonly value: Uint8Array |
   }
   const bytes = typeof value === 'string' ? Buffer.from(value, 'hex') : value
   if (bytes.length > 0xffff) throw invalid(`${name} has ${bytes.length} bytes; a TLV has at most 65535`)
-  return Buffer.concat([Buffer.of(type), uint16(bytes.length), bytes])
+  return Buffer.concat([Buffer.of(type), encodeUint16(bytes.length), bytes])
 }
 
-function uint16 (value: number): Buffer {
+function encodeUint16 (value: number): Buffer {
   const bytes = Buffer.alloc(2)
   bytes.writeUInt16BE(value)
   return bytes

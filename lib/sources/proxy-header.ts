@@ -1,6 +1,7 @@
 import type { ProxyFaultReason } from '../../types'
 import { readDecimal, readIPv4, readIPv6 } from '../address/ascii'
-import { createEndpoint, decodeIPv6, type Endpoint, unmap, word } from '../kernel/sockaddr'
+import { PEEK_MAX } from '../kernel/calls'
+import { createEndpoint, decodeAddress, type Endpoint, uint16, unmap, word } from '../kernel/sockaddr'
 import { crc32c } from './crc32c'
 
 // Headers of the PROXY protocol, as in HAProxy's proxy-protocol.txt.
@@ -9,21 +10,36 @@ import { crc32c } from './crc32c'
 export const SIGNATURE: ReadonlyArray<number> = [0x0d, 0x0a, 0x0d, 0x0a, 0, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a]
 export const LOCAL = 0x20
 export const PROXY = 0x21
+// Address families and transport protocols of version 2.
 export const UNSPEC = 0x00
+export const TCP_OVER_IPV4 = 0x11
+export const UDP_OVER_IPV4 = 0x12
+export const TCP_OVER_IPV6 = 0x21
+export const UDP_OVER_IPV6 = 0x22
+export const UNIX_STREAM = 0x31
+export const UNIX_DATAGRAM = 0x32
+/** The TLV type of the checksum. */
 export const CRC32C = 0x03
 /** Bytes of version 2 before the addresses. */
 export const V2_FIXED = 16
-/** The longest header that is read, in bytes. Version 2 allows 65,551. */
-export const PROXY_HEADER_MAX = 4096
+/** The longest header that is read, in bytes: one peek(). Version 2 allows 65,551. */
+export const PROXY_HEADER_MAX = PEEK_MAX
+
+export const V1_START = 'PROXY '
+/** The longest line of version 1 in bytes, with CR and LF. */
+export const V1_MAX = 107
 
 /** Bytes of source and destination together, by the byte of address family and transport protocol. */
 const addressLengths: Readonly<Record<number, number>> = {
-  [UNSPEC]: 0, 0x11: 12, 0x12: 12, 0x21: 36, 0x22: 36, 0x31: 216, 0x32: 216
+  [UNSPEC]: 0,
+  [TCP_OVER_IPV4]: 12,
+  [UDP_OVER_IPV4]: 12,
+  [TCP_OVER_IPV6]: 36,
+  [UDP_OVER_IPV6]: 36,
+  [UNIX_STREAM]: 216,
+  [UNIX_DATAGRAM]: 216
 }
 
-const V1_START = 'PROXY '
-/** The longest line of version 1 in bytes, with CR and LF. */
-const V1_MAX = 107
 const CR = 0x0d
 const LF = 0x0a
 const SPACE = 0x20
@@ -109,18 +125,13 @@ function readV2 (bytes: Uint8Array, family: number, tlvs: number, length: number
     local,
     source: local ? undefined : endpointAt(bytes, family, V2_FIXED, ports),
     destination: local ? undefined : endpointAt(bytes, family, V2_FIXED + (ports - V2_FIXED) / 2, ports + 2),
-    tlvs: tlvs === length ? none : copy(bytes, tlvs, length)
+    tlvs: tlvs === length ? none : new Uint8Array(bytes.subarray(tlvs, length))
   }
 }
 
 function endpointAt (bytes: Uint8Array, family: number, address: number, port: number): Endpoint {
   const endpoint = createEndpoint()
-  if (family === 1) {
-    endpoint.w3 = word(bytes, address)
-  } else {
-    decodeIPv6(bytes, address, endpoint)
-    unmap(endpoint)
-  }
+  decodeAddress(bytes, address, family === 2, endpoint)
   endpoint.port = uint16(bytes, port)
   return endpoint
 }
@@ -217,12 +228,4 @@ function readAddress6 (bytes: Uint8Array, from: number, to: number, into: Endpoi
   return true
 }
 
-const uint16 = (bytes: Uint8Array, at: number): number => (bytes[at] as number) << 8 | (bytes[at + 1] as number)
-
 const hex = (value: number, digits = 2): string => value.toString(16).padStart(digits, '0')
-
-function copy (bytes: Uint8Array, from: number, to: number): Uint8Array {
-  const copied = new Uint8Array(to - from)
-  for (let i = 0; i < copied.length; i++) copied[i] = bytes[from + i] as number
-  return copied
-}

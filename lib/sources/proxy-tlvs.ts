@@ -4,16 +4,16 @@ import { formatAddress } from '../address/address'
 import { CRC32C, type ProxyHeader } from './proxy-header'
 
 // Types of TLVs: those of proxy-protocol.txt, and those that clouds use from its range for custom types.
-const ALPN = 0x01
-const AUTHORITY = 0x02
-const NOOP = 0x04
-const UNIQUE_ID = 0x05
-const SSL = 0x20
-const NETNS = 0x30
-const GCP = 0xe0
-const ALIBABA = 0xe1
-const AWS = 0xea
-const AZURE = 0xee
+export const ALPN = 0x01
+export const AUTHORITY = 0x02
+export const NOOP = 0x04
+export const UNIQUE_ID = 0x05
+export const SSL = 0x20
+export const NETNS = 0x30
+export const GCP = 0xe0
+export const ALIBABA = 0xe1
+export const AWS = 0xea
+export const AZURE = 0xee
 // Subtypes, by the first byte of the value.
 const alibabaTexts: Readonly<Record<number, keyof ProxyProtocol>> = {
   1: 'alibabaVpcId', 2: 'alibabaEndpointId', 3: 'alibabaEndpointServiceId'
