@@ -22,7 +22,7 @@ const stations = shared[registry] ??= new WeakMap()
 function fastifyRealIp (app: FastifyInstance, given: FastifyRealIpOptions, done: (error?: Error) => void): void {
   try {
     const warnings = new Warnings(app.log)
-    const options = checkOptions(given, (name) => { warnings.strangeOption(name) })
+    const options = checkOptions(given, (name) => { warnings.unknownOption(name) })
     for (const name of ['admit', 'trustedPeers'] as const) {
       refuseFactory(options[name], { realIpIn, realIpKey, withRealIp }, name)
     }

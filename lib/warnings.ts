@@ -50,7 +50,7 @@ export class Warnings {
   }
 
   /** An option that neither this plugin nor Fastify knows. */
-  strangeOption (name: string): void {
+  unknownOption (name: string): void {
     this.#warn('UNKNOWN_OPTION', `'${name}' is not an option of this plugin, and has no effect`)
   }
 

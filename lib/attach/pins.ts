@@ -24,6 +24,9 @@ export const NAMING = ['getpeername4', 'getpeername6'] as const satisfies Progra
 
 export const isRoot = (): boolean => process.geteuid?.() === 0
 
+/** Where a BPF file system is usually mounted. */
+export const BPFFS = '/sys/fs/bpf'
+
 /** The directory of a cgroup's pins, or of all pins. The kernel allows no dots in names. */
 export const pinsOf = (bpffs: string, id: bigint | string = ''): string => join(bpffs, 'fastify-real-ip', String(id))
 

@@ -1,6 +1,7 @@
 import { compileRanges } from '../address/ranges'
 import { documentFormats, type Format, FORMATS_MAX } from '../attach/config'
-import { toaPresets } from '../options/toa'
+import { BPFFS } from '../attach/pins'
+import { leastLength, toaPresets } from '../options/toa'
 import { splitPeers, UsageError, withoutName } from './usage-error'
 
 export type AttachArguments = AttachCommand | DetachCommand | StatusCommand
@@ -36,7 +37,7 @@ export const attachHelp = `  fastify-real-ip attach --cgroup PATH --trusted-peer
       --trusted-peers LIST    whose TOA is read: addresses and ranges, separated by commas, or any
       --toa FORMAT            alibaba, ucloud, tencent, dpvs, or kind/length/family; default 254/8/IPv4,253/20/IPv6
       --getpeername           getpeername(2) and accept(2) return the client too
-      --bpffs PATH            the mount point of a BPF file system, default /sys/fs/bpf
+      --bpffs PATH            the mount point of a BPF file system, default ${BPFFS}
       --verbose               prints the log of the kernel's verifier
       --json
 
@@ -73,7 +74,7 @@ export function readAttachArguments (
     throw new UsageError(`${command} takes no argument '${rest[0]}': write the cgroup as --cgroup PATH.`)
   }
   const text = (name: string) => values[name] as string | undefined
-  const common = { json: values.json === true, bpffs: text('bpffs') ?? '/sys/fs/bpf' }
+  const common = { json: values.json === true, bpffs: text('bpffs') ?? BPFFS }
   const cgroup = text('cgroup')
   if (command === 'status') return { command, ...common }
   if (command === 'detach') {
@@ -133,7 +134,7 @@ function readFormat (text: string): Format {
     /^(\d{1,3})\/(\d{1,2})\/ipv([46])$/i.exec(text)?.map(Number) as [number, number, number, 4 | 6] | undefined ?? []
   if (kind === undefined || length === undefined) throw wrong('')
   const family = version === 4 ? 'IPv4' : 'IPv6'
-  const least = family === 'IPv4' ? 8 : 20
+  const least = leastLength[family]
   if (kind < 2 || kind > 254) throw wrong(': the kind must be 2 to 254')
   if (length < least || length > 40) {
     throw wrong(`: the length is ${least} to 40 for ${family}, including both header bytes`)

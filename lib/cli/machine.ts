@@ -5,6 +5,7 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { release } from 'node:os'
 import { join } from 'node:path'
 import { ownCgroups } from '../attach/cgroup'
+import { BPFFS } from '../attach/pins'
 import { type Attachment, status } from '../attach/status'
 import { fdOf, listeningFdOf } from '../node/sockets'
 import { IPPROTO_IP } from '../kernel/constants'
@@ -60,7 +61,6 @@ export interface Kernel {
 }
 
 const PATIENCE = 10_000
-const BPFFS = '/sys/fs/bpf'
 const optnames = [1345, 1346, 1347, 1348, 4096]
 // The inode number of the initial PID namespace, <linux/proc_ns.h>.
 const FIRST_PID_NAMESPACE = 'pid:[4026531836]'
@@ -167,8 +167,8 @@ async function askKernel (libc: Libc | string): Promise<Kernel | string> {
 async function askConnection (
   { libc, syn, search }: Senders, fd: number, peerPort: number
 ): Promise<Omit<Kernel, 'saveSyn'>> {
-  const answers: Record<number, string> = {}
-  for (const optname of optnames) answers[optname] = errnoName(libc.getsockopt(fd, IPPROTO_IP, optname))
+  const results: Record<number, string> = {}
+  for (const optname of optnames) results[optname] = errnoName(libc.getsockopt(fd, IPPROTO_IP, optname))
   const savedSyn = syn.read(fd, createEndpoint())
   const diag = await new Promise<boolean>((resolve) => {
     search.ask(fd, (peer) => { resolve(peer?.port === peerPort) })
@@ -176,7 +176,7 @@ async function askConnection (
   let auto = ''
   chooseSources(libc, syn, { sources: 'auto', toa: undefined, require: false },
     (message) => { auto = withoutName(message) })
-  return { optnames: answers, savedSyn, diag, auto }
+  return { optnames: results, savedSyn, diag, auto }
 }
 
 const nameOf = (error: unknown): string | undefined => (error as NodeJS.ErrnoException).code

@@ -1,4 +1,4 @@
-import { FST_REAL_IP_INVALID_OPTION } from '../errors'
+import { invalid } from './values'
 
 const isToken = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 
@@ -11,8 +11,8 @@ const hopByHop = new Set([
 // Common headers that never contain a client's address.
 const others = new Set([
   'accept', 'accept-encoding', 'accept-language', 'authorization', 'content-length', 'content-type', 'cookie', 'date',
-  'expect', 'host',
-  'origin', 'referer', 'user-agent', 'via', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-proto', 'x-request-id'
+  'expect', 'host', 'origin', 'referer', 'user-agent', 'via', 'x-forwarded-host', 'x-forwarded-port',
+  'x-forwarded-proto', 'x-request-id'
 ])
 
 /**
@@ -20,7 +20,7 @@ const others = new Set([
  * FST_REAL_IP_INVALID_OPTION.
  */
 export function checkHeaderName (value: unknown): string {
-  const wrong = (why: string) => new FST_REAL_IP_INVALID_OPTION(
+  const wrong = (why: string) => invalid(
     "'forwarded.header' takes 'x-forwarded-for', 'forwarded', or the name of a header whose value is one address, " +
       `like 'cf-connecting-ip': ${why}`)
   if (typeof value !== 'string') throw wrong(`the name must be a string, not ${typeof value}`)

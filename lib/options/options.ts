@@ -1,10 +1,9 @@
 import type { FastifyRealIpOptions, KernelSource, RealAddress, ToaFormat, TrustedPeers } from '../../types'
 import { checkLogOptions, type LogOptions } from './log'
-import { type Toa, toaPresets } from './toa'
+import { leastLength, type Toa, toaPresets } from './toa'
 import {
   checkForwarded, checkProxyProtocol, checkSettings, checkTrustedPeers, type ForwardedOptions,
-  type ProxyProtocolOptions, settings,
-  type Settings
+  type ProxyProtocolOptions, settings, type Settings
 } from './trust'
 import { checkFlag, checkObject, invalid, isWhole, nearest, ownOf, quoted, show } from './values'
 
@@ -35,17 +34,16 @@ const defaultSources: ReadonlyArray<KernelSource> = Object.freeze(['vtoa', 'getp
 
 const known = [
   'sources', 'require', 'toa', 'virtualServer', 'trustedPeers', ...settings, 'proxyProtocol', 'forwarded',
-  'overrideRequest', 'admit',
-  'bindLogger'
+  'overrideRequest', 'admit', 'bindLogger'
 ] as const
 // Fastify's own options of register(), and what @fastify/autoload and fastify-cli pass to plugins.
 const foreign = ['prefix', 'logLevel', 'logSerializers', 'encapsulate', 'autoConfig', 'skipOverride']
 
 /**
  * Checks the own properties of `given`. Throws FST_REAL_IP_INVALID_OPTION, also for unknown options that resemble a
- * known one; reports other unknown options to `onStranger`.
+ * known one; reports other unknown options to `onUnknown`.
  */
-export function checkOptions (given: FastifyRealIpOptions, onStranger: (name: string) => void = () => {}): Options {
+export function checkOptions (given: FastifyRealIpOptions, onUnknown: (name: string) => void = () => {}): Options {
   const own = ownOf(given, known)
   for (const key of Object.keys(own)) {
     if ((known as ReadonlyArray<string>).includes(key) || foreign.includes(key)) continue
@@ -53,7 +51,7 @@ export function checkOptions (given: FastifyRealIpOptions, onStranger: (name: st
     if (meant !== undefined) {
       throw invalid(`there is no option '${key}': did you mean '${meant}'? The options are ${quoted(known)}`)
     }
-    onStranger(key)
+    onUnknown(key)
   }
   const forwarded = checkForwarded(own.forwarded)
   const toa = checkToa(own.toa)
@@ -141,15 +139,15 @@ function checkFormat (value: unknown): ToaFormat {
   const { kind, length, family, position, ...rest } =
     ownOf(typeof value === 'object' && value !== null ? value : {}, formatKeys)
   const wrong = (why: string) => invalid(`'toa' has ${show(value)}: ${why}`)
-  const [stranger] = Object.keys(rest)
-  if (stranger !== undefined) {
-    throw wrong(`a format has no '${stranger}'; it has 'kind', 'length', 'family', 'position'`)
+  const [unknownKey] = Object.keys(rest)
+  if (unknownKey !== undefined) {
+    throw wrong(`a format has no '${unknownKey}'; it has 'kind', 'length', 'family', 'position'`)
   }
   if (!isWhole(kind, 2, 254)) throw wrong("'kind' must be the option's number, 2 to 254")
   if (family !== 'IPv4' && family !== 'IPv6') throw wrong("'family' takes 'IPv4', 'IPv6'")
-  if (!isWhole(length, family === 'IPv4' ? 8 : 20, 40)) {
-    throw wrong("'length' must be the option's size in bytes, including both header bytes, " +
-      `${family === 'IPv4' ? 8 : 20} to 40`)
+  const least = leastLength[family]
+  if (!isWhole(length, least, 40)) {
+    throw wrong(`'length' must be the option's size in bytes, including both header bytes, ${least} to 40`)
   }
   if (position !== 'first' && position !== 'last') throw wrong("'position' takes 'first', 'last'")
   return Object.freeze({ kind, length, family, position } as ToaFormat)

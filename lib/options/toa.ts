@@ -7,6 +7,9 @@ export interface Toa {
   readonly silentOnSyn?: string
 }
 
+/** The least size of an option with TOA in bytes: both header bytes, the port and the address. */
+export const leastLength = { IPv4: 8, IPv6: 20 } as const
+
 const first = (kind: number, length: number, family: 'IPv4' | 'IPv6'): ToaFormat =>
   ({ kind, length, family, position: 'first' })
 

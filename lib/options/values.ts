@@ -43,8 +43,8 @@ export function checkObject<Known extends string> (
   if (typeof given !== 'object' || given === null) {
     throw invalid(`${name} must be an object like ${show(example)}, not ${show(given)}`)
   }
-  const stranger = Object.keys(given).find((key) => !Object.hasOwn(example, key))
-  if (stranger !== undefined) throw invalid(`there is no '${stranger}' in ${name}; write ${show(example)}`)
+  const unknownKey = Object.keys(given).find((key) => !Object.hasOwn(example, key))
+  if (unknownKey !== undefined) throw invalid(`there is no '${unknownKey}' in ${name}; write ${show(example)}`)
   return ownOf(given, Object.keys(example) as Known[])
 }
 
