@@ -35,9 +35,6 @@ export class Checked {
     this.header = details.header
     this.staged = details.staged
   }
-
-  /** Only an answer without a policy never changes. */
-  readonly address?: undefined
 }
 
 export interface Asked {

@@ -89,7 +89,7 @@ export class Judge {
     if (admit === undefined) return true
     const about = this.answer(evidence, ruling)
     const { asked } = evidence
-    if (asked?.by === this && saysTheSame(asked.about, about)) return asked.isAdmitted
+    if (asked?.by === this && isSameAnswer(asked.about, about)) return asked.isAdmitted
     const isAdmitted = isTrue(admit, about, 'admit', this.#onError)
     evidence.asked = { by: this, about, isAdmitted }
     return isAdmitted
@@ -97,7 +97,7 @@ export class Judge {
 }
 
 const rulingOn = ({ trust, reason }: RealAddress): Ruling =>
-  ({ answer: 'source', trust, reason, forwards: false, rejects: false })
+  ({ address: 'source', trust, reason, forwards: false, rejects: false })
 
-const saysTheSame = (a: RealAddress, b: RealAddress): boolean =>
+const isSameAnswer = (a: RealAddress, b: RealAddress): boolean =>
   a.address === b.address && a.trust === b.trust && a.source === b.source && a.reason === b.reason

@@ -8,10 +8,9 @@ import type { Ruling } from './table'
 
 // Applies a ruling to a connection.
 
-/** Whose address is the answer. */
-function whose ({ claim, peer }: Checked, ruling: Ruling): 'source' | 'peer' | 'none' {
-  if (ruling.answer === 'source' || ruling.answer === 'claim') return 'source'
-  if (ruling.answer === 'none') return 'none'
+/** Whose address is used. */
+function whose ({ claim, peer }: Checked, ruling: Ruling): Ruling['address'] {
+  if (ruling.address !== 'peer') return ruling.address
   if (peer !== undefined) return 'peer'
   // If the claim is absent and the transport peer unknown, its address is the one that Node.js reports.
   return claim.course === undefined ? 'source' : 'none'

@@ -39,25 +39,25 @@ t.test('the column of a claim is what a plain search through the list of impossi
   }), { numRuns })
 })
 
-// Answer, trust, reason; the setting that may reject instead; the answer under 'believe'; whether a walk starts there.
+// Whose address, trust, reason; the setting that may reject instead; whose address under 'believe'; whether a walk starts there.
 const untrusted = ['peer', 'untrusted', 'untrusted-peer', 'untrusted', undefined, true]
 const unverified = ['none', 'unverified', 'unverified-peer', 'unverified', 'source']
 const cells = {
   'unset, absent': ['source', 'unchecked'],
   'unset, local': ['peer', 'unchecked'],
-  'unset, plausible': ['claim', 'unchecked'],
+  'unset, plausible': ['source', 'unchecked'],
   'unset, implausible': ['peer', 'unchecked', 'implausible'],
   'unset, ambiguous': ['peer', 'unchecked', 'ambiguous'],
   'unset, fault': ['none', 'unchecked', undefined, true],
   'any, absent': ['peer', 'trusted', 'no-toa', undefined, undefined, true],
   'any, local': ['peer', 'trusted', 'proxy-local'],
-  'any, plausible': ['claim', 'trusted', undefined, undefined, undefined, true],
+  'any, plausible': ['source', 'trusted', undefined, undefined, undefined, true],
   'any, implausible': ['peer', 'trusted', 'implausible', 'invalid'],
   'any, ambiguous': ['peer', 'trusted', 'ambiguous', 'invalid'],
   'any, fault': ['none', 'trusted', undefined, true],
   'listed, absent': ['peer', 'trusted', 'no-toa', 'missing'],
   'listed, local': ['peer', 'trusted', 'proxy-local'],
-  'listed, plausible': ['claim', 'trusted', undefined, undefined, undefined, true],
+  'listed, plausible': ['source', 'trusted', undefined, undefined, undefined, true],
   'listed, implausible': ['peer', 'trusted', 'implausible', 'invalid'],
   'listed, ambiguous': ['peer', 'trusted', 'ambiguous', 'invalid'],
   'listed, fault': ['none', 'trusted', undefined, true],
@@ -75,7 +75,7 @@ const cells = {
   'unknown, fault': ['none', 'unverified', undefined, true],
   'unix, absent': ['none', 'untrusted', 'no-address', undefined, undefined, true],
   'unix, local': ['none', 'trusted', 'proxy-local'],
-  'unix, plausible': ['claim', 'trusted', undefined, undefined, undefined, true],
+  'unix, plausible': ['source', 'trusted', undefined, undefined, undefined, true],
   'unix, implausible': ['none', 'trusted', 'implausible', 'invalid'],
   'unix, ambiguous': ['none', 'trusted', 'ambiguous', 'invalid'],
   'unix, fault': ['none', 'trusted', undefined, true]
@@ -83,9 +83,9 @@ const cells = {
 
 t.test('each cell, as docs/trust.md has it', async (t) => {
   const found = Object.entries(table).flatMap(([row, columns]) => Object.entries(columns).map(([column, cell]) => {
-    const { answer, trust, reason, setting, believe, forwards, ...rest } = cell
+    const { address, trust, reason, setting, believe, forwards, ...rest } = cell
     t.same(rest, {})
-    return [`${row}, ${column}`, [answer, trust, reason, setting, believe, forwards]]
+    return [`${row}, ${column}`, [address, trust, reason, setting, believe, forwards]]
   }))
   t.same(Object.fromEntries(found), Object.fromEntries(Object.entries(cells).map(([name, cell]) => [name, [...cell, ...Array(6 - cell.length).fill(undefined)]])))
 })
@@ -99,7 +99,7 @@ t.test('what the settings make of each cell', async (t) => {
         for (const [column, cell] of Object.entries(columns)) {
           const isSet = cell.setting === setting
           t.same(rulings[row as keyof typeof rulings][column as keyof typeof columns], {
-            answer: isSet && value === 'believe' && cell.believe !== undefined ? 'source' : cell.answer,
+            address: isSet && value === 'believe' && cell.believe !== undefined ? 'source' : cell.address,
             trust: cell.trust,
             reason: cell.reason,
             forwards: cell.forwards ?? false,
@@ -121,7 +121,7 @@ t.test('what holds of every cell', async (t) => {
       t.equal(cell.trust === 'unchecked', row === 'unset', name)
       // None that cannot be true gives the claim.
       if (column === 'implausible' || column === 'ambiguous' || column === 'fault') {
-        t.notOk(cell.answer === 'claim' || cell.answer === 'source' || 'believe' in cell, name)
+        t.notOk(cell.address === 'source' || 'believe' in cell, name)
       }
       // What is not trusted starts no walk, but for a peer that is known and not in the list, or that has no address. Nor
       // does a trusted peer that fell back to itself, unless all are trusted.
@@ -132,13 +132,13 @@ t.test('what holds of every cell', async (t) => {
       // A missing or wrong PROXY header is always the end.
       t.equal(cell.setting === true, column === 'fault', name)
       if (row === 'unset' && column !== 'fault') t.equal(cell.setting, undefined, name)
-      if (row === 'unlisted' && column !== 'fault') t.equal(cell.answer, 'peer', name)
+      if (row === 'unlisted' && column !== 'fault') t.equal(cell.address, 'peer', name)
     }
   }
 })
 
 t.test('a swapped list gives another answer only with another trust', async (t) => {
-  for (const [column, { answer, trust, reason }] of Object.entries(table.any)) t.match(table.listed[column as keyof typeof table.any], { answer, trust, reason })
+  for (const [column, { address, trust, reason }] of Object.entries(table.any)) t.match(table.listed[column as keyof typeof table.any], { address, trust, reason })
 })
 
 t.test('loopback is a claim only where the transport peer is loopback itself', async (t) => {

@@ -47,7 +47,7 @@ t.test('whose address each cell gives, whatever is known of the connection', asy
     const own = { address: claim.address, port: claimed ? 51234 : 80, family: claim.realAddress.family, source: claimed ? 'getpeername' : 'peer' }
     const sender = evidence.peer && { address: formatAddress(peer), port: 40000, family: 'IPv4', source: 'transport-peer' }
     const none = { address: undefined, port: undefined, family: undefined, source: 'none' }
-    const expected = ruling.answer === 'none' ? none : ruling.answer === 'peer' ? sender ?? (claimed ? none : own) : own
+    const expected = ruling.address === 'none' ? none : ruling.address === 'peer' ? sender ?? (claimed ? none : own) : own
     const { address, port, family, source, reason, trust, transportPeer, virtualServer: shown, attempts } = answerOf(evidence, ruling)
     t.same({ address, port, family, source }, expected, name)
     t.equal(trust, ruling.trust)
