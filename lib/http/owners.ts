@@ -41,11 +41,6 @@ export class Owners {
 
   get isEmpty (): boolean { return this.#stack.length === 0 }
 
-  /** Whether there is no other owner, including those that do not decide yet. */
-  isOnly (owner: Owner): boolean {
-    return this.#all.length === 1 && this.#all[0] === owner
-  }
-
   /** Adds an owner, which decides after put(). */
   add (owner: Owner): void {
     this.#all.push(owner)
@@ -75,12 +70,17 @@ export class Owners {
    */
   remove (owner: Owner): boolean {
     this.#ready.delete(owner)
-    if (this.isOnly(owner)) return true
+    if (this.#isOnly(owner)) return true
     remove(this.#all, owner)
     remove(this.#stack, owner)
     // Already listens; its own onListen hook is still pending.
     if (this.isEmpty) this.#stack.push(this.#all.at(-1) as Owner)
     return false
+  }
+
+  /** Whether there is no other owner, including those that do not decide yet. */
+  #isOnly (owner: Owner): boolean {
+    return this.#all.length === 1 && this.#all[0] === owner
   }
 }
 
