@@ -31,7 +31,7 @@ export function judgeAll (machine: Machine, works: boolean): Record<string, Verd
     attach: judgeAttach(machine, works),
     'getsockopt 1345-1347': ask(judgeVirtualServer),
     'getsockopt 4096': ask((kernel) => answers(kernel, 4096)
-      ? good(`DPVS's toa module: ${said(kernel, 4096)}`)
+      ? good(`DPVS's toa module: ${resultOf(kernel, 4096)}`)
       : notApplicable('no module answers (ENOPROTOOPT); only DPVS with NAT64 needs it')),
     TCP_SAVE_SYN: ask(judgeSaveSyn),
     sock_diag: ask(({ diag }) => diag
@@ -58,7 +58,7 @@ function judgeAsked (machine: Machine, by: (kernel: Kernel) => Verdict): Verdict
 
 export const answers = ({ optnames }: Kernel, optname: number): boolean => optnames[optname] !== 'ENOPROTOOPT'
 
-const said = ({ optnames }: Kernel, optname: number): string =>
+const resultOf = ({ optnames }: Kernel, optname: number): string =>
   `it answers (${optnames[optname]} on a loopback connection, which has no TOA)`
 
 /** The N of 5.10.134-N, -Infinity for older kernels and Infinity for newer ones; `undefined` for other systems. */
@@ -136,7 +136,7 @@ function judgeToa (machine: Machine, works: boolean): Verdict {
 }
 
 function judge1348 (machine: Machine, kernel: Kernel, works: boolean): Verdict {
-  if (answers(kernel, 1348)) return good(`vtoa or attach: ${said(kernel, 1348)}`)
+  if (answers(kernel, 1348)) return good(`vtoa or attach: ${resultOf(kernel, 1348)}`)
   const not = 'no module answers 1348: not loaded, or too old'
   const command = vtoaCommand(machine)
   const attach = attachCommand(machine)

@@ -86,7 +86,7 @@ export function noteOn (facts: Facts, { captureRefused, asks, loaded, listener }
   } else if (more.some((other) => !sameClient(onSyn, other))) {
     notes.push('The SYN carries TOAs that differ: a client wrote all but one, and which one is unknown.')
   } else if (claims.some((claim) => !sameClient(onSyn, claim))) {
-    notes.push("The SYN's TOA differs from the kernel module's answer: with --toa such a connection is reset as " +
+    notes.push("The SYN's TOA differs from what the kernel module returned: with --toa such a connection is reset as " +
       'ambiguous.')
   } else if (asks && onSyn.refused !== undefined) {
     notes.push(`The SYN's TOA must not be believed: ${explain(onSyn.refused)}.`)

@@ -18,7 +18,7 @@ export interface Seen {
   /** The options of the segment that completed the handshake; `null` if it was not captured. */
   readonly ack: ReadonlyArray<SegmentOption> | null
   readonly sources: ReadonlyArray<Asked>
-  /** With --proxy-protocol: the lines of what the PROXY header says, or of what is wrong with it. */
+  /** With --proxy-protocol: a description of the PROXY header, or of its fault, in lines. */
   readonly header?: ReadonlyArray<string>
   readonly decision: Decision & {
     /** Whether the plugin resets such a connection. */

@@ -2,7 +2,8 @@ import { IPPROTO_IP } from './constants'
 import { errnoName } from './errno'
 import type { Libc } from './libc'
 
-// Minimum time between probes of an unknown optname, in milliseconds: a failing call costs as much as an answer.
+// Minimum time between probes of an unknown optname, in milliseconds: a failing call costs as much as a successful
+// one.
 const PROBE_INTERVAL = 1000
 
 /** Calls back once after the given time. */
@@ -25,7 +26,7 @@ export class Optname {
   }
 
   /**
-   * Asks about a connection. Returns `undefined` if there is an answer, else the name of the errno. After ENOPROTOOPT
+   * Asks about a connection. Returns `undefined` if the call succeeded, else the name of the errno. After ENOPROTOOPT
    * the kernel is asked at most once a second, so that a module loaded later is found.
    */
   ask (fd: number): string | undefined {

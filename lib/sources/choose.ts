@@ -42,7 +42,7 @@ export class Senders {
 export interface KernelAccess {
   readonly senders: Pick<Senders, 'syn' | 'search' | 'isArmed'>
   readonly resolve: Resolve
-  /** Sources that must not contradict the one that answers. */
+  /** Sources that must not contradict the one that gave the claim. */
   readonly witnesses: ReadonlyArray<Source>
   readonly readVirtualServer: VirtualServerReader | undefined
   /** getsockname(2); false, with `into` unchanged, if it fails. */
@@ -51,17 +51,17 @@ export interface KernelAccess {
 
 type Choice = Pick<Options, 'sources' | 'toa' | 'require'>
 /** Logs one line. */
-type Say = (message: string) => void
+type LogInfo = (message: string) => void
 
 /**
  * Opens the kernel access that the options need. Throws FST_REAL_IP_NATIVE_UNAVAILABLE if sources are required and none
  * can work now.
  */
 export function openKernel (
-  senders: Senders, options: Choice & Pick<Options, 'virtualServer'>, say: Say
+  senders: Senders, options: Choice & Pick<Options, 'virtualServer'>, logInfo: LogInfo
 ): KernelAccess {
   const { libc, syn } = senders
-  const sources = chooseSources(libc, syn, options, say)
+  const sources = chooseSources(libc, syn, options, logInfo)
   return {
     senders,
     resolve: createResolve(sources),
@@ -81,19 +81,21 @@ function createSource (name: KernelSource, libc: Libc, syn: Syn, { toa }: Choice
 }
 
 /** The sources to ask, in order. Throws FST_REAL_IP_NATIVE_UNAVAILABLE if they are required and none can work now. */
-export function chooseSources (libc: Libc, syn: Syn, options: Choice, say: Say): ReadonlyArray<Source> {
+export function chooseSources (libc: Libc, syn: Syn, options: Choice, logInfo: LogInfo): ReadonlyArray<Source> {
   const create = (name: KernelSource) => createSource(name, libc, syn, options)
-  if (options.sources === 'auto') return chooseByMachine(create, options, say)
+  if (options.sources === 'auto') return chooseByMachine(create, options, logInfo)
   const sources = options.sources.map(create)
   const silent = sources.map((source) => source.missing()).filter((why) => why !== undefined)
   if (options.require && sources.length > 0 && silent.length === sources.length) {
     throw new FST_REAL_IP_NATIVE_UNAVAILABLE(silent.join('; '))
   }
-  if (silent.length > 0) say(`fastify-real-ip: some sources do not work now: ${silent.join('; ')}`)
+  if (silent.length > 0) logInfo(`fastify-real-ip: some sources do not work now: ${silent.join('; ')}`)
   return sources
 }
 
-function chooseByMachine (create: (name: KernelSource) => Source, { toa }: Choice, say: Say): ReadonlyArray<Source> {
+function chooseByMachine (
+  create: (name: KernelSource) => Source, { toa }: Choice, logInfo: LogInfo
+): ReadonlyArray<Source> {
   const active: Source[] = []
   const used: string[] = []
   const others: string[] = []
@@ -108,14 +110,18 @@ function chooseByMachine (create: (name: KernelSource) => Source, { toa }: Choic
       others.push(`${name} (${why})`)
     }
   }
-  say(`fastify-real-ip: sources ${used.join(', ')}` + (others.length === 0 ? '' : `; not ${others.join(', not ')}`))
+  const not = others.length === 0 ? '' : `; not ${others.join(', not ')}`
+  logInfo(`fastify-real-ip: sources ${used.join(', ')}${not}`)
   return active
 }
 
 const whyNotSavedSyn = (toa: Choice['toa']): string | undefined =>
   toa === undefined ? "it needs 'toa' and a list of 'trustedPeers'" : toa.silentOnSyn
 
-/** The sources that must not contradict the one that answers: the SYN, and with 'saved-syn' the kernel modules too. */
+/**
+ * The sources that must not contradict the one that gave the claim: the SYN, and with 'saved-syn' the kernel modules
+ * too.
+ */
 export function chooseWitnesses (sources: ReadonlyArray<Source>, syn: Syn, { toa }: Choice): ReadonlyArray<Source> {
   if (toa === undefined || toa.silentOnSyn !== undefined) return []
   return sources.some(({ name }) => name === 'saved-syn') ? sources : [new SavedSyn(syn, toa.formats)]

@@ -11,7 +11,7 @@ const SAMPLED = 1024
 // This many connections of trusted peers without any claim cause a warning.
 const CLAIMLESS = 100
 
-/** Detects signs of a wrong setup, and warns of each once. Decides nothing. */
+/** Recognizes signs of a wrong setup, and warns of each once. Decides nothing. */
 export class Suspicions {
   readonly #warnings: Warnings
   readonly #trustProxy: boolean

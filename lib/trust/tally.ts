@@ -13,7 +13,7 @@ type Outcome = Pick<RealAddress, 'source' | 'trust' | 'reason'>
 /** Counts the connections of one application, and publishes them. */
 export class Tally {
   #rejected = 0
-  // There are few combinations.
+  // A linear search is enough: there are few combinations.
   readonly #outcomes: Array<Outcome & { connections: number }> = []
 
   /** Records one decision about a connection. */

@@ -329,7 +329,7 @@ t.test('no advice under which connections would be reset', async (t) => {
   t.match(notes(on(stamp, mss(1), stamp), undefined, true), [/--toa 254\/8\/IPv4\/first$/], 'twice the same')
   const sources: Asked[] = [...none.slice(0, 2), { source: 'getpeername', address: '198.51.100.66', port: 51234 }]
   t.same(notes({ ...on(stamp), ack: null, sources }, undefined, true), [
-    "The SYN's TOA differs from the kernel module's answer: with --toa such a connection is reset as ambiguous."
+    "The SYN's TOA differs from what the kernel module returned: with --toa such a connection is reset as ambiguous."
   ])
   t.same(notes(on(toa(254, '0.0.0.0', 1)), undefined, false), [], 'with --toa the source itself says so')
 })
