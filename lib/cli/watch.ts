@@ -57,6 +57,8 @@ export async function watch (
   const server = createServer((_request, response) => {
     response.writeHead(200, { connection: 'close', 'content-type': 'text/plain' }).end('fastify-real-ip watch\n')
   })
+  // After the last connection of --count the server has no address.
+  let listener: SocketFamily = 'AF_INET'
   let number = 0
   let chosen = ''
 
@@ -72,8 +74,7 @@ export async function watch (
     headers.look = (socket, bytes) => { (arrived.get(socket) as Arrived).header = describeProxyBytes(bytes) }
   }
   const print = (seen: Seen) => { say(json ? JSON.stringify(seen) : drawSeen(seen, terminal)) }
-  const listener = () => familyOf(server)
-  const tally = new Printer({ options, search, handshakes, looks, arrived, listener, print })
+  const tally = new Printer({ options, search, handshakes, looks, arrived, listener: () => listener, print })
   const owners = new Owners()
   owners.shareSenders(() => senders)
   owners.put({ options, judge, guard, suspicions, warnings, tally, headers })
@@ -97,7 +98,9 @@ export async function watch (
     if (errno !== undefined) {
       return new Error(`the kernel refuses TCP_SAVE_SYN (${errno}), without which no SYN is visible`)
     }
-    handshakes.open(openCapture, (server.address() as AddressInfo).port)
+    const { family, port } = server.address() as AddressInfo
+    listener = family === 'IPv6' ? 'AF_INET6' : 'AF_INET'
+    handshakes.open(openCapture, port)
     return undefined
   }
 
@@ -141,6 +144,3 @@ async function serve (
     throw new Error(explainListen(error as NodeJS.ErrnoException, port, host))
   }
 }
-
-const familyOf = (server: Server): SocketFamily =>
-  (server.address() as AddressInfo).family === 'IPv6' ? 'AF_INET6' : 'AF_INET'
