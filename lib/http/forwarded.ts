@@ -40,18 +40,10 @@ function * hopsOfXForwardedFor (rawHeaders: ReadonlyArray<string>): Iterable<Hop
   }
 }
 
-/**
- * Forwarded (RFC 7239), line by line: Node.js joins repeated lines, and an open quote on one would consume the next. A
- * malformed line counts as one hop without an address.
- */
+/** Forwarded (RFC 7239), by line: Node.js joins repeated lines, and an open quote on one would consume the next. */
 function * hopsOfForwarded (rawHeaders: ReadonlyArray<string>, origins: boolean): Iterable<Hop | undefined> {
   for (const line of linesFromLast(rawHeaders, 'forwarded')) {
-    const elements = parseForwarded(line)
-    if (elements === undefined) {
-      yield undefined
-    } else {
-      for (let i = elements.length - 1; i >= 0; i--) yield hopOf(elements[i] as ForwardedElement, origins)
-    }
+    for (const element of parseForwarded(line).reverse()) yield element && hopOf(element, origins)
   }
 }
 

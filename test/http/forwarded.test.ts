@@ -197,6 +197,25 @@ t.test('Forwarded: empty elements, space at the end, and escaped characters', as
   t.same(of('for="203.0.113\\.7"'), client, 'RFC 9110: an escaped character is itself')
 })
 
+t.test('Forwarded: empty pairs, and elements beside a malformed one', async (t) => {
+  const of = (line: string) => shown(walked('10.0.0.1', 'forwarded', [line]))
+  const client = ['203.0.113.7', undefined, undefined]
+  for (const line of [';for=203.0.113.7', 'for=203.0.113.7;', 'for=203.0.113.7 ; ;proto=https', 'proto=https;;for=203.0.113.7;;']) {
+    t.same(of(line), client, JSON.stringify(line))
+  }
+  // What a proxy adds counts, whatever the client wrote before it.
+  for (const forged of ['for=a;', 'for=a;for=b', 'for', 'for=', '=', 'for=1.2.3.4 x', '"a,b"', 'for="a"b"c,d"', '\\']) {
+    t.same(of(`${forged}, for=203.0.113.7`), client, JSON.stringify(forged))
+    t.same(of(`for=198.51.100.1, ${forged}, for=10.0.0.2`), ['10.0.0.2', undefined, 'forwarded-malformed'], JSON.stringify(forged))
+  }
+  t.same(of(';'), ['10.0.0.1', 1, 'forwarded-malformed'], 'an element without an address')
+  // Within an open quote nobody can tell who wrote what.
+  for (const open of ['"', 'for="', 'x="a\\', 'for=a"', 'for=198.51.100.1, "']) {
+    t.same(of(`${open}, for=203.0.113.7`), ['10.0.0.1', 1, 'forwarded-malformed'], JSON.stringify(open))
+    t.same(of(`${open}, for="[2001:db8::7]";by="x", for="10.0.0.2"`), ['10.0.0.1', 1, 'forwarded-malformed'], JSON.stringify(open))
+  }
+})
+
 t.test('an open quote on one line swallows nothing of the others', async (t) => {
   const of = (...lines: string[]) => shown(walked('10.0.0.1', 'forwarded', lines))
   t.same(of('for="', 'for=203.0.113.7'), ['203.0.113.7', undefined, undefined])

@@ -80,51 +80,30 @@ export function plainViewerAddress (lines: readonly string[]): string[] {
   }))
 }
 
-/** By one character after the other, as RFC 7239 has it; a line that is not so is one entry without an address. */
+/** Cut at the commas outside quotes, and at the semicolons, as RFC 7239 has it; an open quote takes the rest of its line. */
 export function plainForwarded (lines: readonly string[]): string[] {
   return lines.flatMap((line) => {
-    const entries: string[] = []
-    let rest = line
-    const take = (pattern: RegExp) => {
-      const [found] = pattern.exec(rest) ?? []
-      if (found !== undefined) rest = rest.slice(found.length)
-      return found
-    }
-    const tchar = /^[A-Za-z0-9!#$%&'*+.^_`|~-]+/
-    while (rest !== '') {
-      take(/^[ \t]*/)
-      if (rest === '') break
-      if (take(/^,/)) continue
-      let node: string | undefined
-      const seen = new Set<string>()
-      for (;;) {
-        take(/^[ \t]*/)
-        const name = take(tchar)
-        if (name === undefined || take(/^=/) === undefined) return ['']
-        let value = take(tchar)
-        if (value === undefined) {
-          if (take(/^"/) === undefined) return ['']
-          value = ''
-          for (;;) {
-            const escaped = take(/^\\./s)
-            const plain = escaped?.slice(1) ?? take(/^[^"\\]/)
-            if (plain === undefined) break
-            value += plain
-          }
-          if (take(/^"/) === undefined) return ['']
-        }
-        const parameter = name.toLowerCase()
-        if (seen.has(parameter)) return ['']
-        if (['for', 'proto', 'host'].includes(parameter)) seen.add(parameter)
-        if (parameter === 'for') node = value
-        take(/^[ \t]*/)
-        if (take(/^;/) === undefined) break
-      }
-      entries.push(plainNode(node ?? ''))
-      if (rest !== '' && take(/^,/) === undefined) return ['']
-    }
-    return entries
+    const pieces = line.match(/"(?:\\.|[^"\\])*"|"[^]*|[^"]/gs) ?? []
+    return splitAt(',', pieces).filter((element) => !isBlank(element)).map((element) => {
+      const pairs = splitAt(';', element).filter((pair) => !isBlank(pair)).map((pair) =>
+        /^[ \t]*([\w!#$%&'*+.^`|~-]+)=(?:([\w!#$%&'*+.^`|~-]+)|"((?:\\.|[^"\\])*)")[ \t]*$/s.exec(pair.join('')))
+      const names = pairs.map((pair) => pair?.[1]?.toLowerCase()).filter((name) => ['for', 'proto', 'host'].includes(name as string))
+      if (pairs.includes(null) || new Set(names).size < names.length) return ''
+      const node = pairs.find((pair) => pair?.[1]?.toLowerCase() === 'for')
+      return plainNode(node?.[2] ?? node?.[3]?.replace(/\\(.)/gs, '$1') ?? '')
+    })
   })
+}
+
+const isBlank = (pieces: readonly string[]) => /^[ \t]*$/.test(pieces.join(''))
+
+function splitAt (separator: string, pieces: readonly string[]): string[][] {
+  const parts: string[][] = [[]]
+  for (const piece of pieces) {
+    if (piece === separator) parts.push([])
+    else parts.at(-1)!.push(piece)
+  }
+  return parts
 }
 
 export function plainWalk (start: string, entries: readonly string[]): [address: string, port: string, reason: string | undefined, source: string] {
