@@ -87,8 +87,9 @@ export function register (app: FastifyInstance, options: Options, station: Stati
     accept: (socket, server, handOver) => arrivals.accept(socket, server, handOver),
     session: (session) => { remembered.inherit(session, socketOfSession(session)) },
     stream: (stream) => { remembered.inherit(stream, stream.session) },
-    prepare: (server) => arm(server, owners.current, senders, libc),
-    unprepared: (server) => senders && whyUnprepared(server, owners.current)
+    // Any of them may decide about this server's connections.
+    prepare: (server) => owners.first((owner) => arm(server, owner, senders, libc)),
+    unprepared: (server) => senders && owners.first((owner) => whyUnprepared(server, owner))
   })
 
   addHooks(app, station, owner, registration, onEmpty)

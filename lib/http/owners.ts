@@ -46,6 +46,15 @@ export class Owners {
     this.#all.push(owner)
   }
 
+  /** The first defined result of a function that is called with each owner. */
+  first<Result> (ask: (owner: Owner) => Result | undefined): Result | undefined {
+    for (const owner of this.#all) {
+      const result = ask(owner)
+      if (result !== undefined) return result
+    }
+    return undefined
+  }
+
   /** The owner's application is ready, and listens next. */
   setReady (owner: Owner): void {
     this.#ready.add(owner)

@@ -29,8 +29,8 @@ export class Claim implements Address {
     this.w3 = endpoint.w3
   }
 
-  // If no source is left, this is the transport peer itself: then there is a policy, whose ruling names the source.
-  get source (): ClaimSource { return this.course.source as ClaimSource }
+  /** If no source is left, this is the transport peer itself. */
+  get source (): ClaimSource | 'transport-peer' { return this.course.source ?? 'transport-peer' }
   get attempts (): ReadonlyArray<Attempt> { return this.course.attempts }
   get address (): string { return this.#text ??= formatAddress(this) }
   get knownPort (): number | undefined { return this.port === 0 ? undefined : this.port }

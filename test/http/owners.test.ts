@@ -4,6 +4,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import realIp, { type FastifyRealIpOptions, type RealAddress } from 'fastify-real-ip'
 import { Owners, type Owner } from '../../lib/http/owners'
+import { PeerSearch } from '../../lib/kernel/peer-search'
 import { holdSearches } from '../kernel/held-searches'
 import { askOnce, kinds } from '../kinds'
 
@@ -150,6 +151,44 @@ t.test('connections that live on have the answer of the list that holds', onLinu
   t.match(await client.get('/'), { address: BALANCER, trust: 'untrusted', transportPeer: { port: client.localPort } })
   await client.close()
   t.equal(await ask(served.port, OTHER), 'reset')
+})
+
+t.test('a connection without a claim, under an application without a policy: the source is the transport peer', onLinux, async (t) => {
+  const served = await start(t, { trustedPeers: [BALANCER], sources: ['vtoa'] })
+  const client = await plain.connect(served.port, { localAddress: BALANCER })
+  t.match(await client.get('/'), { address: BALANCER, source: 'transport-peer', trust: 'trusted' })
+  const asked: RealAddress[] = []
+  await served.restart({
+    admit (address) {
+      asked.push(address)
+      return true
+    }
+  })
+  t.match(await client.get('/'), { address: BALANCER, source: 'transport-peer', trust: 'unchecked' })
+  t.match(asked, [{ source: 'transport-peer' }])
+  await client.close()
+})
+
+t.test('a server is prepared for each of its applications, whoever registered first', onLinux, async (t) => {
+  const first = Fastify()
+  await first.register(realIp)
+  const app = Fastify({
+    forceCloseConnections: true,
+    serverFactory (handler) {
+      first.server.on('request', handler)
+      return first.server as http.Server
+    }
+  })
+  t.teardown(() => app.close())
+  await app.register(realIp, { trustedPeers: [BALANCER] })
+  app.get('/', (request) => request.realAddress)
+  first.server.removeAllListeners('request')
+  first.server.on('request', app.routing)
+  const searches = t.capture(PeerSearch.prototype, 'ask', PeerSearch.prototype.ask)
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = app.server.address() as AddressInfo
+  t.same(await trusts(port), ['trusted', 'untrusted'])
+  t.same(searches(), [], 'the SYN names the sender')
 })
 
 t.test('a connection that was accepted without a policy, and is emitted again under one', onLinux, async (t) => {
