@@ -56,7 +56,7 @@ export class Requests {
 
   /** The claim whose address is the answer's; `undefined` if another address can be. */
   #claimOf (request: Request): Claim | Fallback | undefined {
-    if (this.#observer.readHops !== undefined) return undefined
+    if (this.#observer.readHops !== undefined || request[kAnswer] !== undefined) return undefined
     const evidence = this.#observer.ofRequest(request.raw)
     if (evidence === undefined || !isChecked(evidence)) return evidence
     const ruling = request[kRuling]

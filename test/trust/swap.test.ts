@@ -30,6 +30,32 @@ async function isClosed (app: FastifyInstance, port: number, path: string, local
   return closed
 }
 
+t.test('realIp is the address of realAddress, also if a hook read it before the list was replaced', onLinux, async (t) => {
+  const read: unknown[] = []
+  const app = Fastify()
+  app.addHook('onRequest', async ({ realAddress }) => {
+    read.push(realAddress.address)
+    app.realIp.setTrustedPeers(['127.0.0.40'])
+  })
+  await app.register(realIp, { sources: ['proxy-protocol'], trustedPeers: ['127.0.0.40'] })
+  app.get('/', ({ realIp, realAddress }) => {
+    read.push(realIp, realAddress.address)
+    return ''
+  })
+  t.teardown(() => app.close())
+  const port = await listen(app, { host: '127.0.0.1' })
+  const socket = net.connect({ port, host: '127.0.0.1', localAddress: '127.0.0.40' })
+  const request = 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
+  socket.write(`PROXY TCP4 203.0.113.7 198.51.100.1 51234 443\r\n${request}`)
+  await once(socket, 'data')
+  t.same(read.splice(0), ['203.0.113.7', '203.0.113.7', '203.0.113.7'])
+  app.realIp.setTrustedPeers([])
+  socket.write(request)
+  await once(socket, 'data')
+  t.same(read, ['127.0.0.40', '127.0.0.40', '127.0.0.40'])
+  socket.destroy()
+})
+
 t.test('a list can be swapped only where one was given, and only for one that is right', async (t) => {
   const bare = Fastify()
   await bare.register(realIp)
