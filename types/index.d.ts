@@ -124,7 +124,10 @@ declare namespace fastifyRealIp {
      * - `'unchecked'`: `trustedPeers` is not set: anyone who reaches the port may have forged the address.
      */
     readonly trust: 'trusted' | 'untrusted' | 'unverified' | 'unchecked'
-    /** The sender of the packets; `undefined` if unknown, or if `trustedPeers` is not set. */
+    /**
+     * The sender of the packets; `undefined` if unknown. Without `trustedPeers` and `forwarded` it is looked up only
+     * for a claim that no client can have.
+     */
     readonly transportPeer: TransportPeer | undefined
     /**
      * With `virtualServer: true`: the virtual server that the client connected to, if vtoa knows it and the
@@ -365,7 +368,7 @@ declare namespace fastifyRealIp {
 
   /**
    * The message of the `diagnostics_channel` `'fastify-real-ip:connection'`, published for each connection of a server
-   * of this process when `Stats` counts it. Subscribers run before anything is read from the connection.
+   * of this process when `Stats` counts it. Subscribers run before TLS and HTTP read from the connection.
    */
   export interface ConnectionMessage {
     /**
