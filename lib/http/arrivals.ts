@@ -3,7 +3,7 @@ import { constants } from 'node:os'
 import { keepEndpoint } from '../kernel/sockaddr'
 import type { Senders } from '../sources/choose'
 import type { Sender } from '../trust/guard'
-import { Checked, type Evidence, isChecked } from '../trust/checked'
+import { type Evidence, isChecked } from '../trust/checked'
 import { reasonOf, sourceOf } from '../trust/verdict'
 import type { Remembered } from '../node/remembered'
 import {
@@ -79,8 +79,7 @@ export class Arrivals {
     return this.#decide(socket, evidence)
   }
 
-  #decide (socket: object, found: Evidence): Outcome {
-    const evidence = isChecked(found) && this.#mayClaim(found) ? asClaim(found) : found
+  #decide (socket: object, evidence: Evidence): Outcome {
     this.#remembered.set(acceptedSocket(socket) as object, evidence)
     const { judge, tally, suspicions } = this.#owners.current
     if (!isChecked(evidence)) {
@@ -97,14 +96,6 @@ export class Arrivals {
     suspicions.ruled(evidence, ruling.trust, reason)
     if (tally.hasSubscribers) tally.publish(socket, judge.answer(evidence))
     return isAllowed ? 'allowed' : 'refused'
-  }
-
-  /** Whether `untrusted: 'reject'` applies to an untrusted peer without a claim: its unread bytes may be a header. */
-  #mayClaim (evidence: Checked): boolean {
-    const { headers, judge, options } = this.#owners.current
-    if (headers === undefined || options.settings.untrusted !== 'reject' || evidence.isUnix) return false
-    const { trust, rejects } = judge.rule(evidence)
-    return trust === 'untrusted' && !rejects
   }
 
   /** The policy for the sender's header; `undefined` if none is expected. */
@@ -138,6 +129,8 @@ export class Arrivals {
     // The list may have been replaced: no header is then expected from this peer.
     const headers = this.#headersFrom(sender, isUnix)
     headers?.look?.(socket, read)
+    // HTTP would never learn of the end, and no bytes can be put back after it.
+    if (headers === undefined && socket.readableEnded) reset(socket)
     const rest = headers !== undefined && typeof outcome === 'object' ? read.subarray(outcome.length) : read
     const evidence = headers !== undefined
       ? guard.examineHeader(sender, isUnix, outcome)
@@ -221,6 +214,3 @@ function refuse (socket: object): void {
   if (hasServer(socket)) reset(socket)
   else process.nextTick(reset, socket)
 }
-
-/** Counts an untrusted peer's unread bytes as a claim. */
-const asClaim = ({ claim, peer }: Checked): Checked => new Checked(claim, peer, { column: 'plausible' })

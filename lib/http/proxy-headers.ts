@@ -21,22 +21,19 @@ export class HeaderPolicy {
   /** Called with the first bytes of each connection that must begin with a header, complete or invalid. */
   look: ((socket: object, bytes: Uint8Array) => void) | undefined
   readonly #judge: Judge
-  readonly #from: Ranges | undefined
-  readonly #unix: boolean
+  readonly #from: { readonly ranges: Ranges, readonly unix: boolean } | undefined
 
   constructor ({ from, timeout }: ProxyProtocolOptions, judge: Judge) {
     this.timeout = timeout
     this.#judge = judge
-    this.#from = from && compileRanges(from.addresses, 'proxyProtocol.from')
-    // With 'any', clients of a Unix-domain socket are trusted too.
-    this.#unix = from === undefined ? judge.trusts(undefined) : from.unix
+    this.#from = from && { ranges: compileRanges(from.addresses, 'proxyProtocol.from'), unix: from.unix }
   }
 
   /** The bytes of other peers are not read. `peer`: `undefined` if the sender is unknown. */
   expects (peer: Endpoint | undefined, isUnix: boolean): boolean {
-    if (isUnix) return this.#unix
-    if (this.#from !== undefined && (peer === undefined || !this.#from.includes(peer))) return false
-    return this.#judge.trusts(peer)
+    const from = this.#from
+    const isNamed = from === undefined || (isUnix ? from.unix : peer !== undefined && from.ranges.includes(peer))
+    return isNamed && this.#judge.trusts(peer, isUnix)
   }
 }
 

@@ -25,14 +25,14 @@ export class Judge {
     this.#onError = onError
     this.hasPolicy = options.trustedPeers !== undefined
     this.canRefuse = this.hasPolicy || options.admit !== undefined
-    this.#table = applySettings(options.settings)
-    this.#policy = createPolicy(options.trustedPeers, this.#table, onError)
+    this.#table = applySettings(options.settings, options.proxyProtocol !== undefined)
+    this.#policy = this.#createPolicy(options.trustedPeers)
   }
 
   /** Replaces the policy at once; returns its list. Throws FST_REAL_IP_INVALID_OPTION, and then changes nothing. */
   setTrustedPeers (given: TrustedPeers): TrustedPeers {
     const trustedPeers = checkTrustedPeers(given, this.#options)
-    this.#policy = createPolicy(trustedPeers, this.#table, this.#onError)
+    this.#policy = this.#createPolicy(trustedPeers)
     return trustedPeers
   }
 
@@ -49,6 +49,11 @@ export class Judge {
     return adopted
   }
 
+  #createPolicy (trustedPeers: TrustedPeers | undefined): Policy {
+    const trustsUnix = this.#options.proxyProtocol?.from?.unix === true
+    return createPolicy(trustedPeers, trustsUnix, this.#table, this.#onError)
+  }
+
   /** The ruling of the current policy, made once per connection and policy. */
   rule (evidence: Checked): Ruling {
     // A predicate may replace the list while it runs: the next call then rules again.
@@ -63,9 +68,10 @@ export class Judge {
   }
 
   /** Whether the current policy trusts a peer; `undefined` is an unknown one. */
-  trusts (peer: Endpoint | undefined): boolean {
-    const rulings = this.#policy.rulingsOf({ peer, isUnix: false })
-    return rulings === this.#table.listed || rulings === this.#table.any
+  trusts (peer: Endpoint | undefined, isUnix: boolean): boolean {
+    const rulings = this.#policy.rulingsOf({ peer, isUnix })
+    const { listed, any, unix } = this.#table
+    return rulings === listed || rulings === any || rulings === unix
   }
 
   /** The ruling that allows a connection now; `undefined`: reset it. */

@@ -12,17 +12,24 @@ export interface Policy {
 
 export type OnError = (message: string, error?: unknown) => void
 
+/** `trustsUnix`: whether PROXY headers of a listening Unix-domain socket count under a list. */
 export function createPolicy (
-  trustedPeers: TrustedPeers | undefined, table: Readonly<Record<PeerRow, Rulings>>, onError: OnError
+  trustedPeers: TrustedPeers | undefined, trustsUnix: boolean, table: Readonly<Record<PeerRow, Rulings>>,
+  onError: OnError
 ): Policy {
   if (trustedPeers === undefined) return { rulingsOf: () => table.unset }
   if (trustedPeers === 'any') return { rulingsOf: () => table.any }
   const includes = typeof trustedPeers === 'function'
     ? askPredicate(trustedPeers, onError)
     : compileRanges(trustedPeers, 'trustedPeers').includes
+  const { absent, fault } = table.unix
+  // A header can have been read under another policy.
+  const unix = trustsUnix
+    ? table.unix
+    : { absent, local: absent, plausible: absent, implausible: absent, ambiguous: absent, fault }
   return {
     rulingsOf ({ isUnix, peer }) {
-      if (isUnix) return table.unix
+      if (isUnix) return unix
       if (peer === undefined) return table.unknown
       return includes(peer) ? table.listed : table.unlisted
     }

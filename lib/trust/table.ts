@@ -104,8 +104,11 @@ export interface Ruling {
 /** The rulings for one kind of transport peer, by claim. */
 export type Rulings = Readonly<Record<ClaimColumn, Ruling>>
 
-/** The table with the settings applied. */
-export function applySettings (settings: Settings): Readonly<Record<PeerRow, Rulings>> {
+/**
+ * The table with the settings applied. `readsHeaders`: whether PROXY headers are a source. Then the unread bytes of an
+ * untrusted peer may be a header, and `untrusted: 'reject'` applies to all of its connections.
+ */
+export function applySettings (settings: Settings, readsHeaders: boolean): Readonly<Record<PeerRow, Rulings>> {
   const rule = ({ address, trust, reason, setting, believe, forwards }: Cell): Ruling => {
     const set = setting === true ? 'reject' : setting && settings[setting]
     return {
@@ -118,5 +121,8 @@ export function applySettings (settings: Settings): Readonly<Record<PeerRow, Rul
   }
   const mapped = <From, To>(record: Readonly<Record<string, From>>, to: (value: From) => To) =>
     Object.fromEntries(Object.entries(record).map(([key, value]) => [key, to(value)]))
-  return mapped(table, (row) => mapped(row, rule)) as Record<PeerRow, Rulings>
+  const rulings = mapped(table, (row) => mapped(row, rule)) as Record<PeerRow, Rulings>
+  if (!readsHeaders || settings.untrusted !== 'reject') return rulings
+  const { plausible } = rulings.unlisted
+  return { ...rulings, unlisted: { ...rulings.unlisted, absent: plausible, local: plausible } }
 }

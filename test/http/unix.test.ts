@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import type * as Koffi from 'koffi' with { 'resolution-mode': 'import' }
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import realIp, { type FastifyRealIpOptions, realIpIn, realIpKey } from 'fastify-real-ip'
+import realIp, { encodeProxyHeader, type FastifyRealIpOptions, realIpIn, realIpKey } from 'fastify-real-ip'
 import { type Client, type Kind, kinds } from '../kinds'
 
 // Connections by Unix-domain sockets, which have no address.
@@ -87,6 +87,44 @@ t.test("'unix' is swapped like addresses", { skip: windows }, async (t) => {
   app.realIp.setForwardedTrust(['0.0.0.0/0'])
   t.match((await get('/', xff(client))).answer, { source: 'none', reason: 'no-address' })
   await close()
+})
+
+t.test("with 'any', PROXY headers count on a Unix-domain socket until a list replaces it", { skip: !linux && 'not Linux' }, async (t) => {
+  const header = encodeProxyHeader({ source: { address: client, port: 51234 }, destination: { address: '198.51.100.1', port: 443 } })
+  const app = await create(t, plain, { sources: ['proxy-protocol'], trustedPeers: 'any' })
+  const path = socketPath(t)
+  await app.listen({ path })
+  async function open (bytes: Buffer): Promise<net.Socket> {
+    const socket = net.connect({ path })
+    socket.on('error', () => {})
+    t.teardown(() => socket.destroy())
+    await once(socket, 'connect')
+    socket.write(bytes)
+    return socket
+  }
+  async function ask (socket: net.Socket): Promise<any> {
+    socket.write('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
+    const [bytes] = await once(socket, 'data') as [Buffer]
+    const text = bytes.toString()
+    return text.startsWith('HTTP/1.1 200') ? JSON.parse(text.slice(text.indexOf('\r\n\r\n') + 4)).answer : text.slice(0, 12)
+  }
+  const before = await open(header)
+  t.match(await ask(before), { address: client, trust: 'trusted', source: 'proxy-protocol' })
+  for (const list of [[], ['10.0.0.0/8']]) {
+    app.realIp.setTrustedPeers(list)
+    const answer = await ask(before)
+    t.match({ address: undefined, proxyProtocol: undefined, ...answer }, { ...nobody, proxyProtocol: undefined }, 'one that lives on')
+    t.equal(await ask(await open(header)), 'HTTP/1.1 400', 'its header is data')
+    t.match(await ask(await open(Buffer.alloc(0))), { trust: 'untrusted', reason: 'no-address' })
+  }
+  app.realIp.setTrustedPeers('any')
+  t.match(await ask(before), { address: client, trust: 'trusted' })
+  t.match(await ask(await open(header)), { address: client, trust: 'trusted' })
+  const missing = await open(Buffer.alloc(0))
+  const closed = once(missing, 'close')
+  missing.write('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n')
+  await closed
+  t.match(app.realIp.stats().reason, { 'proxy-missing': 1 })
 })
 
 t.test('admit, stats and allow lists have no address to go by', { skip: windows }, async (t) => {

@@ -177,6 +177,20 @@ t.test('setTrustedPeers() and a connection that came with a header', onLinux, as
   socket.destroy()
 })
 
+t.test("untrusted: 'reject' closes what lives on of a revoked peer, also where its header named no client", onLinux, async (t) => {
+  for (const [what, bytes, options] of [
+    ['a header', header, {}],
+    ['LOCAL', nobody, {}],
+    ["no header, not in 'from'", Buffer.alloc(0), { proxyProtocol: { from: ['192.0.2.1'] } }]
+  ] as const) {
+    const served = await serve(t, 'http', { options: { untrusted: 'reject', ...options } })
+    const { ask } = await keep(connectFrom(served, PEER), bytes)
+    t.match(await ask(), { trust: 'trusted' }, what)
+    served.app.realIp.setTrustedPeers([])
+    t.equal(await ask(), 'closed', what)
+  }
+})
+
 /** A connection that is held: its header is not all there. */
 async function holdOne (served: Served, part: Buffer): Promise<Socket> {
   expectConnection()
@@ -202,6 +216,21 @@ t.test('setTrustedPeers() while a connection is held', onLinux, async (t) => {
   strict.app.realIp.setTrustedPeers([])
   t.equal(await askHttp(() => socket, { header: header.subarray(5) }), 'reset')
   t.match(strict.app.realIp.stats(), { connections: 1, rejected: 1 })
+})
+
+t.test('a client that ends while it is held, of whom no header is expected any more', onLinux, async (t) => {
+  for (const part of [5, 0]) {
+    const served = await serve(t, 'http')
+    const socket = await holdOne(served, header.subarray(0, part))
+    socket.on('error', () => {})
+    served.app.realIp.setTrustedPeers([])
+    const closed = once(socket, 'close').catch(() => {})
+    socket.end()
+    await closed
+    t.same(served.events, [], 'nobody hears of it')
+    t.match(served.app.realIp.stats(), { connections: 1, source: { none: 1 } })
+    t.match(await askHttp(connectFrom(served, PEER)), { address: PEER, trust: 'untrusted' }, 'the server goes on')
+  }
 })
 
 t.test('the channel tells each connection once, when its header was read', onLinux, async (t) => {

@@ -94,7 +94,7 @@ t.test('what the settings make of each cell', async (t) => {
   for (const value of ['ignore', 'reject', 'believe'] as const) {
     for (const setting of ['untrusted', 'missing', 'invalid', 'unverified'] as const) {
       const ignore = { untrusted: 'ignore', missing: 'ignore', invalid: 'ignore', unverified: 'ignore' } as const
-      const rulings = applySettings({ ...ignore, [setting]: value })
+      const rulings = applySettings({ ...ignore, [setting]: value }, false)
       for (const [row, columns] of Object.entries(table)) {
         for (const [column, cell] of Object.entries(columns)) {
           const isSet = cell.setting === setting
@@ -108,6 +108,19 @@ t.test('what the settings make of each cell', async (t) => {
         }
       }
     }
+  }
+})
+
+t.test('where PROXY headers are read, untrusted: reject is for all connections of an untrusted peer', async (t) => {
+  for (const untrusted of ['ignore', 'reject'] as const) {
+    const settings = { untrusted, missing: 'ignore', invalid: 'ignore', unverified: 'ignore' } as const
+    const [without, reading] = [applySettings(settings, false), applySettings(settings, true)]
+    t.same({ ...reading, unlisted: without.unlisted }, without, 'no other row changes')
+    const rejects = Object.entries(reading.unlisted).map(([column, ruling]) => [column, ruling.rejects, ruling.reason])
+    t.same(Object.fromEntries(rejects.map(([column, rejects]) => [column, rejects])), untrusted === 'reject'
+      ? { absent: true, local: true, plausible: true, implausible: true, ambiguous: true, fault: true }
+      : { absent: false, local: false, plausible: false, implausible: false, ambiguous: false, fault: true })
+    if (untrusted === 'reject') t.same(reading.unlisted.absent, { address: 'peer', trust: 'untrusted', reason: 'untrusted-peer', forwards: true, rejects: true })
   }
 })
 

@@ -22,7 +22,7 @@ const settings = ['ignore', 'reject', 'believe'] as const
 
 function * all (): Iterable<{ readonly name: string, readonly evidence: Checked, readonly ruling: Ruling, readonly claimed: boolean }> {
   for (const setting of settings) {
-    const table = applySettings({ untrusted: setting, missing: setting, invalid: setting, unverified: setting })
+    const table = applySettings({ untrusted: setting, missing: setting, invalid: setting, unverified: setting }, false)
     for (const [row, rulings] of Object.entries(table)) {
       for (const column of columns) {
         for (const [family, claim] of Object.entries(found)) {
@@ -68,7 +68,7 @@ t.test('whose address each cell gives, whatever is known of the connection', asy
 t.test('the address of the answer is taken from the claim where both are the same', (t) => {
   const { listed, unlisted, unknown, any } = applySettings({
     untrusted: 'ignore', missing: 'ignore', invalid: 'ignore', unverified: 'ignore'
-  })
+  }, false)
   const claim = (of: Endpoint) => new Claim(of, course)
   const other = endpoint('203.0.113.7')
   t.ok(answersClaim(new Checked(claim(peer), peer), listed.absent))
@@ -87,12 +87,12 @@ t.test('a port that is not known is none', async (t) => {
   const evidence = new Checked(found.IPv4(), { ...peer, port: 0 })
   t.equal(evidence.column, 'plausible')
   const settings = { untrusted: 'ignore', missing: 'ignore', invalid: 'ignore', unverified: 'ignore' } as const
-  t.same(answerOf(evidence, applySettings(settings).unlisted.plausible).transportPeer, { address: '10.0.0.2', port: undefined })
+  t.same(answerOf(evidence, applySettings(settings, false).unlisted.plausible).transportPeer, { address: '10.0.0.2', port: undefined })
 })
 
 t.test('nobody hides behind an address that there is not', async (t) => {
   const settings = { untrusted: 'ignore', missing: 'ignore', invalid: 'ignore', unverified: 'ignore' } as const
-  const { absent } = applySettings(settings).any
+  const { absent } = applySettings(settings, false).any
   const none = new Fallback(undefined, undefined, 'no-fd')
   t.match(answerOf(new Checked(none, undefined), absent), { source: 'none', trust: 'trusted', reason: 'no-address' })
   t.match(answerOf(new Checked(new Fallback('192.0.2.1', 80, 'no-fd'), undefined), absent), { address: '192.0.2.1', reason: 'no-toa' })
