@@ -50,7 +50,7 @@ export class Printer extends Tally {
   override publish (socket: object, realAddress: RealAddress): void {
     const { search, looks, arrived } = this.#printing
     const about = arrived.get(socket) as Arrived
-    const look = about.look ?? looks.take(about.fd) ?? unseen
+    const look: Look = { ...unseen, ...about.look ?? looks.take(about.fd) }
     const decision = describeDecision(realAddress, (socket as Socket).destroyed)
     const found = realAddress.transportPeer
     const print = (transportPeer: Seen['transportPeer']) => { this.#print(about, { ...look, transportPeer }, decision) }
