@@ -10,10 +10,10 @@ if (!process.env.TAP_CWD?.includes('mutation-')) {
 }
 
 // Stryker runs a test only for the mutants that its own process has reached, and does not see its child processes, in which
-// the lab serves: each test counts for all mutants, as often as no loop runs before its time is over.
+// the lab serves: each test counts for all mutants, more often than any loop runs in its time. Before the runner writes it down.
 const MUTANTS_MAX = 10_000
 const namespace = process.env.STRYKER_NAMESPACE ?? '__stryker__'
-process.on('exit', () => {
+process.prependListener('exit', () => {
   const instrumented = (globalThis as Record<string, unknown>)[namespace] as { mutantCoverage?: object } | undefined
   if (process.env.STRYKER_DRY_RUN !== 'true' || instrumented === undefined) return
   const all = Object.fromEntries(Array.from({ length: MUTANTS_MAX }, (_, id) => [id, 1e9]))
