@@ -35,7 +35,8 @@ export function sourceOf (evidence: Checked, ruling: Ruling): RealAddress['sourc
 
 export function reasonOf (evidence: Checked, { reason }: Ruling): Reason | undefined {
   const { claim } = evidence
-  if (claim.course !== undefined) return reason
+  // A header that names no client is no reason of its own.
+  if (claim.course !== undefined || evidence.column === 'local') return reason
   const { address, reason: why } = claim
   // Without an address, nobody can share it.
   const hidesNobody = reason === 'no-toa' && address === undefined && evidence.peer === undefined

@@ -175,6 +175,11 @@ t.test('setTrustedPeers() and a connection that came with a header', onLinux, as
   served.app.realIp.setTrustedPeers([PEER])
   t.match(await ask(), { ...client, proxyProtocol: { destination: server } })
   socket.destroy()
+  const local = await keep(connectFrom(served, PEER), nobody)
+  t.match(await local.ask(), { address: PEER, trust: 'trusted', reason: 'proxy-local' })
+  served.app.realIp.setTrustedPeers([])
+  t.match(await local.ask(), { address: PEER, source: 'transport-peer', trust: 'untrusted', reason: undefined })
+  local.socket.destroy()
 })
 
 t.test("untrusted: 'reject' closes what lives on of a revoked peer, also where its header named no client", onLinux, async (t) => {

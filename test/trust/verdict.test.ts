@@ -55,7 +55,7 @@ t.test('whose address each cell gives, whatever is known of the connection', asy
     t.equal(attempts, claim.realAddress.attempts)
     const isBelieved = trust === 'trusted' ? evidence.column === 'plausible' || evidence.column === 'absent' : expected === own
     t.same(shown, isBelieved ? virtualServer : undefined, `${name}: the virtual server`)
-    const why = ruling.reason ?? (claimed ? undefined : 'no-answer')
+    const why = ruling.reason ?? (claimed || evidence.column === 'local' ? undefined : 'no-answer')
     t.equal(reason, why, `${name}: the reason`)
     // What is made without the object says the same.
     t.same([sourceOf(evidence, ruling), reasonOf(evidence, ruling)], [source, reason], name)
