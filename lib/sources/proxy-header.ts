@@ -125,7 +125,7 @@ function readV2 (bytes: Uint8Array, family: number, tlvs: number, length: number
     local,
     source: local ? undefined : endpointAt(bytes, family, V2_FIXED, ports),
     destination: local ? undefined : endpointAt(bytes, family, V2_FIXED + (ports - V2_FIXED) / 2, ports + 2),
-    tlvs: tlvs === length ? none : new Uint8Array(bytes.subarray(tlvs, length))
+    tlvs: tlvs === length ? none : copy(bytes, tlvs, length)
   }
 }
 
@@ -229,3 +229,9 @@ function readAddress6 (bytes: Uint8Array, from: number, to: number, into: Endpoi
 }
 
 const hex = (value: number, digits = 2): string => value.toString(16).padStart(digits, '0')
+
+function copy (bytes: Uint8Array, from: number, to: number): Uint8Array {
+  const copied = new Uint8Array(to - from)
+  for (let i = 0; i < copied.length; i++) copied[i] = bytes[from + i] as number
+  return copied
+}

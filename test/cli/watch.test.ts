@@ -207,9 +207,9 @@ t.test('the last of --count is printed though its sender is found later', { skip
     }
   }
   const cookies = await watchOn(t, ['--trusted-peers', '127.0.0.1', '--count', '2'], { readSavedSyn: () => 0, openDiag: slow })
-  const sockets = await Promise.all([open(t, cookies.port), open(t, cookies.port)])
+  const opened = (await Promise.all([open(t, cookies.port), open(t, cookies.port)])).map(({ localPort }) => localPort)
   const ports = [(await cookies.seen()).transportPeer?.port, (await cookies.seen()).transportPeer?.port]
-  t.same(ports.sort(), sockets.map(({ localPort }) => localPort).sort())
+  t.same(ports.sort(), opened.sort())
   t.equal(dumps, 2)
 })
 

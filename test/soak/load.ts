@@ -362,7 +362,8 @@ export class Load {
   #forget (): void {
     this.#round++
     for (const [id, { round, answer, connection }] of this.#kept) {
-      if (this.#round - round < 3) continue
+      // The request of one that was reset may be read late, while rounds without connections pass.
+      if (this.#round - round < (answer === undefined ? 10 : 3)) continue
       this.#kept.delete(id)
       if (answer !== undefined) this.#fail('errors', { neverTold: answer, connection })
     }
