@@ -25,7 +25,7 @@ const others = apps.filter(({ protocol }) => protocol !== 'http')
 
 // Of a TLS record that has 512 bytes, the first.
 const HALF_A_HELLO = Buffer.from('1603010200010001fc0303', 'hex')
-const CONCURRENCY = 64
+const CONCURRENCY = 128
 const KEPT_MAX = 120
 const SAMPLES_MAX = 10
 // Nothing waits for anything longer.
@@ -152,7 +152,7 @@ export class Load {
   }
 
   async #connect (nth: number, random: Random): Promise<void> {
-    const app = random.pick(random.chance(0.55) ? plain : others)
+    const app = random.pick(random.chance(0.75) ? plain : others)
     const host = app.host === '::' && random.chance(0.2) ? '::1' : '127.0.0.1'
     const source = random.pick(this.#sources.filter((source) => isIPv6(source) === isIPv6(host)))
     const fate = this.#fateOf(app, random)
