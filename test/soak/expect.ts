@@ -48,6 +48,8 @@ export interface Connection {
   readonly awake: boolean
   /** whether the client had an answer on it */
   answered?: true
+  /** others had its port as well before the server told of them: of which of them it tells is not known */
+  isShared?: true
   /** what was found, as far as answers have told */
   found?: readonly Found[]
 }

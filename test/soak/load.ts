@@ -337,7 +337,7 @@ export class Load {
     // One that left may never have come to be accepted.
     const connection = fitting.find(({ answered }) => answered) ?? fitting.find(({ leaves }) => !leaves) ?? fitting[0]
     if (connection === undefined) return this.#fail('wrong', { answer, socketOf: app, candidates })
-    answers[expectations.judge(connection, answer, asked, fitting.length === 1) as 'exact' | 'window']++
+    answers[expectations.judge(connection, answer, asked, connection.isShared !== true) as 'exact' | 'window']++
     this.#see(connection)
   }
 
@@ -345,8 +345,12 @@ export class Load {
   #expect (connection: Connection): void {
     for (const key of keysOf(connection)) {
       const others = this.#unseen.get(key)
-      if (others === undefined) this.#unseen.set(key, [connection])
-      else others.push(connection)
+      if (others === undefined) {
+        this.#unseen.set(key, [connection])
+      } else {
+        others.push(connection)
+        for (const other of others) other.isShared = true
+      }
     }
   }
 
