@@ -7,6 +7,7 @@ import { end, halfOfTls, reset, speak, type Speaker } from '../lab/speak'
 import { apps, type App, headerPeers, type Place, type Round, serverOf, servers } from './apps'
 import { type Asked, type Connection, type Expectations, type Forwarded, isNone } from './expect'
 import { createRandom, type Random } from './random'
+import { Untold } from './untold'
 
 const STAMPS = {
   IPv4: { address: '20.0.0.0', numbered: true },
@@ -108,8 +109,7 @@ export class Load {
   readonly #sources: readonly string[]
   readonly #open: Open[] = []
   readonly #kept = new Map<number, Kept>()
-  /** by both ends that the server may name, the connections of which it has not told yet */
-  readonly #unseen = new Map<string, Connection[]>()
+  readonly #untold = new Untold()
   #round = 0
   #ids = 0
 
@@ -172,7 +172,7 @@ export class Load {
     const connection: Connection = {
       app, peer: { address: source, port }, claim, ...header && { header: header.client }, begun, awake, leaves: fate.startsWith('reset'), round: this.#round
     }
-    this.#expect(connection)
+    this.#untold.add(connection)
     this.counts.protocols[app.protocol]!++
     this.counts.servers[serverOf(app)]++
     this.counts.fates[fate]++
@@ -329,37 +329,13 @@ export class Load {
       answers.gone++
       return
     }
-    // More than one where ports were given out again in the same round.
     const expectations = this.#expectations[app.place]
     const asked = { since: expectations.now }
-    const candidates = this.#unseen.get(keyOf(app, answer)) ?? []
-    const fitting = candidates.filter((connection) => expectations.judge(connection, answer, asked, false) !== 'wrong')
-    // One that left may never have come to be accepted.
-    const connection = fitting.find(({ answered }) => answered) ?? fitting.find(({ leaves }) => !leaves) ?? fitting[0]
-    if (connection === undefined) return this.#fail('wrong', { answer, socketOf: app, candidates })
+    const named = this.#untold.named(app, answer)
+    const fitting = named.filter((connection) => expectations.judge(connection, answer, asked, false) !== 'wrong')
+    if (!this.#untold.tell(fitting)) return this.#fail('wrong', { answer, socketOf: app, named })
+    const [connection] = fitting as [Connection]
     answers[expectations.judge(connection, answer, asked, connection.isShared !== true) as 'exact' | 'window']++
-    this.#see(connection)
-  }
-
-  /** Where the server's answers will look for the connection. */
-  #expect (connection: Connection): void {
-    for (const key of keysOf(connection)) {
-      const others = this.#unseen.get(key)
-      if (others === undefined) {
-        this.#unseen.set(key, [connection])
-      } else {
-        others.push(connection)
-        for (const other of others) other.isShared = true
-      }
-    }
-  }
-
-  #see (connection: Connection): void {
-    for (const key of keysOf(connection)) {
-      const left = this.#unseen.get(key)!.filter((other) => other !== connection)
-      if (left.length === 0) this.#unseen.delete(key)
-      else this.#unseen.set(key, left)
-    }
   }
 
   /** What the server had two rounds to tell of, and did not. */
@@ -371,18 +347,12 @@ export class Load {
       this.#kept.delete(id)
       if (answer !== undefined) this.#fail('errors', { neverTold: answer, connection })
     }
-    for (const connection of new Set([...this.#unseen.values()].flat())) {
-      if (this.#round - connection.round < 3) continue
-      this.#see(connection)
+    for (const connection of this.#untold.forget(this.#round - 2)) {
       this.counts.answers.untold++
       if (connection.answered) this.#fail('errors', { neverHandedOver: connection })
     }
   }
 }
-
-const keyOf = (app: App, answer: string) => `${apps.indexOf(app)} ${answer.slice(0, answer.indexOf(' ', answer.indexOf(' ') + 1))}`
-const keysOf = ({ app, peer, claim, header }: Connection) =>
-  [peer, claim, header].flatMap((end) => end == null ? [] : [`${apps.indexOf(app)} ${end.address} ${end.port}`])
 
 const headersOf = ({ forwarded }: Asked) => forwarded === undefined ? {} : { 'x-forwarded-for': [...forwarded.lines] }
 
