@@ -32,6 +32,7 @@ t.test('every group is written without leading zeros', async (t) => {
   for (let group = 0; group < 0x10000; group++) {
     const text = group.toString(16)
     if (formatIPv6(0x10000 | group, 0x10001, 0x10001, group << 16 | 1) !== `1:${text}:1:1:1:1:${text}:1`) wrong.push(group)
+    if (group > 0 && formatIPv6(group << 16 | 1, 0x10001, 0x10001, 0x10001) !== `${text}:1:1:1:1:1:1:1`) wrong.push(group)
   }
   t.same(wrong, [])
 })
@@ -62,6 +63,10 @@ t.test('text from elsewhere becomes canonical', async (t) => {
   t.equal(canonicalAddress('::203.0.113.7'), '::cb00:7107', 'compatible is not mapped')
   t.equal(canonicalAddress('2001:0DB8:0:0:0:0:0:1'), '2001:db8::1')
   t.equal(canonicalAddress('fe80::1%eth0'), 'fe80::1')
+  t.equal(canonicalAddress('ffff:ffff:ffff:ffff:ffff:fffe:255.255.255.255'), 'ffff:ffff:ffff:ffff:ffff:fffe:ffff:ffff', 'the longest')
+  t.equal(canonicalAddress('0:0:1:0:0:ffff:203.0.113.7'), '::1:0:0:ffff:cb00:7107', 'nor is one with a bit before ::ffff:')
+  t.equal(canonicalAddress('1::ffff:203.0.113.7'), '1::ffff:cb00:7107')
+  t.equal(canonicalAddress('203.0.113.\u0137'), undefined, 'a character whose lower 8 bits are a digit')
   for (const text of [undefined, null, 7, {}, '', 'unknown', '1.2.3.4:443', '[::1]', '1.2.3', '<script>', '%', '::1::']) {
     t.equal(canonicalAddress(text), undefined, `${text}`)
   }

@@ -68,6 +68,7 @@ t.test('families never mix, and the ends of the lists', async (t) => {
     'fe80::1%eth0', 'fe80::%1/10', '::ffff:10.0.0.0/95', '::ffff:0:0/8', '010.0.0.1', '10.1', '0x7f.0.0.1', '1.2.3.4 ', 'Loopback', 'toString', '__proto__']) {
     t.throws(() => compileRanges([entry], 'list'), { code: 'FST_REAL_IP_INVALID_OPTION' }, entry)
   }
+  t.throws(() => compileRanges(['::ffff:0:0/8'], 'list'), { message: /shorter than \/96 spans more than IPv4; write the IPv4 range, and the IPv6 range apart$/ })
   for (const entry of [undefined, null, 1, {}, [], ['10.0.0.0/8'], ['loopback'], Symbol.iterator]) {
     t.throws(() => compileRanges([entry], 'list'), { code: 'FST_REAL_IP_INVALID_OPTION' }, String(entry))
   }

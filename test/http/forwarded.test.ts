@@ -89,6 +89,9 @@ t.test('what entries come to', async (t) => {
   both('fe80::1%eth0', ['fe80::1', undefined, undefined])
   both('[fe80::1%25eth0]:1', ['fe80::1', 1, undefined])
   both('::ffff:203.0.113.7%lo', ['203.0.113.7', undefined, undefined])
+  const zone = (length: number) => 'fe80::1%'.padEnd(length, 'x')
+  both(zone(64), ['fe80::1', undefined, undefined])
+  both(zone(65), stays)
   for (const entry of [
     'unknown', '_hidden', '_SEVKISEK:1', '<script>', '203.0.113.7:65536', '203.0.113.7:', '203.0.113.7:http', '[203.0.113.7]', '[2001:db8::7',
     '2001:db8::7]', '[2001:db8::7]443', '[2001:db8::7]:', '[]', '[', ':', '::ffff:1.2.3', '203.0.113.07', '203.0.113', '0xcb.0.113.7',
@@ -171,6 +174,9 @@ t.test('CloudFront-Viewer-Address: the last colon begins the port', async (t) =>
   t.same(of('2001:db8:1:2:3:4:5:6:443'), ['2001:db8:1:2:3:4:5:6', 443, undefined])
   t.same(of('[2001:db8::7]:443'), ['2001:db8::7', 443, undefined])
   t.same(of('::ffff:203.0.113.7:0'), ['203.0.113.7', undefined, undefined])
+  const zone = (length: number) => `${'fe80::7%'.padEnd(length - 4, 'x')}:443`
+  t.same(of(zone(64)), ['fe80::7', 443, undefined])
+  t.same(of(zone(65)), ['10.0.0.1', 1, 'forwarded-malformed'])
   for (const line of ['203.0.113.7', '2001:db8::7:', ':443', '2001:db8::7:65536', '2001:db8::7:dead', '203.0.113.7:443, 203.0.113.7:443', '::1:443', '::443', '']) {
     t.same(of(line), ['10.0.0.1', 1, 'forwarded-malformed'], line)
   }

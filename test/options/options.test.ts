@@ -42,8 +42,8 @@ const wrong: Array<[options: any, says: RegExp]> = [
   [{ trustedPeers: [], untrusted: 'drop' }, /'untrusted' takes 'ignore', 'reject', not "drop"/],
   [{ trustedPeers: [], invalid: 'believe' }, /'invalid' takes 'ignore', 'reject', not "believe"/],
   [{ trustedPeers: [], unverified: true }, /'unverified' takes 'ignore', 'reject', 'believe', not true/],
-  [{ trustedPeers: [], forwarded: 1 }, /'forwarded' must be an object like/],
-  [{ trustedPeers: [], sources: ['proxy-protocol'], proxyProtocol: null }, /'proxyProtocol' must be an object like/],
+  [{ trustedPeers: [], forwarded: 1 }, /'forwarded' must be an object like \{"trust":\["198\.51\.100\.0\/24"\],"header":"x-forwarded-for"\}, not 1$/],
+  [{ trustedPeers: [], sources: ['proxy-protocol'], proxyProtocol: null }, /'proxyProtocol' must be an object like \{"from":\["10\.0\.0\.0\/24"\],"timeout":\d+\}, not null$/],
   [{ trustedPeers: [], forwarded: null }, /'forwarded' must be an object like/],
   [{ trustedPeers: [], forwarded: { trust: 'loopback' } }, /'forwarded.trust' must be a list/],
   [{ trustedPeers: [], forwarded: { trust: ['x'] } }, /'forwarded.trust' has "x"/],
@@ -52,13 +52,16 @@ const wrong: Array<[options: any, says: RegExp]> = [
   [{ trustedPeers: [], forwarded: { trust: [], header: 'x real ip' } }, /"x real ip" is not a valid header name/],
   [{ trustedPeers: [], forwarded: { trust: [], header: '' } }, /"" is not a valid header name/],
   [{ trustedPeers: [], forwarded: { trust: [], header: ':authority' } }, /is not a valid header name/],
-  [{ trustedPeers: [], forwarded: { trust: [], header: 'Connection' } }, /'connection' is a hop-by-hop header/],
-  [{ trustedPeers: [], forwarded: { trust: [], header: 'transfer-encoding' } }, /'transfer-encoding' is a hop-by-hop header/],
-  [{ trustedPeers: [], forwarded: { trust: [], header: 'Host' } }, /'host' never contains an address/],
-  [{ trustedPeers: [], forwarded: { trust: [], header: 'X-Forwarded-Proto' } }, /'x-forwarded-proto' never contains an address/],
+  ...[
+    'Connection', 'Keep-Alive', 'Proxy-Authenticate', 'Proxy-Authorization', 'Proxy-Connection', 'TE', 'Trailer', 'Transfer-Encoding', 'upgrade'
+  ].map((header): [any, RegExp] => [{ trustedPeers: [], forwarded: { trust: [], header } }, new RegExp(`'${header.toLowerCase()}' is a hop-by-hop header, which the next proxy removes$`)]),
+  ...[
+    'Accept', 'Accept-Encoding', 'Accept-Language', 'Authorization', 'Content-Length', 'Content-Type', 'Cookie', 'Date', 'Expect', 'Host', 'Origin', 'Referer',
+    'User-Agent', 'Via', 'X-Forwarded-Host', 'X-Forwarded-Port', 'X-Forwarded-Proto', 'x-request-id'
+  ].map((header): [any, RegExp] => [{ trustedPeers: [], forwarded: { trust: [], header } }, new RegExp(`'${header.toLowerCase()}' never contains an address$`)]),
   [{ trustedPeers: [], forwarded: { trust: [], hops: 1 } }, /there is no 'hops' in 'forwarded'/],
   [{ sources: ['saved-syn'] }, /'saved-syn' needs 'toa', what the balancer writes on the SYN: 'alibaba', 'ucloud', 'tencent', or formats like \[\{ kind: 254/],
-  [{ sources: ['saved-syn'], trustedPeers: [], toa: 'dpvs' }, /'saved-syn' cannot be used with this 'toa': since 1.9.6 DPVS writes no TOA on the SYN/],
+  [{ sources: ['saved-syn'], trustedPeers: [], toa: 'dpvs' }, /'saved-syn' cannot be used with this 'toa': since 1\.9\.6 DPVS writes no TOA on the SYN, .* Load its toa\.ko and use sources: \['getpeername'\], or run fastify-real-ip attach on Linux 5\.10 or later$/],
   [{ sources: ['saved-syn'], toa: 'alibaba' }, /'toa' needs 'trustedPeers'/],
   [{ sources: ['saved-syn'], toa: 'alibaba', trustedPeers: 'any' }, /'toa' needs a list of 'trustedPeers'/],
   [{ sources: ['saved-syn'], toa: 'alibaba', trustedPeers: () => true }, /'toa' needs a list of 'trustedPeers'/],
