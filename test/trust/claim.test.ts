@@ -21,6 +21,7 @@ t.test('a claim gives back the endpoint that it was made of, and nothing of anot
   t.match(v6!.realAddress, { address: '2001:db8:0:1:0:2:0:7', port: 443, family: 'IPv6' })
   t.equal(v4!.realAddress, v4!.realAddress, 'one object for all requests')
   t.equal(new Claim({ ...endpoints[0]!, port: 0 }, course).realAddress.port, undefined)
+  t.equal(new Claim(endpoints[0]!, new Course(['vtoa']).after('ENOPROTOOPT')).source, 'transport-peer', 'where no source is left')
 })
 
 t.test("what is made of a socket's own remote address", async (t) => {
@@ -29,7 +30,9 @@ t.test("what is made of a socket's own remote address", async (t) => {
   t.same([0, -1, 65536, 1.5, '80', undefined, null].map(portOf), Array(7).fill(undefined), 'no port')
   t.equal(new Fallback('192.0.2.7', 80, 'no-fd').realAddress.family, 'IPv4')
   t.match(new Fallback('2001:db8::7', 80, 'no-fd').realAddress, { family: 'IPv6', source: 'peer', reason: 'no-fd' })
-  for (const [reason, says] of [['no-fd', 'no-address'], ['injected', 'no-address'], ['closed', 'closed'], ['no-answer', 'no-answer']] as const) {
+  for (const [reason, says] of [
+    ...(['native-unavailable', 'no-fd', 'unobserved', 'injected'] as const).map((reason) => [reason, 'no-address'] as const), ['closed', 'closed'], ['no-answer', 'no-answer']
+  ] as const) {
     t.match(new Fallback(undefined, 80, reason).realAddress, { address: undefined, port: undefined, family: undefined, source: 'none', reason: says })
   }
 })

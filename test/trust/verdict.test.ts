@@ -16,6 +16,7 @@ const found = {
   nothing: () => new Fallback('198.51.100.1', 80, 'no-answer')
 }
 const virtualServer = { address: '192.0.2.80', port: 443, family: 'IPv4', vpcId: 7 } as const
+const header = { length: 16, version: 2, local: true, source: undefined, destination: undefined, tlvs: new Uint8Array() } as const
 const peer = { ...endpoint('10.0.0.2'), port: 40000 }
 const columns: ClaimColumn[] = ['absent', 'local', 'plausible', 'implausible', 'ambiguous', 'fault']
 const settings = ['ignore', 'reject', 'believe'] as const
@@ -29,7 +30,7 @@ function * all (): Iterable<{ readonly name: string, readonly evidence: Checked,
           for (const isKnown of [false, true]) {
             yield {
               name: [setting, row, column, family, isKnown].join(' '),
-              evidence: new Checked(claim(), isKnown ? peer : undefined, { column, virtualServer }),
+              evidence: new Checked(claim(), isKnown ? peer : undefined, { column, virtualServer, header }),
               ruling: rulings[column],
               claimed: family !== 'nothing'
             }
@@ -48,13 +49,17 @@ t.test('whose address each cell gives, whatever is known of the connection', asy
     const sender = evidence.peer && { address: formatAddress(peer), port: 40000, family: 'IPv4', source: 'transport-peer' }
     const none = { address: undefined, port: undefined, family: undefined, source: 'none' }
     const expected = ruling.address === 'none' ? none : ruling.address === 'peer' ? sender ?? (claimed ? none : own) : own
-    const { address, port, family, source, reason, trust, transportPeer, virtualServer: shown, attempts } = answerOf(evidence, ruling)
+    const answer = answerOf(evidence, ruling)
+    const { address, port, family, source, reason, trust, transportPeer, virtualServer: shown, attempts } = answer
     t.same({ address, port, family, source }, expected, name)
     t.equal(trust, ruling.trust)
     t.same(transportPeer, sender && { address: sender.address, port: sender.port })
     t.equal(attempts, claim.realAddress.attempts)
     const isBelieved = trust === 'trusted' ? evidence.column === 'plausible' || evidence.column === 'absent' : expected === own
     t.same(shown, isBelieved ? virtualServer : undefined, `${name}: the virtual server`)
+    const isShown = isBelieved || (trust === 'trusted' && evidence.column === 'local')
+    t.equal(answer.proxyProtocol?.version, isShown ? 2 : undefined, `${name}: the header`)
+    t.same(Object.entries(answer).filter(([, value]) => value === undefined).map(([key]) => key).filter((key) => /reason|virtual|proxy/.test(key)), [])
     const why = ruling.reason ?? (claimed || evidence.column === 'local' ? undefined : 'no-answer')
     t.equal(reason, why, `${name}: the reason`)
     // What is made without the object says the same.
@@ -81,6 +86,11 @@ t.test('the address of the answer is taken from the claim where both are the sam
   const staged = { ...claim(other).realAddress, address: '198.51.100.1' }
   t.notOk(answersClaim(new Checked(claim(other), peer, { staged }), listed.plausible))
   t.end()
+})
+
+t.test('a virtual server that is not known is left out', async (t) => {
+  const evidence = new Checked(found.IPv4(), peer, { column: 'plausible' })
+  t.notOk('virtualServer' in answerOf(evidence, applySettings({ untrusted: 'ignore', missing: 'ignore', invalid: 'ignore', unverified: 'ignore' }, false).listed.plausible))
 })
 
 t.test('a port that is not known is none', async (t) => {
