@@ -86,8 +86,8 @@ ${list(fuzz.targets)}.`
 
 function tellMutation (mutation: Mutation | undefined): string {
   if (mutation === undefined) return NOT_SHOWN
-  const row = (name: string, { mutants, killed, timeout, survived, noCoverage, equivalent, score }: Mutants) =>
-    [name, ...[mutants, killed, timeout, survived + noCoverage, equivalent].map(number), `${score} %`]
+  const row = (name: string, { mutants, of, killed, timeout, survived, noCoverage, equivalent, score }: Mutants) =>
+    [name, `${number(mutants)}${of === undefined ? '' : ` of ${number(of)}`}`, ...[killed, timeout, survived + noCoverage, equivalent].map(number), `${score} %`]
   const left = readdirSync(join(project, 'lib'), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.ts') && !(`lib/${name}` in mutation.files)).sort()
   return `**${mutation.total.score} %** of ${number(mutation.total.mutants)} mutants are noticed (Node.js ${mutation.node}).${left.length === 0

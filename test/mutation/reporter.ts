@@ -20,6 +20,8 @@ export interface Equivalent {
 
 export interface Result {
   readonly mutants: number
+  /** How many there are, if not all were tried. */
+  readonly of?: number
   readonly killed: number
   readonly timeout: number
   readonly survived: number
@@ -53,7 +55,7 @@ function isKnown (name: string, mutant: Place): boolean {
 }
 
 function sum (counted: readonly Result[]): Result {
-  const add = (key: keyof Result) => counted.reduce((total, result) => total + result[key], 0)
+  const add = (key: Exclude<keyof Result, 'of'>) => counted.reduce((total, result) => total + result[key], 0)
   const mutants = add('mutants')
   const killed = add('killed')
   const timeout = add('timeout')
@@ -80,8 +82,10 @@ class Results implements Reporter {
     const kept = existsSync(results) ? JSON.parse(readFileSync(results, 'utf8')) as { files: Record<string, Result> } : { files: {} }
     for (const [name, file] of Object.entries(files)) {
       const count = (status: Mutant['status']) => file.mutants.filter((mutant) => mutant.status === status).length
-      kept.files[name] = sum([{
-        mutants: file.mutants.filter(({ status }) => status !== 'Ignored').length,
+      const all = file.mutants.length - count('Ignored')
+      const left = count('CompileError')
+      const counted = sum([{
+        mutants: all - left,
         killed: count('Killed'),
         timeout: count('Timeout'),
         survived: count('Survived'),
@@ -89,6 +93,7 @@ class Results implements Reporter {
         equivalent: file.mutants.filter((mutant) => isOpen(mutant) && isKnown(name, mutant)).length,
         score: 0
       }])
+      kept.files[name] = left === 0 ? counted : { ...counted, of: all }
     }
     const sorted = Object.fromEntries(Object.entries(kept.files).filter(([name]) => existsSync(name)).sort(([a], [b]) => a < b ? -1 : 1))
     const total = sum(Object.values(sorted))
