@@ -1,7 +1,7 @@
 import t from 'tap'
 import { copyEndpoint, createEndpoint, type Endpoint } from '../../lib/kernel/sockaddr'
 import { Course } from '../../lib/sources/course'
-import { Checked } from '../../lib/trust/checked'
+import { Checked, withoutSender } from '../../lib/trust/checked'
 import { Claim, Fallback } from '../../lib/trust/claim'
 
 const endpoints: Endpoint[] = [
@@ -53,4 +53,13 @@ t.test('what is noted of a checked connection is noted apart', async (t) => {
     }
   }
   t.same(Object.fromEntries(flags.map((flag) => [flag, new Checked(claim, undefined)[flag]])), { isUnix: false, isInjected: false })
+})
+
+t.test('what another application found is believed only without a policy', async (t) => {
+  const implausible = new Claim({ ...endpoints[0]!, w3: 0x7f000001 }, new Course(['vtoa']))
+  const column = (found: Claim | Fallback, hasPolicy: boolean) => withoutSender(found, hasPolicy).column
+  t.equal(column(implausible, false), 'plausible')
+  t.equal(column(implausible, true), 'implausible')
+  for (const hasPolicy of [false, true]) t.equal(column(new Fallback('192.0.2.1', 80, 'closed'), hasPolicy), 'absent')
+  t.equal(withoutSender(implausible, true).peer, undefined)
 })
