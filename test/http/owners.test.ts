@@ -363,3 +363,30 @@ t.test('the last of the stack decides; the last that is left stays', async (t) =
   t.ok(owners.remove(a))
   t.equal(owners.current, a, 'for what comes late')
 })
+
+t.test('one that has not said so yet does not decide while others do', async (t) => {
+  const [a, b, c] = [{}, {}, {}] as [Owner, Owner, Owner]
+  const owners = new Owners()
+  for (const owner of [a, b, c]) owners.add(owner)
+  for (const owner of [a, b]) owners.put(owner)
+  t.notOk(owners.remove(a))
+  t.equal(owners.current, b)
+  t.notOk(owners.remove(c))
+  t.notOk(owners.remove(c), 'one that is gone is not the last')
+  t.ok(owners.remove(b))
+})
+
+t.test('all are asked in turn until one has an answer', async (t) => {
+  const [a, b, c] = [{}, {}, {}] as [Owner, Owner, Owner]
+  const owners = new Owners()
+  for (const owner of [a, b, c]) owners.add(owner)
+  const asked: Owner[] = []
+  const answers = new Map<Owner, string>([[b, 'b'], [c, 'c']])
+  const ask = (owner: Owner) => {
+    asked.push(owner)
+    return answers.get(owner)
+  }
+  t.equal(owners.first(ask), 'b')
+  t.same(asked.map((owner) => [a, b, c].indexOf(owner)), [0, 1])
+  t.equal(owners.first(() => undefined), undefined)
+})
